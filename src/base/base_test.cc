@@ -1,0 +1,111 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <thread>
+
+#include "base/bounded_queue.h"
+#include "base/half.h"
+#include "base/json.h"
+#include "base/mapped_file.h"
+#include "base/status.h"
+
+namespace pensieve {
+namespace {
+
+Result<int> Half(int n) {
+  if (n % 2 != 0) return InvalidArgument("odd");
+  return n / 2;
+}
+
+Result<int> Quarter(int n) {
+  PENSIEVE_TRY(const int half, Half(n));
+  return Half(half);
+}
+
+TEST(Result, TryPassesValuesOnAndReturnsErrorsEarly) {
+  EXPECT_EQ(*Quarter(8), 2);
+  EXPECT_EQ(Quarter(6).error().message(), "odd");
+  EXPECT_EQ(Quarter(7).error().WithContext("n").message(), "n: odd");
+}
+
+TEST(Half, EveryF16ValueSurvivesTheRoundTrip) {
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const float value = F16ToF32(static_cast<uint16_t>(bits));
+    if (std::isnan(value)) continue;
+    EXPECT_EQ(F32ToF16(value), bits);
+  }
+}
+
+TEST(Half, F16RoundsToNearestEven) {
+  EXPECT_EQ(F32ToF16(65519.0f), 0x7bff);
+  EXPECT_EQ(F32ToF16(65520.0f), 0x7c00);
+  EXPECT_EQ(F32ToF16(1.0f + 0x1p-11f), 0x3c00);         // tie: down to even
+  EXPECT_EQ(F32ToF16(1.0f + 3 * 0x1p-11f), 0x3c02);     // tie: up to even
+  EXPECT_EQ(F32ToF16(0x1p-25f), 0x0000);                // tie at half the smallest subnormal
+  EXPECT_EQ(F32ToF16(0x1.8p-25f), 0x0001);
+}
+
+TEST(Half, Bf16RoundsToNearestEvenAndKeepsNan) {
+  EXPECT_EQ(F32ToBf16(1.0f), 0x3f80);
+  EXPECT_EQ(F32ToBf16(1.0f + 0x1p-8f), 0x3f80);
+  EXPECT_EQ(F32ToBf16(1.0f + 3 * 0x1p-8f), 0x3f82);
+  EXPECT_TRUE(std::isnan(Bf16ToF32(F32ToBf16(std::numeric_limits<float>::quiet_NaN()))));
+}
+
+TEST(Json, KeepsKeyOrder) {
+  const auto json = ParseJson(R"({"z":1,"a":[2,{"y":3,"b":4}]})");
+  ASSERT_TRUE(json.has_value());
+  EXPECT_EQ(DumpJson(*json), R"({"z":1,"a":[2,{"y":3,"b":4}]})");
+}
+
+TEST(Json, RefusesWhatIsMalformedDeepOrDuplicate) {
+  EXPECT_FALSE(ParseJson("").has_value());
+  EXPECT_FALSE(ParseJson("{\"a\":}").has_value());
+  EXPECT_FALSE(ParseJson("[1] x").has_value());
+  EXPECT_FALSE(ParseJson(std::string(100000, '[')).has_value());
+  EXPECT_NE(ParseJson(std::string(200, '[') + std::string(200, ']')).error().message().find("deeper"), std::string::npos);
+  EXPECT_TRUE(ParseJson(R"({"a":1,"a":2})").has_value());
+  EXPECT_FALSE(ParseJson(R"({"a":1,"a":2})", {.refuse_duplicate_keys = true}).has_value());
+}
+
+TEST(Json, DumpsInvalidUtf8AsReplacementCharacter) {
+  EXPECT_EQ(DumpJson(Json("a\xff")), "\"a\xEF\xBF\xBD\"");
+}
+
+TEST(BoundedQueue, RefusesWhenFullAndDrainsAfterClose) {
+  BoundedQueue<int> queue(2);
+  EXPECT_TRUE(queue.TryPush(1));
+  EXPECT_TRUE(queue.TryPush(2));
+  EXPECT_FALSE(queue.TryPush(3));
+  queue.Close();
+  EXPECT_EQ(queue.Pop(), 1);
+  EXPECT_EQ(queue.Pop(), 2);
+  EXPECT_EQ(queue.Pop(), std::nullopt);
+}
+
+TEST(BoundedQueue, CloseWakesAWaitingConsumer) {
+  BoundedQueue<int> queue(1);
+  std::thread consumer([&] { EXPECT_EQ(queue.Pop(), std::nullopt); });
+  queue.Close();
+  consumer.join();
+}
+
+TEST(MappedFile, MapsReadsAndRefuses) {
+  const auto path = std::filesystem::temp_directory_path() / "pensieve_mapped_file_test";
+  std::ofstream(path) << "hello";
+  const auto file = MappedFile::Open(path);
+  ASSERT_TRUE(file.has_value());
+  EXPECT_EQ(file->bytes().size(), 5u);
+  EXPECT_EQ(*ReadFile(path, 5), "hello");
+  EXPECT_EQ(ReadFile(path, 4).error().code(), StatusCode::kInvalidArgument);
+  std::filesystem::remove(path);
+  EXPECT_EQ(MappedFile::Open(path).error().code(), StatusCode::kNotFound);
+  EXPECT_EQ(MappedFile::Open("/tmp").error().code(), StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace pensieve

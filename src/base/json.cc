@@ -1,0 +1,73 @@
+#include "base/json.h"
+
+#include <fmt/format.h>
+
+#include <set>
+#include <vector>
+
+namespace pensieve {
+namespace {
+
+// Checks depth, duplicate keys and syntax in one pass that builds nothing, so that a hostile document costs no memory.
+class Checker : public nlohmann::json_sax<Json> {
+ public:
+  explicit Checker(const JsonLimits& limits) : limits_(limits) {}
+  const std::string& error() const { return error_; }
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_object(std::size_t) override { return Enter(); }
+  bool end_object() override { return Leave(); }
+  bool start_array(std::size_t) override { return Enter(); }
+  bool end_array() override { return Leave(); }
+  bool key(string_t& key) override {
+    if (!limits_.refuse_duplicate_keys || keys_.back().insert(key).second) return true;
+    error_ = fmt::format("duplicate key \"{}\"", key);
+    return false;
+  }
+  bool parse_error(std::size_t position, const std::string& last_token, const nlohmann::json::exception&) override {
+    error_ = fmt::format("syntax error at byte {} near \"{}\"", position, last_token.substr(0, 40));
+    return false;
+  }
+
+ private:
+  bool Enter() {
+    if (++depth_ > limits_.depth_max) {
+      error_ = fmt::format("nested deeper than {} levels", limits_.depth_max);
+      return false;
+    }
+    if (limits_.refuse_duplicate_keys) keys_.emplace_back();
+    return true;
+  }
+  bool Leave() {
+    --depth_;
+    if (limits_.refuse_duplicate_keys) keys_.pop_back();
+    return true;
+  }
+
+  const JsonLimits limits_;
+  int depth_ = 0;
+  std::vector<std::set<std::string>> keys_;  // of each open object; arrays hold an empty one
+  std::string error_;
+};
+
+}  // namespace
+
+Result<Json> ParseJson(std::string_view text, const JsonLimits& limits) {
+  Checker checker(limits);
+  if (!Json::sax_parse(text, &checker)) {
+    return InvalidArgument(checker.error().empty() ? "not valid JSON" : "not valid JSON: " + checker.error());
+  }
+  return Json::parse(text, nullptr, /*allow_exceptions=*/false);
+}
+
+std::string DumpJson(const Json& json) {
+  return json.dump(-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
+}
+
+}  // namespace pensieve

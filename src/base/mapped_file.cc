@@ -1,0 +1,102 @@
+#include "base/mapped_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace pensieve {
+namespace {
+
+Status ErrnoStatus(const std::string& path, const char* what) {
+  const int error = errno;
+  auto message = fmt::format("{}: {}: {}", path, what, std::strerror(error));
+  if (error == ENOENT || error == ENOTDIR) return NotFound(std::move(message));
+  if (error == EACCES || error == EPERM) return {StatusCode::kPermissionDenied, std::move(message)};
+  return Internal(std::move(message));
+}
+
+// A descriptor that closes itself.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() { if (fd_ >= 0) ::close(fd_); }
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+Result<size_t> RegularFileSize(int fd, const std::string& path) {
+  struct stat info {};
+  if (::fstat(fd, &info) != 0) return ErrnoStatus(path, "cannot stat");
+  if (!S_ISREG(info.st_mode)) return InvalidArgument(fmt::format("{}: not a regular file", path));
+  return static_cast<size_t>(info.st_size);
+}
+
+}  // namespace
+
+Result<MappedFile> MappedFile::Open(const std::string& path) {
+  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0) return ErrnoStatus(path, "cannot open");
+  PENSIEVE_TRY(const size_t size, RegularFileSize(fd.get(), path));
+  if (size == 0) return MappedFile(nullptr, 0, path);
+  void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd.get(), 0);
+  if (address == MAP_FAILED) return ErrnoStatus(path, "cannot map");
+  return MappedFile(address, size, path);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : address_(std::exchange(other.address_, nullptr)), size_(std::exchange(other.size_, 0)), path_(std::move(other.path_)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(address_, other.address_);
+  std::swap(size_, other.size_);
+  std::swap(path_, other.path_);
+  return *this;
+}
+
+MappedFile::~MappedFile() {
+  if (address_ != nullptr) ::munmap(address_, size_);
+}
+
+void MappedFile::AdviseWillNeed() const {
+  if (address_ != nullptr) ::madvise(address_, size_, MADV_WILLNEED);
+}
+
+void MappedFile::AdviseDone(std::span<const std::byte> range) const {
+  // Only whole pages inside the range: neighbours may still be in use.
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(range.data()) + page - 1) / page * page;
+  const auto end = (reinterpret_cast<uintptr_t>(range.data()) + range.size()) / page * page;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
+Result<std::string> ReadFile(const std::string& path, size_t bytes_max) {
+  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0) return ErrnoStatus(path, "cannot open");
+  PENSIEVE_TRY(const size_t size, RegularFileSize(fd.get(), path));
+  if (size > bytes_max) {
+    return InvalidArgument(fmt::format("{}: {} bytes, more than the {} allowed here", path, size, bytes_max));
+  }
+  std::string text(size, '\0');
+  size_t filled = 0;
+  while (filled < size) {
+    const ssize_t n = ::read(fd.get(), text.data() + filled, size - filled);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus(path, "cannot read");
+    if (n == 0) break;
+    filled += static_cast<size_t>(n);
+  }
+  text.resize(filled);
+  return text;
+}
+
+}  // namespace pensieve
