@@ -1,0 +1,69 @@
+// What an architecture needs to know, read from config.json or from GGUF metadata alike.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace pensieve::model {
+
+enum class RopeScaling : uint8_t { kNone, kLinear, kDynamic, kLlama3, kYarn, kLongrope };
+
+struct RopeConfig {
+  float base = 10000.0f;
+  int64_t rotated = 0;  // leading dims of a head that rotate
+  RopeScaling scaling = RopeScaling::kNone;
+  double factor = 1.0;
+  double low_freq_factor = 1.0;    // llama3
+  double high_freq_factor = 4.0;   // llama3
+  int64_t original_context = 0;    // llama3, yarn, longrope
+  double beta_fast = 32.0;         // yarn
+  double beta_slow = 1.0;          // yarn
+  bool truncate = true;            // yarn
+  std::optional<double> attention_factor;
+  std::optional<double> mscale;
+  std::optional<double> mscale_all_dim;
+  std::vector<float> short_factors;  // longrope, [rotated / 2]
+  std::vector<float> long_factors;
+  std::vector<float> divisors;       // GGUF rope_freqs: frequency_i is divided by divisors[i]
+};
+
+struct ModelConfig {
+  std::string architecture;  // table key: "llama", "bert", ...
+  std::string name;          // for people: directory or general.name
+  std::string quantization;  // for people: "Q4_1", "affine 4-bit group 64", "f32", ...
+
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t layers = 0;
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t vocab_size = 0;    // rows of the embedding
+  int64_t context_max = 0;   // positions the model was made for
+  float norm_eps = 1e-5f;
+  bool tied_embeddings = false;
+  bool attention_bias = false;
+  bool mlp_bias = false;
+  backend::Activation activation = backend::Activation::kSilu;
+  RopeConfig rope;
+  int64_t sliding_window = 0;  // 0: none
+  std::vector<bool> sliding_layers;  // empty: all layers slide if sliding_window > 0
+  std::vector<bool> nope_layers;     // layers that skip rope; empty: none
+
+  // Embedding models.
+  bool is_encoder = false;           // bidirectional, no KV cache
+  bool is_embedding = false;         // serves embed requests (encoders; decoders with a pooling recipe)
+  backend::Pooling pooling = backend::Pooling::kMean;
+  bool normalize = true;
+  int64_t embed_context_max = 0;     // tokens after which a text is truncated, 0: context_max
+  int64_t type_vocab_size = 0;       // BERT token types
+  int64_t position_offset = 0;       // RoBERTa: first position is pad_id + 1
+
+  bool can_generate() const { return !is_encoder; }
+};
+
+}  // namespace pensieve::model

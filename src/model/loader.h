@@ -1,0 +1,79 @@
+// From a path (GGUF file, MLX or Hugging Face directory) to everything a model needs to be served.
+//
+// All checks come first: an unknown architecture, a missing key, tensors that do not fit their shapes or a model larger
+// than memory are one clear Status naming file and field, before anything large is allocated.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/json.h"
+#include "base/status.h"
+#include "model/config.h"
+#include "model/model.h"
+#include "tokenizer/tokenizer.h"
+
+namespace pensieve::model {
+
+// Sampling defaults that the model's makers recommend (generation_config.json).
+struct GenerationDefaults {
+  std::optional<float> temperature;
+  std::optional<float> top_p;
+  std::optional<int32_t> top_k;
+  std::optional<float> min_p;
+  std::optional<float> repetition_penalty;
+};
+
+// Text-side facts of a model: cheap to load, no weights.
+struct ModelText {
+  std::unique_ptr<tokenizer::Tokenizer> tokenizer;
+  std::string chat_template;           // "" when the model has none
+  std::string tool_template;           // the "tool_use" variant when there is one
+  std::vector<int32_t> stop_ids;       // end-of-generation ids of config, generation_config and tokenizer together
+  GenerationDefaults defaults;
+};
+
+// Keeps mapped files and repacked buffers alive for the network's weights. Opaque.
+class WeightStore;
+
+struct LoadedModel {
+  std::string path;
+  ModelConfig config;
+  ModelText text;
+  // Declared in this order so that destruction runs backwards: network, then backend, then the weights' memory.
+  std::shared_ptr<const WeightStore> weights;
+  std::unique_ptr<backend::Backend> backend;
+  std::unique_ptr<Model> network;
+};
+
+struct LoadOptions {
+  backend::CpuOptions cpu;
+  bool reference_backend = false;  // the scalar oracle instead of SIMD kernels (tests, eval)
+  int64_t rows_max = 512;          // rows of one forward pass
+  int64_t context_max = 0;         // 0: the model's own
+  std::string chat_template_file;  // overrides the model's
+};
+
+// Reads config, tokenizer and template only.
+struct ModelHeader {
+  ModelConfig config;
+  ModelText text;
+  int64_t weight_bytes = 0;   // of all tensors as kernels will read them
+  int64_t parameters = 0;
+  std::vector<std::string> files;
+  std::string format;         // "gguf v3", "safetensors (MLX affine)", "safetensors"
+  // (tensor type, number of tensors, bytes), for `inspect`.
+  struct TypeCount { std::string type; int64_t tensors = 0; int64_t bytes = 0; };
+  std::vector<TypeCount> types;
+};
+Result<ModelHeader> ReadHeader(const std::string& path);
+
+Result<std::unique_ptr<LoadedModel>> Load(const std::string& path, const LoadOptions& options);
+
+// Names of the architectures in the table, for error messages and `inspect`.
+std::vector<std::string> KnownArchitectures();
+
+}  // namespace pensieve::model

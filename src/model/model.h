@@ -1,0 +1,44 @@
+// A loaded network, written once per architecture over backend/. Knows tokens and rows; knows no request and no text.
+//
+// Engine-thread-only: Forward and Hidden mutate planned activations.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/status.h"
+#include "model/config.h"
+
+namespace pensieve::model {
+
+// One ragged batch: the rows of all sequences back to back, no padding. Rows of decode steps come first.
+struct Batch {
+  std::span<const int32_t> tokens;                     // [M] in [0, vocab_size)
+  std::span<const int32_t> positions;                  // [M]
+  std::span<const backend::SequenceRows> sequences;    // in row order
+  int64_t fine_rows = 0;                               // leading rows that are decode steps
+  std::span<const int32_t> output_rows;                // rows whose logits are wanted, ascending
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  virtual const ModelConfig& config() const = 0;
+  // Rows that one Forward may hold; activations are planned for it at load.
+  virtual int64_t rows_max() const = 0;
+  // Bytes of weights that one decode step streams: the numerator of read_bandwidth_percent.
+  virtual int64_t weight_bytes_per_step() const = 0;
+
+  // Logits of batch.output_rows, [output_rows, vocab_size] in device memory, valid until the next call. Generators only.
+  // Stores K and V of all rows in `cache`.
+  virtual backend::Matrix Forward(const Batch& batch, backend::KvCache& cache) = 0;
+  // Hidden states of all rows after the final norm, [M, hidden_size], valid until the next call. `cache` is null for encoders.
+  virtual backend::Matrix Hidden(const Batch& batch, backend::KvCache* cache) = 0;
+};
+
+}  // namespace pensieve::model

@@ -1,0 +1,217 @@
+// What every dialect and transport calls: neutral requests in, neutral events out. Validates, resolves the model, renders
+// the chat template, tokenizes, submits to the engine; on the way back detokenizes, splits reasoning and tool calls
+// from text, and matches stop sequences. Nothing here knows HTTP, gRPC or a vendor's field name.
+//
+// Thread-safe. Calls that render or tokenize use the caller's thread (long prompts take milliseconds to tens of them):
+// transports call from a worker pool, never from an I/O loop.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/status.h"
+#include "engine/engine.h"
+#include "model/loader.h"
+
+namespace pensieve::service {
+
+// Sampling as a client asked for it; what is absent comes from the model's own defaults, then ours.
+struct SamplingRequest {
+  std::optional<float> temperature;
+  std::optional<float> top_p;
+  std::optional<int32_t> top_k;
+  std::optional<float> min_p;
+  std::optional<float> repetition_penalty;
+  std::optional<float> presence_penalty;
+  std::optional<float> frequency_penalty;
+  std::optional<uint64_t> seed;  // absent: a fresh random one
+  std::vector<std::pair<int32_t, float>> logit_bias;
+  bool logprobs = false;
+  int32_t top_logprobs = 0;
+};
+
+enum class ToolChoice : uint8_t { kAuto, kNone, kAny, kNamed };
+
+struct ChatRequest {
+  std::string id;               // request id, for logs
+  std::string model;            // as the client wrote it
+  Json messages;                // chat-template shape: [{role, content, tool_calls?, tool_call_id?, reasoning_content?}]
+  Json tools;                   // [{type: "function", function: {name, description, parameters}}] or null
+  ToolChoice tool_choice = ToolChoice::kAuto;
+  std::string tool_choice_name;  // kNamed
+  bool continue_final_message = false;  // the last message is an assistant prefill to continue
+  std::optional<bool> thinking;         // absent: the template's default
+  std::string effort;                   // "", "low", "medium", "high", ...
+  Json template_context;                // extra template variables or null
+  std::optional<int64_t> new_tokens_max;  // clamped to the room the context leaves
+  std::vector<std::string> stop_sequences;  // at most 64, each 1..256 bytes
+  SamplingRequest sampling;
+};
+
+// Raw text without a template.
+struct CompletionRequest {
+  std::string id;
+  std::string model;
+  std::string prompt;
+  std::optional<int64_t> new_tokens_max;
+  std::vector<std::string> stop_sequences;
+  SamplingRequest sampling;
+};
+
+enum class StopReason : uint8_t { kEnd, kMaxTokens, kStopSequence, kToolUse, kContextFull };
+
+struct Usage {
+  int64_t prompt_tokens = 0;         // all of them
+  int64_t cached_prompt_tokens = 0;  // of these, taken from shared KV
+  int64_t completion_tokens = 0;
+  int64_t reasoning_tokens = 0;
+  double first_token_s = 0;
+  double total_s = 0;
+};
+
+struct TokenLogprob {
+  int32_t id = 0;
+  std::string bytes;  // may be a part of a character
+  float logprob = 0;
+  std::vector<TokenLogprob> top;  // alternatives, in descending order; theirs is empty
+};
+
+struct GenerationEvent {
+  enum class Kind : uint8_t {
+    kProgress,           // prefilled_tokens
+    kText,               // text
+    kReasoning,          // text
+    kToolCallStart,      // call_id, tool_name
+    kToolCallArguments,  // text: a fragment of a JSON object
+    kToolCallEnd,
+    kDone,               // stop_reason, stop_sequence, usage
+    kError,              // error
+    kCancelled,
+  };
+  Kind kind = Kind::kText;
+  std::string text;
+  std::string call_id;    // globally unique, without a dialect's prefix
+  std::string tool_name;
+  std::vector<TokenLogprob> logprobs;  // of the tokens that made this text, when asked for
+  int64_t prefilled_tokens = 0;
+  StopReason stop_reason = StopReason::kEnd;
+  std::string stop_sequence;  // kStopSequence: the one that matched
+  Usage usage;
+  Status error;
+
+  bool terminal() const { return kind == Kind::kDone || kind == Kind::kError || kind == Kind::kCancelled; }
+};
+
+// A running generation. One consumer. Destroying it cancels the request.
+class Generation {
+ public:
+  virtual ~Generation() = default;
+  virtual const std::string& model_name() const = 0;  // the served model's own name
+  virtual int64_t prompt_tokens() const = 0;
+  virtual const std::vector<int32_t>& prompt_ids() const = 0;
+  // The next event if one is ready; nothing after the terminal one.
+  virtual std::optional<GenerationEvent> TryNext() = 0;
+  // Waits for it.
+  virtual std::optional<GenerationEvent> Next() = 0;
+  // As engine::EventStream::SetWaker: after a wake, call TryNext until it gives nothing.
+  virtual void SetWaker(std::function<void()> wake) = 0;
+  virtual void Cancel() = 0;
+  // Ids generated so far, for `run --json` and eval.
+  virtual const std::vector<int32_t>& generated_ids() const = 0;
+};
+
+enum class PoolingChoice : uint8_t { kModelDefault, kMean, kCls, kLast, kMax };
+
+struct EmbedRequest {
+  std::string id;
+  std::string model;                // "" or unknown: the default embedding model when `any_model`
+  bool any_model = false;           // AkiDB echoes any name and never answers 404
+  std::vector<std::string> texts;   // alternatively:
+  std::vector<std::vector<int32_t>> token_ids;  // OpenAI's pre-tokenized input
+  PoolingChoice pooling = PoolingChoice::kModelDefault;
+  std::optional<bool> normalize;    // absent: the model's recipe
+  int64_t dimensions = 0;           // > 0: Matryoshka truncation, then renormalized
+  bool truncate = true;             // else InvalidArgument (kPromptTooLong) for a text past the limit
+  int64_t tokens_max = 0;           // > 0: truncate earlier than the model would
+};
+
+struct EmbedResult {
+  std::string model_name;
+  int64_t dimension = 0;
+  std::vector<std::vector<float>> embeddings;  // in input order
+  int64_t prompt_tokens = 0;                   // real tokens, truncation applied
+  double total_s = 0;
+};
+
+struct ModelDescription {
+  std::string name;
+  std::string display_name;
+  std::string path;
+  bool generates = false;
+  bool embeds = false;
+  int64_t context_max = 0;
+  int64_t embed_context_max = 0;
+  int64_t dimension = 0;       // of embeddings
+  int64_t created_unix_s = 0;  // file time of the weights
+  bool supports_tools = false;
+  bool supports_thinking = false;
+};
+
+struct Health {
+  bool ready = false;          // every configured model is usable
+  bool draining = false;
+  double uptime_s = 0;
+  std::string memory_status;   // "safe", "warning", "critical", "emergency"
+  double memory_available_gb = 0;
+  int64_t concurrent_limit = 0;
+};
+
+struct ModelMetrics {
+  std::string model;
+  engine::EngineSnapshot engine;
+};
+
+struct ServiceOptions {
+  int64_t default_new_tokens = 4096;     // when a request names no limit
+  double memory_critical_gb = 1.0;       // below: new work is refused (kMemoryPressure)
+  double memory_emergency_gb = 0.5;
+  bool memory_gate = true;
+  engine::EngineOptions engine;
+};
+
+class Service {
+ public:
+  static std::unique_ptr<Service> Create(const ServiceOptions& options);
+  virtual ~Service() = default;
+
+  // Adds a loaded model under `name` (and aliases) and starts its engine. The first generator and the first embedding model added are the
+  // defaults: any `claude-*` name resolves to the default generator.
+  virtual Status AddModel(const std::string& name, std::vector<std::string> aliases,
+                          std::unique_ptr<model::LoadedModel> loaded) = 0;
+
+  virtual Result<std::unique_ptr<Generation>> Chat(ChatRequest request) = 0;
+  virtual Result<std::unique_ptr<Generation>> Complete(CompletionRequest request) = 0;
+  // Tokens that Chat would prefill. Never waits for the engine.
+  virtual Result<int64_t> CountTokens(const ChatRequest& request) = 0;
+  // The exact prompt text that Chat would tokenize.
+  virtual Result<std::string> Render(const ChatRequest& request) = 0;
+
+  // `done` is called exactly once, from a service thread (or at once, from the caller's, for early errors).
+  // The returned function cancels; it may be called at any time from any thread, also after `done`.
+  virtual std::function<void()> Embed(EmbedRequest request, std::function<void(Result<EmbedResult>)> done) = 0;
+
+  virtual std::vector<ModelDescription> Models() const = 0;
+  // NotFound when no such model (or alias) is loaded. "" gives the default generator, or embedder when `embedding`.
+  virtual Result<ModelDescription> FindModel(const std::string& name, bool embedding) const = 0;
+  virtual Health GetHealth() const = 0;
+  virtual std::vector<ModelMetrics> GetMetrics() const = 0;
+  // Refuses new work and waits for running requests; false when the deadline cut some off.
+  virtual bool Drain(int64_t deadline_ms) = 0;
+};
+
+}  // namespace pensieve::service
