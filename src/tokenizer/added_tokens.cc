@@ -1,0 +1,103 @@
+#include "tokenizer/added_tokens.h"
+
+#include <algorithm>
+
+#include "tokenizer/unicode.h"
+#include "tokenizer/utf8.h"
+
+namespace pensieve::tokenizer {
+namespace {
+
+// Start of the whitespace that ends at `end`, not before `floor`.
+size_t WhitespaceBegin(std::string_view text, size_t end, size_t floor) {
+  while (end > floor) {
+    const size_t previous = PreviousCharacter(text, end);
+    size_t at = previous;
+    if (!IsWhitespace(NextCodePoint(text, at))) break;
+    end = previous;
+  }
+  return end;
+}
+
+size_t WhitespaceEnd(std::string_view text, size_t begin) {
+  while (begin < text.size()) {
+    size_t next = begin;
+    if (!IsWhitespace(NextCodePoint(text, next))) break;
+    begin = next;
+  }
+  return begin;
+}
+
+bool StandsAlone(std::string_view text, size_t begin, size_t end) {
+  if (begin > 0) {
+    size_t at = PreviousCharacter(text, begin);
+    if (IsWordCharacter(NextCodePoint(text, at))) return false;
+  }
+  return end == text.size() || !IsWordCharacter(NextCodePoint(text, end));
+}
+
+}  // namespace
+
+AddedTokens::AddedTokens(std::vector<AddedToken> tokens,
+                         const std::function<std::string(std::string_view)>& normalize)
+    : tokens_(std::move(tokens)) {
+  std::vector<std::string> normal_forms;  // alive until the trie is finished
+  normal_forms.reserve(tokens_.size());
+  for (size_t i = 0; i < tokens_.size(); ++i) {
+    by_id_[tokens_[i].id] = i;
+    by_content_[tokens_[i].content] = tokens_[i].id;
+  }
+  for (size_t i = 0; i < tokens_.size(); ++i) {
+    const AddedToken& token = tokens_[i];
+    if (token.content.empty() || by_id_.at(token.id) != i || by_content_.at(token.content) != token.id) continue;
+    if (!token.normalized) {
+      raw_.Insert(token.content, static_cast<int32_t>(i));
+      continue;
+    }
+    normal_forms.push_back(normalize(token.content));
+    if (!normal_forms.back().empty()) normalized_.Insert(normal_forms.back(), static_cast<int32_t>(i));
+  }
+  raw_.Finish();
+  normalized_.Finish();
+}
+
+int32_t AddedTokens::FindId(std::string_view content) const {
+  const auto found = by_content_.find(std::string(content));
+  return found == by_content_.end() ? -1 : found->second;
+}
+
+std::vector<AddedTokens::Piece> AddedTokens::Split(std::string_view text, Pass pass, bool parse_special) const {
+  const ByteTrie& trie = pass == Pass::kRaw ? raw_ : normalized_;
+  std::vector<Piece> pieces;
+  size_t covered = 0;
+  for (size_t at = 0; !trie.empty() && at < text.size();) {
+    ByteTrie::Walk walk(trie);
+    int32_t index = -1;
+    size_t match_end = at;
+    for (size_t end = at; end < text.size() && walk.Step(text[end]);) {
+      ++end;
+      if (walk.value() < 0) continue;
+      index = walk.value();
+      match_end = end;
+    }
+    if (index < 0) {
+      ++at;
+      continue;
+    }
+    // A match that is refused below still hides what overlaps it, as in the package.
+    size_t begin = at;
+    size_t end = at = match_end;
+    const AddedToken& token = tokens_[static_cast<size_t>(index)];
+    if (token.special && !parse_special) continue;
+    if (token.single_word && !StandsAlone(text, begin, end)) continue;
+    if (token.lstrip) begin = WhitespaceBegin(text, begin, std::min(covered, begin));
+    if (token.rstrip) end = WhitespaceEnd(text, end);
+    if (covered < begin) pieces.push_back({-1, covered, begin});
+    pieces.push_back({token.id, begin, end});
+    covered = end;
+  }
+  if (covered < text.size()) pieces.push_back({-1, covered, text.size()});
+  return pieces;
+}
+
+}  // namespace pensieve::tokenizer

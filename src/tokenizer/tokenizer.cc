@@ -1,0 +1,167 @@
+#include "tokenizer/tokenizer.h"
+
+#include <algorithm>
+#include <array>
+
+#include "tokenizer/tokenizer_parts.h"
+#include "tokenizer/utf8.h"
+
+namespace pensieve::tokenizer {
+namespace {
+
+// The spelling of a token; empty when there is none.
+std::string_view Spelling(const TokenizerParts& parts, int32_t id) {
+  if (const AddedToken* token = parts.added.Find(id)) return token->content;
+  return parts.model->vocabulary().Text(id);
+}
+
+bool IsKnown(const TokenizerParts& parts, int32_t id) {
+  return parts.added.Find(id) != nullptr || !parts.model->vocabulary().Text(id).empty();
+}
+
+bool IsSpecialToken(const TokenizerParts& parts, int32_t id) {
+  const AddedToken* token = parts.added.Find(id);
+  return token != nullptr && token->special;
+}
+
+// Pre-tokenizes `text`, which holds no added token any more, and appends its ids.
+void EncodeText(const TokenizerParts& parts, std::string_view text, bool starts_text, std::vector<int32_t>& ids) {
+  std::vector<Word> words{{std::string(text), starts_text}};
+  if (parts.pre_tokenizer != nullptr) parts.pre_tokenizer->Apply(words);
+  for (const Word& word : words) parts.model->Tokenize(word.text, ids);
+}
+
+void EncodePiece(const TokenizerParts& parts, NormalizedText piece, bool parse_special, std::vector<int32_t>& ids) {
+  if (parts.normalizer != nullptr) parts.normalizer->Apply(piece);
+  const std::string_view text = piece.text;
+  for (const auto& part : parts.added.Split(text, AddedTokens::Pass::kNormalized, parse_special)) {
+    if (part.id >= 0) {
+      ids.push_back(part.id);
+    } else {
+      EncodeText(parts, text.substr(part.begin, part.end - part.begin), piece.keeps_start && part.begin == 0, ids);
+    }
+  }
+}
+
+}  // namespace
+
+std::string NormalizePiece(const Normalizer* normalizer, std::string_view text) {
+  NormalizedText piece{std::string(text), true};
+  if (normalizer != nullptr) normalizer->Apply(piece);
+  return piece.text;
+}
+
+int32_t FindToken(const TokenizerParts& parts, std::string_view token) {
+  const int32_t id = parts.added.FindId(token);
+  return id >= 0 ? id : parts.model->vocabulary().Find(token);
+}
+
+void CollectEndOfGeneration(std::vector<int32_t> ids, TokenizerParts& parts) {
+  // In gpt-oss's format (it has <|return|>) an <|end|> ends a message and not the turn.
+  const bool harmony = parts.added.FindId("<|return|>") >= 0 && parts.added.FindId("<|channel|>") >= 0;
+  static constexpr std::array<std::string_view, 11> kTurnEnds = {
+      "<|eot_id|>", "<|im_end|>", "<|end|>",  "<end_of_turn>", "<|endoftext|>", "<|eom_id|>",
+      "<EOT>",      "<|return|>", "<|call|>", "<turn|>",       "<|end_of_text|>"};
+  for (const std::string_view token : kTurnEnds) {
+    if (harmony && token == "<|end|>") continue;
+    if (const int32_t id = parts.added.FindId(token); id >= 0) ids.push_back(id);
+  }
+  if (parts.special.eos) ids.push_back(parts.special.eos->id);
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  parts.special.eog_ids = std::move(ids);
+}
+
+struct StreamDecoder::State {
+  const TokenizerParts& parts;
+  bool skip_special;
+  DecodeChain chain;
+};
+
+StreamDecoder::StreamDecoder(std::unique_ptr<State> state) : state_(std::move(state)) {}
+StreamDecoder::~StreamDecoder() = default;
+
+std::string StreamDecoder::Push(int32_t id) {
+  if (!IsKnown(state_->parts, id) || (state_->skip_special && IsSpecialToken(state_->parts, id))) return {};
+  return state_->chain.Push(Spelling(state_->parts, id));
+}
+
+std::string StreamDecoder::Flush() { return state_->chain.Finish(); }
+
+Tokenizer::Tokenizer(TokenizerParts parts) : parts_(std::make_unique<const TokenizerParts>(std::move(parts))) {}
+Tokenizer::~Tokenizer() = default;
+
+Result<std::unique_ptr<Tokenizer>> Tokenizer::FromHuggingFace(std::string_view tokenizer_json,
+                                                              const Json& tokenizer_config, const std::string& path) {
+  auto parts = LoadHuggingFace(tokenizer_json, tokenizer_config);
+  if (!parts) return parts.error().WithContext(path);
+  return std::unique_ptr<Tokenizer>(new Tokenizer(*std::move(parts)));
+}
+
+Result<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(GgufVocabulary vocabulary, const std::string& path) {
+  auto parts = LoadGguf(std::move(vocabulary));
+  if (!parts) return parts.error().WithContext(path);
+  return std::unique_ptr<Tokenizer>(new Tokenizer(*std::move(parts)));
+}
+
+std::vector<int32_t> Tokenizer::Encode(std::string_view text, const EncodeOptions& options) const {
+  std::string repaired;
+  if (!IsValidUtf8(text)) {
+    repaired = ToValidUtf8(text);
+    text = repaired;
+  }
+  std::vector<int32_t> ids;
+  if (options.add_special) ids = parts_->prefix_ids;
+  for (const auto& piece : parts_->added.Split(text, AddedTokens::Pass::kRaw, options.parse_special)) {
+    if (piece.id >= 0) {
+      ids.push_back(piece.id);
+    } else {
+      NormalizedText part{std::string(text.substr(piece.begin, piece.end - piece.begin)), piece.begin == 0};
+      EncodePiece(*parts_, std::move(part), options.parse_special, ids);
+    }
+  }
+  if (options.add_special) ids.insert(ids.end(), parts_->suffix_ids.begin(), parts_->suffix_ids.end());
+  return ids;
+}
+
+std::string Tokenizer::Decode(std::span<const int32_t> ids, bool skip_special) const {
+  const auto stream = NewStreamDecoder(skip_special);
+  std::string text;
+  for (const int32_t id : ids) text.append(stream->Push(id));
+  text.append(stream->Flush());
+  return text;
+}
+
+int32_t Tokenizer::vocab_size() const {
+  int32_t size = parts_->model->vocabulary().size();
+  for (const AddedToken& token : parts_->added.tokens()) size = std::max(size, token.id + 1);
+  return size;
+}
+
+std::optional<int32_t> Tokenizer::TokenToId(std::string_view token) const {
+  const int32_t id = FindToken(*parts_, token);
+  return id >= 0 ? std::optional<int32_t>(id) : std::nullopt;
+}
+
+std::string Tokenizer::IdToToken(int32_t id) const { return std::string(Spelling(*parts_, id)); }
+
+std::string Tokenizer::TokenBytes(int32_t id) const {
+  if (!IsKnown(*parts_, id)) return {};
+  std::string text(Spelling(*parts_, id));
+  for (const DecoderStagePtr& stage : parts_->decoder) text = stage->TokenText(std::move(text));
+  return text;
+}
+
+bool Tokenizer::IsSpecial(int32_t id) const { return IsSpecialToken(*parts_, id); }
+
+const SpecialTokens& Tokenizer::special() const { return parts_->special; }
+
+std::unique_ptr<StreamDecoder> Tokenizer::NewStreamDecoder(bool skip_special) const {
+  auto state = std::unique_ptr<StreamDecoder::State>(
+      new StreamDecoder::State{*parts_, skip_special, DecodeChain(parts_->decoder)});
+  return std::unique_ptr<StreamDecoder>(new StreamDecoder(std::move(state)));
+}
+
+const std::vector<std::string>& Tokenizer::warnings() const { return parts_->warnings; }
+
+}  // namespace pensieve::tokenizer

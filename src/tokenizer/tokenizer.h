@@ -1,0 +1,99 @@
+// Text <-> token ids, exactly as the Hugging Face `tokenizers` package does it for the same file.
+//
+//   text -> added tokens in the raw text -> normalizer -> added tokens in the normalized text -> pre-tokenizer
+//        -> model (BPE, WordPiece, Unigram, WordLevel) -> post-processor -> ids
+//   ids -> spellings -> decoder stages -> text
+//
+// Input may be any bytes: invalid UTF-8 is first replaced by U+FFFD, one for each maximal invalid subpart.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "base/status.h"
+#include "tokenizer/gguf_vocabulary.h"
+
+namespace pensieve::tokenizer {
+
+struct TokenizerParts;  // tokenizer/tokenizer_parts.h
+
+struct EncodeOptions {
+  bool add_special = true;    // run the post-processor (BOS/EOS/CLS/SEP)
+  bool parse_special = true;  // recognise special tokens inside the text; false for text that a stranger wrote
+};
+
+struct SpecialToken {
+  int32_t id = -1;
+  std::string text;
+};
+
+struct SpecialTokens {
+  std::optional<SpecialToken> bos, eos, unk, pad, cls, sep, mask;
+  // Every token that ends a generation as far as the tokenizer's own files tell, ascending. The model's config may
+  // name more.
+  std::vector<int32_t> eog_ids;
+  bool add_bos = false;  // Encode with add_special puts something in front
+  bool add_eos = false;  // ... and behind
+};
+
+// Turns ids into text as they come. Never splits a character. Not thread-safe; its Tokenizer must outlive it.
+class StreamDecoder {
+ public:
+  ~StreamDecoder();
+  StreamDecoder(const StreamDecoder&) = delete;
+  StreamDecoder& operator=(const StreamDecoder&) = delete;
+
+  // The text that this token completes: amortized O(bytes of the token). Unknown ids add nothing.
+  std::string Push(int32_t id);
+  // What was held back. All pieces together are Decode(all ids). Nothing may be pushed afterwards.
+  std::string Flush();
+
+ private:
+  friend class Tokenizer;
+  struct State;
+  explicit StreamDecoder(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// Immutable after loading; thread-safe.
+class Tokenizer {
+ public:
+  // `tokenizer_json` is the text of tokenizer.json; its size is the caller's to bound. `tokenizer_config` is
+  // tokenizer_config.json or null. `path` is for error messages.
+  // DataLoss for malformed files, Unimplemented for component types that are not known; both name the field.
+  static Result<std::unique_ptr<Tokenizer>> FromHuggingFace(std::string_view tokenizer_json,
+                                                            const Json& tokenizer_config, const std::string& path);
+  static Result<std::unique_ptr<Tokenizer>> FromGguf(GgufVocabulary vocabulary, const std::string& path);
+  ~Tokenizer();
+  Tokenizer(const Tokenizer&) = delete;
+  Tokenizer& operator=(const Tokenizer&) = delete;
+
+  // O(n log n) in the bytes of the text.
+  std::vector<int32_t> Encode(std::string_view text, const EncodeOptions& options = {}) const;
+  // Ids outside the vocabulary add nothing.
+  std::string Decode(std::span<const int32_t> ids, bool skip_special = true) const;
+
+  int32_t vocab_size() const;  // highest id + 1
+  std::optional<int32_t> TokenToId(std::string_view token) const;
+  // The vocabulary's own spelling ("Ġworld", "▁the", "##ing"); empty when out of range.
+  std::string IdToToken(int32_t id) const;
+  // The bytes that this token adds to a text it stands in the middle of (" world"); may be part of a character.
+  std::string TokenBytes(int32_t id) const;
+  bool IsSpecial(int32_t id) const;
+  const SpecialTokens& special() const;
+  std::unique_ptr<StreamDecoder> NewStreamDecoder(bool skip_special) const;
+  // Sentences about what was guessed while loading, for the log; usually none.
+  const std::vector<std::string>& warnings() const;
+
+ private:
+  explicit Tokenizer(TokenizerParts parts);
+  const std::unique_ptr<const TokenizerParts> parts_;
+};
+
+}  // namespace pensieve::tokenizer

@@ -1,0 +1,64 @@
+// UTF-8, with the lossy rule of the Unicode standard (and of Rust and Python): every maximal invalid subpart becomes
+// one U+FFFD. Everything behind ToValidUtf8 may assume valid text.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace pensieve::tokenizer {
+
+inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
+
+// The code point that starts at text[position] and moves `position` behind it. `text` must be valid UTF-8.
+inline char32_t NextCodePoint(std::string_view text, size_t& position) {
+  const auto byte = [&](size_t i) { return static_cast<char32_t>(static_cast<unsigned char>(text[i])); };
+  const char32_t lead = byte(position);
+  if (lead < 0x80) {
+    position += 1;
+    return lead;
+  }
+  if (lead < 0xE0) {
+    position += 2;
+    return ((lead & 0x1F) << 6) | (byte(position - 1) & 0x3F);
+  }
+  if (lead < 0xF0) {
+    position += 3;
+    return ((lead & 0x0F) << 12) | ((byte(position - 2) & 0x3F) << 6) | (byte(position - 1) & 0x3F);
+  }
+  position += 4;
+  return ((lead & 0x07) << 18) | ((byte(position - 3) & 0x3F) << 12) | ((byte(position - 2) & 0x3F) << 6) |
+         (byte(position - 1) & 0x3F);
+}
+
+// Bytes of the character whose first byte is `lead` (valid text): 1 to 4.
+inline size_t Utf8Length(char lead) {
+  const auto byte = static_cast<unsigned char>(lead);
+  return byte < 0x80 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
+}
+
+// Start of the character that ends right before `end` (> 0, valid text).
+inline size_t PreviousCharacter(std::string_view text, size_t end) {
+  do --end;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80);
+  return end;
+}
+
+void AppendUtf8(char32_t code_point, std::string& out);
+
+bool IsValidUtf8(std::string_view bytes);
+
+// `bytes` with every maximal invalid subpart replaced by U+FFFD.
+std::string ToValidUtf8(std::string_view bytes);
+
+// ToValidUtf8 for bytes that arrive in pieces: holds back at most 3 bytes that may still become a character.
+class Utf8LossyStream {
+ public:
+  void Push(std::string_view bytes, std::string& out);
+  void Flush(std::string& out);
+
+ private:
+  std::string held_;
+};
+
+}  // namespace pensieve::tokenizer
