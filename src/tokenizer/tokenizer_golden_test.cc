@@ -1,0 +1,156 @@
+// Compares with what the PyPI package `tokenizers` answered (tools/tokenizer_golden.py --write). Next to each
+// NAME.golden.jsonl stands NAME.tokenizer.json or NAME.vocabulary.json (a GGUF vocabulary as JSON).
+// PENSIEVE_TOKENIZER_GOLDEN may name a further folder with such files of large tokenizers.
+#include <cstdlib>
+#include <filesystem>
+
+#include <gtest/gtest.h>
+
+#include "base/mapped_file.h"
+#include "tokenizer/base64.h"
+#include "tokenizer/tokenizer.h"
+#include "tokenizer/utf8.h"
+
+namespace pensieve::tokenizer {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr size_t kFileBytesMax = 64 << 20;
+
+std::optional<int64_t> OptionalId(const Json& json, const char* key) {
+  return json.contains(key) && !json[key].is_null() ? std::optional<int64_t>(json[key].get<int64_t>()) : std::nullopt;
+}
+
+std::optional<bool> OptionalBool(const Json& json, const char* key) {
+  return json.contains(key) && !json[key].is_null() ? std::optional<bool>(json[key].get<bool>()) : std::nullopt;
+}
+
+GgufVocabulary ReadVocabulary(const Json& json) {
+  GgufVocabulary vocabulary;
+  vocabulary.model = json.value("model", "");
+  vocabulary.pre = json.value("pre", "");
+  vocabulary.tokens = json["tokens"].get<std::vector<std::string>>();
+  vocabulary.scores = json.value("scores", std::vector<float>());
+  vocabulary.token_types = json.value("token_types", std::vector<int32_t>());
+  vocabulary.merges = json.value("merges", std::vector<std::string>());
+  vocabulary.bos_id = OptionalId(json, "bos_id");
+  vocabulary.eos_id = OptionalId(json, "eos_id");
+  vocabulary.unk_id = OptionalId(json, "unk_id");
+  vocabulary.sep_id = OptionalId(json, "sep_id");
+  vocabulary.pad_id = OptionalId(json, "pad_id");
+  vocabulary.cls_id = OptionalId(json, "cls_id");
+  vocabulary.add_bos = OptionalBool(json, "add_bos");
+  vocabulary.add_eos = OptionalBool(json, "add_eos");
+  vocabulary.add_space_prefix = OptionalBool(json, "add_space_prefix");
+  return vocabulary;
+}
+
+Result<std::unique_ptr<Tokenizer>> Load(const std::string& path) {
+  PENSIEVE_TRY(const std::string text, ReadFile(path, kFileBytesMax));
+  if (!path.ends_with(".vocabulary.json")) return Tokenizer::FromHuggingFace(text, Json(), path);
+  PENSIEVE_TRY(const Json json, ParseJson(text));
+  return Tokenizer::FromGguf(ReadVocabulary(json), path);
+}
+
+// The tokenizer that belongs to a golden file, or "".
+std::string ModelOf(const fs::path& golden) {
+  const std::string name = golden.filename().string();
+  const std::string stem = name.substr(0, name.find(".golden"));
+  std::vector<fs::path> candidates = {golden.parent_path() / (stem + ".tokenizer.json"),
+                                      golden.parent_path() / (stem + ".vocabulary.json"),
+                                      fs::path(PENSIEVE_SOURCE_DIR) / "../shared/tokenizers" / stem / "tokenizer.json"};
+  if (const char* models = std::getenv("PENSIEVE_TEST_MODELS")) {
+    candidates.push_back(fs::path(models) / stem / "tokenizer.json");
+  }
+  for (const fs::path& candidate : candidates) {
+    if (fs::exists(candidate)) return candidate.string();
+  }
+  return "";
+}
+
+std::string FromBase64(const Json& line, const char* key) {
+  return DecodeBase64(line[key].get<std::string>()).value_or("not base64");
+}
+
+std::string DecodeByStream(const Tokenizer& tokenizer, std::span<const int32_t> ids) {
+  const auto stream = tokenizer.NewStreamDecoder(true);
+  std::string text;
+  for (const int32_t id : ids) {
+    const std::string piece = stream->Push(id);
+    EXPECT_TRUE(IsValidUtf8(piece));
+    text.append(piece);
+  }
+  return text + stream->Flush();
+}
+
+// How many of the lines differ; prints the first few.
+size_t CountDifferences(const Tokenizer& tokenizer, const std::string& golden, size_t& lines) {
+  size_t different = 0;
+  for (size_t begin = 0; begin < golden.size();) {
+    const size_t end = std::min(golden.find('\n', begin), golden.size());
+    const auto line = ParseJson(std::string_view(golden).substr(begin, end - begin));
+    begin = end + 1;
+    if (!line) return ++different;
+    ++lines;
+    std::string problem;
+    const auto expect = [&problem](const char* what, const auto& got, const auto& want) {
+      if (problem.empty() && got != want) problem = fmt::format("{}: {}, wanted {}", what, Json(got).dump(-1, ' ', true, Json::error_handler_t::replace), Json(want).dump(-1, ' ', true, Json::error_handler_t::replace));
+    };
+    std::vector<int32_t> ids;
+    std::string text;
+    if (line->contains("text_b64")) {
+      text = FromBase64(*line, "text_b64");
+      ids = tokenizer.Encode(text);
+      expect("ids", ids, (*line)["ids"].get<std::vector<int32_t>>());
+      expect("plain ids", tokenizer.Encode(text, {.add_special = false, .parse_special = false}),
+             (*line)["plain_ids"].get<std::vector<int32_t>>());
+    } else {
+      ids = (*line)["random_ids"].get<std::vector<int32_t>>();
+    }
+    expect("decoded", tokenizer.Decode(ids), FromBase64(*line, "decoded_b64"));
+    expect("decoded with special tokens", tokenizer.Decode(ids, false), FromBase64(*line, "decoded_all_b64"));
+    expect("stream", DecodeByStream(tokenizer, ids), FromBase64(*line, "decoded_b64"));
+    if (problem.empty()) continue;
+    if (++different <= 5) ADD_FAILURE() << Json(text).dump(-1, ' ', true, Json::error_handler_t::replace) << "\n" << problem;
+  }
+  return different;
+}
+
+std::vector<fs::path> GoldenFiles() {
+  std::vector<fs::path> folders = {fs::path(PENSIEVE_SOURCE_DIR) / "tests/data/tokenizer"};
+  if (const char* folder = std::getenv("PENSIEVE_TOKENIZER_GOLDEN")) folders.emplace_back(folder);
+  std::vector<fs::path> files;
+  for (const fs::path& folder : folders) {
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      if (entry.path().string().ends_with(".golden.jsonl")) files.push_back(entry.path());
+    }
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+class GoldenTest : public testing::TestWithParam<fs::path> {};
+
+TEST_P(GoldenTest, EqualsThePackage) {
+  const std::string model = ModelOf(GetParam());
+  if (model.empty()) GTEST_SKIP() << "the tokenizer of " << GetParam() << " is not here";
+  const auto tokenizer = Load(model);
+  ASSERT_TRUE(tokenizer.has_value()) << tokenizer.error().ToString();
+  const auto golden = ReadFile(GetParam().string(), kFileBytesMax);
+  ASSERT_TRUE(golden.has_value()) << golden.error().ToString();
+  size_t lines = 0;
+  EXPECT_EQ(CountDifferences(**tokenizer, *golden, lines), 0u) << "of " << lines;
+  EXPECT_GT(lines, 0u);
+  RecordProperty("lines", static_cast<int>(lines));
+}
+
+INSTANTIATE_TEST_SUITE_P(Tokenizers, GoldenTest, testing::ValuesIn(GoldenFiles()), [](const auto& test) {
+  std::string name = test.param.filename().string();
+  name = name.substr(0, name.find(".golden"));
+  std::replace_if(name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
+  return name + "_" + std::to_string(test.index);
+});
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GoldenTest);
+
+}  // namespace
+}  // namespace pensieve::tokenizer
