@@ -22,6 +22,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from tokenizer_strings import Strings
 
+SEED = 20240229
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
           r"|\s+(?!\S)|\s+")
@@ -145,34 +146,39 @@ def b64(data):
 
 
 def expected(tokenizer, data):
+    """What the package answers; plain_ids and decoded_all_b64 are left out where they equal ids and decoded_b64."""
     text = data.decode("utf-8", "replace")
     ids = tokenizer.encode(text).ids
     tokenizer.encode_special_tokens = True
     plain = tokenizer.encode(text, add_special_tokens=False).ids
     tokenizer.encode_special_tokens = False
-    return {"text_b64": b64(data), "ids": ids, "plain_ids": plain,
-            "decoded_b64": b64(tokenizer.decode(ids).encode()),
-            "decoded_all_b64": b64(tokenizer.decode(ids, skip_special_tokens=False).encode())}
+    line = {"text_b64": b64(data), "ids": ids, **expected_text(tokenizer, ids)}
+    return line if plain == ids else {**line, "plain_ids": plain}
+
+
+def expected_text(tokenizer, ids):
+    decoded, decoded_all = tokenizer.decode(ids), tokenizer.decode(ids, skip_special_tokens=False)
+    line = {"decoded_b64": b64(decoded.encode())}
+    return line if decoded == decoded_all else {**line, "decoded_all_b64": b64(decoded_all.encode())}
 
 
 def expected_random(tokenizer, generator):
     size = tokenizer.get_vocab_size()
     ids = [generator.randrange(size) for _ in range(generator.randint(0, 30))]
-    return {"random_ids": ids, "decoded_b64": b64(tokenizer.decode(ids).encode()),
-            "decoded_all_b64": b64(tokenizer.decode(ids, skip_special_tokens=False).encode())}
+    return {"random_ids": ids, **expected_text(tokenizer, ids)}
 
 
-def write(tokenizer, path, count):
-    generator = random.Random(7)
+def write(tokenizer, path, count, seed=SEED):
+    generator = random.Random(seed)
     with open(path, "w", encoding="utf-8") as file:
-        for data in Strings().make(count):
+        for data in Strings(seed).make(count):
             file.write(json.dumps(expected(tokenizer, data), separators=(",", ":")) + "\n")
         for _ in range(count // 10):
             file.write(json.dumps(expected_random(tokenizer, generator), separators=(",", ":")) + "\n")
 
 
-def compare(tokenizer, path, binary, count):
-    texts = Strings().make(count)
+def compare(tokenizer, path, binary, count, seed):
+    texts = Strings(seed).make(count)
     stdin = "".join(json.dumps({"text_b64": b64(data)}) + "\n" for data in texts)
     run = subprocess.run([binary, "tokenize", "--model", path, "--json", "--jsonl"], input=stdin, capture_output=True,
                          text=True, check=True)
@@ -198,6 +204,7 @@ def main():
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--pensieve")
     parser.add_argument("--strings", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--write")
     parser.add_argument("--write-vocabulary")
     args = parser.parse_args()
@@ -207,11 +214,11 @@ def main():
         return 0
     tokenizer = load(args.tokenizer)
     if args.write:
-        write(tokenizer, args.write, args.strings)
+        write(tokenizer, args.write, args.strings, args.seed)
         return 0
     if not args.pensieve:
         parser.error("--pensieve or --write is needed")
-    return compare(tokenizer, args.tokenizer, args.pensieve, args.strings)
+    return compare(tokenizer, args.tokenizer, args.pensieve, args.strings, args.seed)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ FIXED = ["", " ", "  ", "\n", "a", "é", "e\u0301", "Hello world", " Hello world
 
 
 class Strings:
-    def __init__(self, seed=20240229):
+    def __init__(self, seed):
         self.random = random.Random(seed)
 
     def mixture(self):

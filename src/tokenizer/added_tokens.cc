@@ -41,21 +41,15 @@ bool StandsAlone(std::string_view text, size_t begin, size_t end) {
 AddedTokens::AddedTokens(std::vector<AddedToken> tokens,
                          const std::function<std::string(std::string_view)>& normalize)
     : tokens_(std::move(tokens)) {
-  std::vector<std::string> normal_forms;  // alive until the trie is finished
-  normal_forms.reserve(tokens_.size());
   for (size_t i = 0; i < tokens_.size(); ++i) {
     by_id_[tokens_[i].id] = i;
     by_content_[tokens_[i].content] = tokens_[i].id;
   }
   for (size_t i = 0; i < tokens_.size(); ++i) {
-    const AddedToken& token = tokens_[i];
+    AddedToken& token = tokens_[i];
+    token.spelling = token.normalized ? normalize(token.content) : token.content;
     if (token.content.empty() || by_id_.at(token.id) != i || by_content_.at(token.content) != token.id) continue;
-    if (!token.normalized) {
-      raw_.Insert(token.content, static_cast<int32_t>(i));
-      continue;
-    }
-    normal_forms.push_back(normalize(token.content));
-    if (!normal_forms.back().empty()) normalized_.Insert(normal_forms.back(), static_cast<int32_t>(i));
+    if (!token.spelling.empty()) (token.normalized ? normalized_ : raw_).Insert(token.spelling, static_cast<int32_t>(i));
   }
   raw_.Finish();
   normalized_.Finish();

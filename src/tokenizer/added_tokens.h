@@ -21,6 +21,7 @@ struct AddedToken {
   bool rstrip = false;       // swallows the whitespace to its right
   bool normalized = true;    // looked for in the normalized text, else in the raw text
   bool special = false;      // left out when decoding for people
+  std::string spelling;      // what it decodes to: its content, normalized if `normalized`; set by AddedTokens
 };
 
 class AddedTokens {

@@ -116,17 +116,13 @@ Status CheckShape(const GgufVocabulary& source) {
   return OkStatus();
 }
 
-// Tokens by id. A spelling that stands there twice belongs to its first id; the others get a name that no text has.
 Result<Vocabulary> BuildVocabulary(std::vector<std::string> tokens) {
   std::vector<VocabularyEntry> entries;
   entries.reserve(tokens.size());
-  std::unordered_map<std::string, size_t> first;
   for (size_t id = 0; id < tokens.size(); ++id) {
-    std::string text = ToValidUtf8(tokens[id]);
-    if (text.empty() || !first.emplace(text, id).second) text = fmt::format("{}\xEE\x80\x80[duplicate {}]", text, id);
-    entries.push_back({std::move(text), static_cast<int64_t>(id)});
+    entries.push_back({ToValidUtf8(tokens[id]), static_cast<int64_t>(id)});
   }
-  return Vocabulary::Create(std::move(entries));
+  return Vocabulary::Create(std::move(entries), Vocabulary::Duplicates::kLastCounts);
 }
 
 // Phi-3's chat tokens swallow the whitespace behind them; GGUF has no field for that.

@@ -239,7 +239,8 @@ Result<std::unique_ptr<Model>> BuildUnigram(const JsonFields& fields, HfDocument
   if (unk_id < -1 || unk_id > kTokenIdMax) return fields.Malformed("unk_id", "a token id");
   options.unk_id = static_cast<int32_t>(unk_id);
   PENSIEVE_TRY(options.byte_fallback, fields.BoolOr("byte_fallback", false));
-  PENSIEVE_TRY(Vocabulary vocabulary, Vocabulary::Create(std::move(document.vocabulary)));
+  PENSIEVE_TRY(Vocabulary vocabulary,
+               Vocabulary::Create(std::move(document.vocabulary), Vocabulary::Duplicates::kLastCounts));
   return CreateUnigram(std::move(vocabulary), std::move(options));
 }
 

@@ -9,9 +9,9 @@
 namespace pensieve::tokenizer {
 namespace {
 
-// The spelling of a token; empty when there is none.
+// What the decoder gets for a token; empty when there is none.
 std::string_view Spelling(const TokenizerParts& parts, int32_t id) {
-  if (const AddedToken* token = parts.added.Find(id)) return token->content;
+  if (const AddedToken* token = parts.added.Find(id)) return token->spelling;
   return parts.model->vocabulary().Text(id);
 }
 
@@ -21,7 +21,22 @@ bool IsKnown(const TokenizerParts& parts, int32_t id) {
 
 bool IsSpecialToken(const TokenizerParts& parts, int32_t id) {
   const AddedToken* token = parts.added.Find(id);
-  return token != nullptr && token->special;
+  if (token != nullptr) return token->special;
+  return parts.special_aliases.contains(id);
+}
+
+// Special tokens are left out by their spelling, as in the package: other ids may have the same.
+void FindSpecialAliases(TokenizerParts& parts) {
+  const Vocabulary& vocabulary = parts.model->vocabulary();
+  std::unordered_set<std::string_view> contents;
+  for (const AddedToken& token : parts.added.tokens()) {
+    if (!token.special) continue;
+    contents.insert(token.content);
+    if (const int32_t id = vocabulary.Find(token.content); id >= 0 && id != token.id) parts.special_aliases.insert(id);
+  }
+  for (const int32_t id : vocabulary.shadowed_ids()) {
+    if (contents.contains(vocabulary.Text(id))) parts.special_aliases.insert(id);
+  }
 }
 
 // Pre-tokenizes `text`, which holds no added token any more, and appends its ids.
@@ -95,12 +110,14 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::FromHuggingFace(std::string_view t
                                                               const Json& tokenizer_config, const std::string& path) {
   auto parts = LoadHuggingFace(tokenizer_json, tokenizer_config);
   if (!parts) return parts.error().WithContext(path);
+  FindSpecialAliases(*parts);
   return std::unique_ptr<Tokenizer>(new Tokenizer(*std::move(parts)));
 }
 
 Result<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(GgufVocabulary vocabulary, const std::string& path) {
   auto parts = LoadGguf(std::move(vocabulary));
   if (!parts) return parts.error().WithContext(path);
+  FindSpecialAliases(*parts);
   return std::unique_ptr<Tokenizer>(new Tokenizer(*std::move(parts)));
 }
 
@@ -143,7 +160,10 @@ std::optional<int32_t> Tokenizer::TokenToId(std::string_view token) const {
   return id >= 0 ? std::optional<int32_t>(id) : std::nullopt;
 }
 
-std::string Tokenizer::IdToToken(int32_t id) const { return std::string(Spelling(*parts_, id)); }
+std::string Tokenizer::IdToToken(int32_t id) const {
+  if (const AddedToken* token = parts_->added.Find(id)) return token->content;
+  return parts_->model->vocabulary().Text(id);
+}
 
 std::string Tokenizer::TokenBytes(int32_t id) const {
   if (!IsKnown(*parts_, id)) return {};

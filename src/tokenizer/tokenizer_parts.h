@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "tokenizer/added_tokens.h"
@@ -23,6 +24,7 @@ struct TokenizerParts {
   std::vector<int32_t> prefix_ids;     // what the post-processor puts in front
   std::vector<int32_t> suffix_ids;     // and behind
   SpecialTokens special;
+  std::unordered_set<int32_t> special_aliases;  // ids without an added token, but spelled like a special one
   std::vector<std::string> warnings;
 };
 

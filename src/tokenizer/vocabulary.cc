@@ -6,7 +6,7 @@
 
 namespace pensieve::tokenizer {
 
-Result<Vocabulary> Vocabulary::Create(std::vector<VocabularyEntry> entries) {
+Result<Vocabulary> Vocabulary::Create(std::vector<VocabularyEntry> entries, Duplicates spellings) {
   Vocabulary vocabulary;
   int64_t highest = -1;
   for (const VocabularyEntry& entry : entries) {
@@ -25,9 +25,11 @@ Result<Vocabulary> Vocabulary::Create(std::vector<VocabularyEntry> entries) {
     vocabulary.texts_[index] = std::move(entry.text);
     const std::string& text = vocabulary.texts_[index];
     vocabulary.longest_bytes_ = std::max(vocabulary.longest_bytes_, text.size());
-    if (!vocabulary.ids_.emplace(text, static_cast<int32_t>(index)).second) {
-      return DataLoss(fmt::format("token \"{}\" is given twice", text));
-    }
+    const auto [found, inserted] = vocabulary.ids_.emplace(text, static_cast<int32_t>(index));
+    if (inserted) continue;
+    if (spellings == Duplicates::kRefused) return DataLoss(fmt::format("token \"{}\" is given twice", text));
+    vocabulary.shadowed_ids_.push_back(found->second);
+    found->second = static_cast<int32_t>(index);
   }
   return vocabulary;
 }

@@ -57,7 +57,8 @@ class UnigramModel final : public Model {
     double lowest = std::numeric_limits<double>::infinity();
     for (int32_t id = 0; id < vocabulary().size(); ++id) {
       lowest = std::min(lowest, options_.scores[static_cast<size_t>(id)]);
-      if (!vocabulary().Text(id).empty()) trie_.Insert(vocabulary().Text(id), id);
+      const std::string& text = vocabulary().Text(id);
+      if (!text.empty() && vocabulary().Find(text) == id) trie_.Insert(text, id);
     }
     trie_.Finish();
     constexpr double kUnkPenalty = 10.0;
