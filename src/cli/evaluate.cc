@@ -1,0 +1,79 @@
+#include "cli/evaluate.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+namespace pensieve::cli {
+namespace {
+
+// Rows of one pass: small, because all of them want logits and a row of logits is as wide as the vocabulary.
+constexpr int64_t kRows = 32;
+constexpr int64_t kBlockLen = 32;
+
+// One window of the text as a sequence with its own KV blocks.
+class WindowRunner {
+ public:
+  WindowRunner(model::LoadedModel& model, const EvaluateOptions& options, backend::KvCache& cache)
+      : model_(model), options_(options), cache_(cache), blocks_(static_cast<size_t>(cache.shape().num_blocks)) {
+    std::iota(blocks_.begin(), blocks_.end(), 0);
+    host_.resize(static_cast<size_t>(model.config.vocab_size));
+  }
+
+  void Run(std::span<const int32_t> window, size_t first_position, const OnLogits& on_logits) {
+    const auto length = static_cast<int64_t>(window.size());
+    const int64_t step = std::min(kRows, model_.network->rows_max());
+    for (int64_t at = 0; at + 1 < length; at += step) {
+      RunRows(window.subspan(static_cast<size_t>(at), static_cast<size_t>(std::min(step, length - 1 - at))), at, first_position, on_logits);
+    }
+  }
+
+ private:
+  void RunRows(std::span<const int32_t> tokens, int64_t cached_len, size_t first_position, const OnLogits& on_logits) {
+    const auto rows = static_cast<int64_t>(tokens.size());
+    positions_.resize(tokens.size());
+    std::iota(positions_.begin(), positions_.end(), static_cast<int32_t>(cached_len));
+    output_rows_.resize(tokens.size());
+    std::iota(output_rows_.begin(), output_rows_.end(), 0);
+    const backend::SequenceRows sequence{.first_row = 0, .num_rows = rows, .cached_len = cached_len, .block_table = blocks_};
+    const model::Batch batch{.tokens = tokens, .positions = positions_, .sequences = {&sequence, 1},
+                             .fine_rows = options_.as_decode ? rows : 0, .output_rows = output_rows_};
+    const auto logits = model_.network->Forward(batch, cache_);
+    for (int64_t row = 0; row < rows; ++row) {
+      model_.backend->CopyToHost(logits.row(row), host_);
+      on_logits(first_position + static_cast<size_t>(cached_len + row), host_);
+    }
+  }
+
+  model::LoadedModel& model_;
+  const EvaluateOptions& options_;
+  backend::KvCache& cache_;
+  std::vector<int32_t> blocks_;
+  std::vector<int32_t> positions_;
+  std::vector<int32_t> output_rows_;
+  std::vector<float> host_;
+};
+
+}  // namespace
+
+Status ForEachPosition(model::LoadedModel& model, std::span<const int32_t> ids, const EvaluateOptions& options, const OnLogits& on_logits) {
+  if (!model.config.can_generate()) return InvalidArgument(fmt::format("{}: an encoder predicts no next token", model.path));
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= model.config.vocab_size) {
+      return InvalidArgument(fmt::format("token id {} is outside the vocabulary of {}", id, model.config.vocab_size));
+    }
+  }
+  const int64_t window = std::min<int64_t>(options.window, static_cast<int64_t>(ids.size()));
+  if (window < 2) return InvalidArgument("the text is shorter than two tokens");
+  const backend::KvShape shape{.layers = model.config.layers, .kv_heads = model.config.kv_heads, .head_dim = model.config.head_dim,
+                               .block_len = kBlockLen, .num_blocks = (window + kBlockLen - 1) / kBlockLen, .dtype = options.kv_dtype};
+  PENSIEVE_TRY(const auto cache, model.backend->NewKvCache(shape));
+  WindowRunner runner(model, options, *cache);
+  for (size_t at = 0; at < ids.size(); at += static_cast<size_t>(window)) {
+    runner.Run(ids.subspan(at, std::min(static_cast<size_t>(window), ids.size() - at)), at, on_logits);
+  }
+  return OkStatus();
+}
+
+}  // namespace pensieve::cli

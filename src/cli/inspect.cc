@@ -1,0 +1,155 @@
+// pensieve inspect: what is in a model, and what it will need.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+
+#include "base/json.h"
+#include "cli/commands.h"
+#include "cli/model_options.h"
+#include "cli/terminal.h"
+#include "model/loader.h"
+
+namespace pensieve::cli {
+namespace {
+
+struct Options {
+  ModelOptions model;
+  int64_t context = 0;
+  bool show_template = false;
+  bool json = false;
+};
+
+int64_t KvBytesPerToken(const model::ModelConfig& config) {
+  if (config.is_encoder) return 0;
+  const backend::KvShape shape{.layers = config.layers, .kv_heads = config.kv_heads, .head_dim = config.head_dim};
+  return shape.bytes_per_token();
+}
+
+Json SpecialTokensJson(const model::ModelText& text) {
+  const auto& special = text.tokenizer->special();
+  Json json = Json::object();
+  const auto add = [&](const char* name, const std::optional<tokenizer::SpecialToken>& token) {
+    if (token.has_value()) json[name] = {{"id", token->id}, {"text", token->text}};
+  };
+  add("bos", special.bos);
+  add("eos", special.eos);
+  add("unk", special.unk);
+  add("pad", special.pad);
+  add("cls", special.cls);
+  add("sep", special.sep);
+  Json stops = Json::array();
+  for (const int32_t id : text.stop_ids) stops.push_back({{"id", id}, {"text", text.tokenizer->IdToToken(id)}});
+  json["stop"] = std::move(stops);
+  return json;
+}
+
+Json Describe(const std::string& path, const model::ModelHeader& header, int64_t context) {
+  const auto& config = header.config;
+  const int64_t kv = KvBytesPerToken(config);
+  Json json = {{"path", path},
+               {"name", config.name},
+               {"architecture", config.architecture},
+               {"format", header.format},
+               {"task", config.is_encoder ? "embed" : config.is_embedding ? "embed and generate" : "generate"},
+               {"parameters", header.parameters},
+               {"quantization", config.quantization},
+               {"weight_bytes", header.weight_bytes},
+               {"hidden_size", config.hidden_size},
+               {"intermediate_size", config.intermediate_size},
+               {"layers", config.layers},
+               {"heads", config.heads},
+               {"kv_heads", config.kv_heads},
+               {"head_dim", config.head_dim},
+               {"vocab_size", config.vocab_size},
+               {"context_max", config.context_max},
+               {"kv_bytes_per_token", kv},
+               {"kv_bytes", kv * context},
+               {"kv_context", context},
+               {"expected_memory_bytes", header.weight_bytes + kv * context},
+               {"tokenizer_vocab_size", header.text.tokenizer->vocab_size()},
+               {"special_tokens", SpecialTokensJson(header.text)},
+               {"chat_template", header.text.chat_template.empty() ? Json(nullptr) : Json(header.text.chat_template)}};
+  Json tensors = Json::array();
+  for (const auto& type : header.types) tensors.push_back({{"type", type.type}, {"tensors", type.tensors}, {"bytes", type.bytes}});
+  json["tensors"] = std::move(tensors);
+  json["files"] = header.files;
+  return json;
+}
+
+void PrintRow(std::string_view name, const std::string& value) {
+  fmt::print("  {} {}\n", Styled(Style::kDim, fmt::format("{:18}", name)), value);
+}
+
+void PrintSpecialTokens(const Json& special) {
+  for (const auto& [name, token] : special.items()) {
+    if (name == "stop") continue;
+    PrintRow(name, fmt::format("{} {}", token["id"].get<int>(), DumpJson(token["text"])));
+  }
+  std::string stops;
+  for (const auto& token : special["stop"]) {
+    stops += fmt::format("{}{} {}", stops.empty() ? "" : ", ", token["id"].get<int>(), DumpJson(token["text"]));
+  }
+  PrintRow("ends generation", stops.empty() ? "(nothing)" : stops);
+}
+
+void Print(const Json& json, bool show_template) {
+  const auto number = [&](const char* key) { return json[key].get<int64_t>(); };
+  const auto text = [&](const char* key) { return json[key].get<std::string>(); };
+  fmt::print("{}\n", Styled(Style::kBold, text("name").empty() ? text("path") : text("name")));
+  PrintRow("path", text("path"));
+  PrintRow("format", text("format"));
+  PrintRow("architecture", fmt::format("{} ({})", text("architecture"), text("task")));
+  PrintRow("parameters", HumanCount(number("parameters")));
+  PrintRow("quantization", text("quantization"));
+  for (const auto& type : json["tensors"]) {
+    PrintRow("", fmt::format("{:>5} tensors {:12} {}", type["tensors"].get<int64_t>(), type["type"].get<std::string>(),
+                             HumanBytes(type["bytes"].get<int64_t>())));
+  }
+  PrintRow("layers", fmt::format("{} of width {}, feed-forward {}", number("layers"), number("hidden_size"), number("intermediate_size")));
+  PrintRow("heads", fmt::format("{} query, {} key/value, dimension {}", number("heads"), number("kv_heads"), number("head_dim")));
+  PrintRow("vocabulary", fmt::format("{} rows, tokenizer knows {}", number("vocab_size"), number("tokenizer_vocab_size")));
+  PrintRow("context", fmt::format("{} tokens", number("context_max")));
+  if (number("kv_bytes_per_token") > 0) PrintRow("KV", fmt::format("{} bytes a token (f16)", number("kv_bytes_per_token")));
+  PrintRow("memory", number("kv_bytes_per_token") > 0
+                         ? fmt::format("{} weights + {} KV for {} tokens = {}", HumanBytes(number("weight_bytes")),
+                                       HumanBytes(number("kv_bytes")), number("kv_context"), HumanBytes(number("expected_memory_bytes")))
+                         : fmt::format("{} weights", HumanBytes(number("weight_bytes"))));
+  PrintSpecialTokens(json["special_tokens"]);
+  if (json["chat_template"].is_null()) {
+    PrintRow("chat template", "none");
+  } else if (show_template) {
+    fmt::print("{}\n", text("chat_template"));
+  } else {
+    PrintRow("chat template", fmt::format("{} characters (--template shows it)", text("chat_template").size()));
+  }
+}
+
+int Inspect(const Options& options) {
+  const auto path = ResolveModel(options.model.model, DefaultModel::kGenerator, CacheDirectory());
+  if (!path.has_value()) return Fail(path.error());
+  const auto header = model::ReadHeader(*path);
+  if (!header.has_value()) return Fail(header.error());
+  const int64_t context = options.context > 0 ? options.context : header->config.context_max;
+  const Json json = Describe(*path, *header, context);
+  if (options.json) {
+    fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
+  } else {
+    Print(json, options.show_template);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void AddInspect(CLI::App& app, Action& action) {
+  auto* command = app.add_subcommand("inspect", "Show a model's architecture, sizes, quantization, memory and special tokens");
+  auto options = std::make_shared<Options>();
+  AddModelOption(*command, options->model, true);
+  command->add_option("--context", options->context, "Tokens to count KV memory for (default: the model's context)")
+      ->check(CLI::PositiveNumber);
+  command->add_flag("--template", options->show_template, "Print the chat template");
+  command->add_flag("--json", options->json, "Print one JSON object");
+  command->callback([&action, options] { action = [options] { return Inspect(*options); }; });
+}
+
+}  // namespace pensieve::cli
