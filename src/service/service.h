@@ -40,14 +40,17 @@ enum class ToolChoice : uint8_t { kAuto, kNone, kAny, kNamed };
 struct ChatRequest {
   std::string id;               // request id, for logs
   std::string model;            // as the client wrote it
+  bool any_model = false;       // an unknown name means the default generator instead of NotFound
   Json messages;                // chat-template shape: [{role, content, tool_calls?, tool_call_id?, reasoning_content?}]
   Json tools;                   // [{type: "function", function: {name, description, parameters}}] or null
   ToolChoice tool_choice = ToolChoice::kAuto;
   std::string tool_choice_name;  // kNamed
+  bool parallel_tool_calls = true;  // false: the answer ends behind its first tool call
   bool continue_final_message = false;  // the last message is an assistant prefill to continue
   std::optional<bool> thinking;         // absent: the template's default
   std::string effort;                   // "", "low", "medium", "high", ...
   Json template_context;                // extra template variables or null
+  Json output_schema;                   // JSON Schema that the answer shall satisfy ({} for any JSON value), or null
   std::optional<int64_t> new_tokens_max;  // clamped to the room the context leaves
   std::vector<std::string> stop_sequences;  // at most 64, each 1..256 bytes
   SamplingRequest sampling;
@@ -57,7 +60,9 @@ struct ChatRequest {
 struct CompletionRequest {
   std::string id;
   std::string model;
+  bool any_model = false;
   std::string prompt;
+  std::vector<int32_t> prompt_ids;      // instead of `prompt`, when not empty
   std::optional<int64_t> new_tokens_max;
   std::vector<std::string> stop_sequences;
   SamplingRequest sampling;
@@ -125,7 +130,14 @@ class Generation {
   virtual const std::vector<int32_t>& generated_ids() const = 0;
 };
 
-enum class PoolingChoice : uint8_t { kModelDefault, kMean, kCls, kLast, kMax };
+enum class PoolingChoice : uint8_t {
+  kModelDefault,
+  kMean,
+  kCls,
+  kLast,
+  kMax,
+  kMeanForDecoders,  // mean over causal models whatever their recipe says, the recipe of all others
+};
 
 struct EmbedRequest {
   std::string id;

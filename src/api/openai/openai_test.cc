@@ -1,0 +1,341 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "api/errors.h"
+#include "api/models.h"
+#include "api/number_text.h"
+#include "api/openai/requests.h"
+#include "api/openai/responses.h"
+
+namespace pensieve::api::openai {
+namespace {
+
+using service::GenerationEvent;
+using Kind = GenerationEvent::Kind;
+
+Json Chat(const char* extra = "{}") {
+  Json body = {{"model", "m"}, {"messages", {{{"role", "user"}, {"content", "hi"}}}}};
+  body.update(*ParseJson(extra));
+  return body;
+}
+
+ChatCompletionRequest Translate(const Json& body) {
+  auto request = FromChatCompletion(body, "req_1");
+  EXPECT_TRUE(request.has_value()) << request.status().ToString();
+  return request.has_value() ? *std::move(request) : ChatCompletionRequest{};
+}
+
+TEST(OpenAiChat, MessagesOfEveryRole) {
+  const auto request = Translate(Chat(R"json({"messages":[
+    {"role":"developer","content":[{"type":"text","text":"Be kind."}]},
+    {"role":"user","name":"Ann","content":[{"type":"text","text":"look"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AA"}}]},
+    {"role":"assistant","content":null,"reasoning_content":"hm","refusal":null,"tool_calls":[
+      {"id":"call_1","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}},
+      {"id":"call_2","type":"custom","custom":{"name":"c","input":"i"}}]},
+    {"role":"tool","tool_call_id":"call_1","content":"42"}]})json"));
+  EXPECT_EQ(request.chat.messages, *ParseJson(R"json([
+    {"role":"system","content":"Be kind."},
+    {"role":"user","content":"look\n[an image that cannot be seen here]","name":"Ann"},
+    {"role":"assistant","content":"","reasoning_content":"hm","tool_calls":[
+      {"id":"call_1","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}}]},
+    {"role":"tool","content":"42","tool_call_id":"call_1"}])json"))
+      << DumpJson(request.chat.messages);
+  EXPECT_FALSE(request.chat.any_model);
+}
+
+TEST(OpenAiChat, OptionsAreRead) {
+  const auto request = Translate(Chat(R"json({
+    "max_tokens":5,"max_completion_tokens":7,"temperature":1.5,"top_p":0.5,"top_k":-1,"min_p":0.1,"presence_penalty":-2,
+    "frequency_penalty":2,"repeat_penalty":1.1,"seed":-3,"stop":"END","logit_bias":{"15":-100,"7":2.5},"logprobs":true,
+    "top_logprobs":3,"stream":true,"stream_options":{"include_usage":true},"n":1,"user":"u","parallel_tool_calls":false,
+    "tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"},"strict":true}},
+             {"type":"custom","custom":{"name":"c"}},{"type":"function","function":{"name":"g"}}],
+    "tool_choice":{"type":"function","function":{"name":"f"}},"reasoning_effort":"low",
+    "response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"array"},"strict":true}},
+    "chat_template_kwargs":{"enable_thinking":false},"web_search_options":{},"modalities":["text"]})json"));
+  const auto& chat = request.chat;
+  EXPECT_EQ(chat.new_tokens_max, 7);
+  EXPECT_EQ(chat.sampling.temperature, 1.5f);
+  EXPECT_EQ(chat.sampling.top_k, 0);
+  EXPECT_EQ(chat.sampling.repetition_penalty, 1.1f);
+  EXPECT_EQ(chat.sampling.seed, static_cast<uint64_t>(-3));
+  EXPECT_THAT(chat.stop_sequences, testing::ElementsAre("END"));
+  EXPECT_THAT(chat.sampling.logit_bias, testing::ElementsAre(testing::Pair(15, -100.0f), testing::Pair(7, 2.5f)));
+  EXPECT_TRUE(chat.sampling.logprobs);
+  EXPECT_EQ(chat.sampling.top_logprobs, 3);
+  EXPECT_TRUE(request.stream.stream && request.stream.include_usage);
+  EXPECT_EQ(chat.tools.size(), 2u);
+  EXPECT_EQ(chat.tool_choice, service::ToolChoice::kNamed);
+  EXPECT_EQ(chat.tool_choice_name, "f");
+  EXPECT_FALSE(chat.parallel_tool_calls);
+  EXPECT_EQ(chat.effort, "low");
+  EXPECT_EQ(chat.output_schema, (Json{{"type", "array"}}));
+  EXPECT_EQ(chat.template_context, (Json{{"enable_thinking", false}}));
+}
+
+TEST(OpenAiChat, OlderFunctionsAndReasoningNone) {
+  const auto request = Translate(Chat(R"({"functions":[{"name":"f","parameters":{}}],"function_call":{"name":"f"},"reasoning_effort":"none"})"));
+  EXPECT_EQ(request.chat.tools[0]["function"]["name"], "f");
+  EXPECT_EQ(request.chat.tool_choice, service::ToolChoice::kNamed);
+  EXPECT_EQ(request.chat.thinking, false);
+}
+
+TEST(OpenAiChat, ErrorsNameTheField) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"model":null})", "model: Field required"},
+      {R"({"messages":[]})", "messages: at least one message is required"},
+      {R"({"messages":[{"role":"wizard","content":"x"}]})", "messages.0.role: must be one of system, developer, user, assistant, tool, function"},
+      {R"({"messages":[{"role":"user","content":7}]})", "messages.0.content: must be a string or an array of parts"},
+      {R"({"messages":[{"role":"user"}]})", "messages.0.content: Field required"},
+      {R"({"messages":[{"role":"user","content":[{"type":"text"}]}]})", "messages.0.content.0.text: Field required"},
+      {R"({"messages":[{"role":"tool","content":"x"}]})", "messages.0.tool_call_id: Field required"},
+      {R"({"messages":[{"role":"assistant","tool_calls":[{"function":{}}]}]})", "messages.0.tool_calls.0.function.name: Field required"},
+      {R"({"n":2})", "n: only 1 is supported"},
+      {R"({"stop":["a",2]})", "stop.1: must be a string"},
+      {R"({"stop":""})", "stop: each must have 1 to 256 bytes"},
+      {R"({"logit_bias":{"x":1}})", "logit_bias: keys must be token ids"},
+      {R"({"logit_bias":{"1":101}})", "logit_bias: values must be numbers from -100 to 100"},
+      {R"({"top_logprobs":2})", "top_logprobs: needs logprobs to be true"},
+      {R"({"tools":[{"type":"function"}]})", "tools.0.function: Field required"},
+      {R"({"tool_choice":"perhaps"})", "tool_choice: must be \"auto\", \"none\", \"required\" or an object"},
+      {R"({"response_format":{"type":"json_schema"}})", "response_format.json_schema: Field required"},
+      {R"({"continue_final_message":true})", "continue_final_message: the last message must be an assistant message"},
+      {R"({"stream_options":{"include_usage":1}})", "stream_options.include_usage: must be true or false"},
+  };
+  for (const auto& [changes, message] : cases) {
+    const auto request = FromChatCompletion(Chat(changes), "");
+    ASSERT_FALSE(request.has_value()) << changes;
+    EXPECT_EQ(request.error().message(), message);
+  }
+}
+
+GenerationEvent Piece(Kind kind, std::string text) {
+  GenerationEvent event;
+  event.kind = kind;
+  event.text = std::move(text);
+  return event;
+}
+
+std::vector<GenerationEvent> ToolAnswer() {
+  GenerationEvent start;
+  start.kind = Kind::kToolCallStart;
+  start.call_id = "1";
+  start.tool_name = "f";
+  GenerationEvent done;
+  done.kind = Kind::kDone;
+  done.stop_reason = service::StopReason::kToolUse;
+  done.usage = {.prompt_tokens = 12, .cached_prompt_tokens = 8, .completion_tokens = 5, .reasoning_tokens = 2};
+  return {Piece(Kind::kReasoning, "hm"), start, Piece(Kind::kToolCallArguments, "{}"), Piece(Kind::kToolCallEnd, ""), done};
+}
+
+TEST(OpenAiChat, StreamIsByteExact) {
+  CompletionStreamWriter writer({.id = "chatcmpl-1", .model = "m", .created_unix_s = 9, .include_usage = true});
+  std::string out = writer.Start();
+  for (const auto& event : ToolAnswer()) out += writer.Write(event);
+  EXPECT_TRUE(writer.finished());
+  const std::string head =
+      R"(data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":9,"model":"m","system_fingerprint":null,"choices":[)";
+  EXPECT_EQ(out,
+      head + R"({"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"usage":null}
+
+)" + head + R"({"index":0,"delta":{"reasoning_content":"hm"},"logprobs":null,"finish_reason":null}],"usage":null}
+
+)" + head + R"({"index":0,"delta":{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]},"logprobs":null,"finish_reason":null}],"usage":null}
+
+)" + head + R"({"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]},"logprobs":null,"finish_reason":null}],"usage":null}
+
+)" + head + R"({"index":0,"delta":{},"logprobs":null,"finish_reason":"tool_calls"}],"usage":null}
+
+)" + head + R"(],"usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":8},"completion_tokens_details":{"reasoning_tokens":2}}}
+
+data: [DONE]
+
+)");
+}
+
+TEST(OpenAiChat, WholeAnswer) {
+  CompletionBuilder builder({.id = "chatcmpl-1", .model = "m", .created_unix_s = 9});
+  for (const auto& event : ToolAnswer()) builder.Add(event);
+  const Json answer = builder.Finish();
+  EXPECT_EQ(DumpJson(answer["choices"][0]),
+            R"({"index":0,"message":{"role":"assistant","content":null,"refusal":null,"reasoning_content":"hm","tool_calls":[{"id":"call_1","type":"function","function":{"name":"f","arguments":"{}"}}]},"logprobs":null,"finish_reason":"tool_calls"})");
+  EXPECT_EQ(answer["usage"]["total_tokens"], 17);
+}
+
+TEST(OpenAiChat, LogprobsShowBytes) {
+  GenerationEvent text = Piece(Kind::kText, "é");
+  text.logprobs = {{.id = 1, .bytes = "\xC3", .logprob = -0.5f, .top = {{.id = 2, .bytes = "a", .logprob = -1.0f, .top = {}}}},
+                   {.id = 3, .bytes = "\xA9", .logprob = -0.25f, .top = {}}};
+  CompletionBuilder builder({.id = "i", .model = "m", .logprobs = true});
+  builder.Add(text);
+  const Json logprobs = builder.Finish()["choices"][0]["logprobs"];
+  ASSERT_EQ(logprobs["content"].size(), 2u);
+  EXPECT_EQ(logprobs["content"][0]["bytes"], Json::array({0xC3}));
+  EXPECT_EQ(logprobs["content"][0]["top_logprobs"][0]["token"], "a");
+  EXPECT_EQ(logprobs["content"][1]["logprob"], -0.25f);
+}
+
+TEST(OpenAiChat, ErrorEndsTheStream) {
+  CompletionStreamWriter writer({.id = "i", .model = "m"});
+  GenerationEvent error;
+  error.kind = Kind::kError;
+  error.error = Internal("broken");
+  EXPECT_EQ(writer.Write(error), "data: {\"error\":{\"message\":\"broken\",\"type\":\"server_error\",\"param\":null,\"code\":null}}\n\n");
+  EXPECT_TRUE(writer.finished());
+}
+
+TEST(OpenAiCompletions, PromptForms) {
+  const auto read = [](const char* prompt) {
+    return FromCompletion({{"model", "m"}, {"prompt", *ParseJson(prompt)}}, "r");
+  };
+  EXPECT_EQ(read(R"("abc")")->completion.prompt, "abc");
+  EXPECT_EQ(read(R"(["abc"])")->completion.prompt, "abc");
+  EXPECT_THAT(read("[1,2]")->completion.prompt_ids, testing::ElementsAre(1, 2));
+  EXPECT_THAT(read("[[1,2]]")->completion.prompt_ids, testing::ElementsAre(1, 2));
+  for (const char* bad : {"null", "7", "[]", R"(["a","b"])", R"(["a",1])", "[-1]", "[1.5]", "[[]]", "[3000000000]", "[1,\"a\"]"}) {
+    EXPECT_EQ(read(bad).status().code(), StatusCode::kInvalidArgument) << bad;
+  }
+}
+
+TEST(OpenAiCompletions, StreamCountsOffsets) {
+  CompletionStreamWriter writer({.id = "cmpl-1", .model = "m", .logprobs = true, .chat = false});
+  EXPECT_EQ(writer.Start(), "");
+  GenerationEvent text = Piece(Kind::kText, "ab");
+  text.logprobs = {{.id = 1, .bytes = "a", .logprob = -1, .top = {}}, {.id = 2, .bytes = "b", .logprob = -2, .top = {}}};
+  writer.Write(text);
+  EXPECT_NE(writer.Write(text).find(R"("text_offset":[2,3])"), std::string::npos);
+}
+
+TEST(OpenAiEmbeddings, InputsAndOptions) {
+  const auto read = [](const char* extra) {
+    Json body = {{"model", "m"}};
+    body.update(*ParseJson(extra));
+    return FromEmbeddings(body, "r");
+  };
+  EXPECT_THAT(read(R"({"input":"a"})")->embed.texts, testing::ElementsAre("a"));
+  EXPECT_THAT(read(R"({"input":["a",""]})")->embed.texts, testing::ElementsAre("a", ""));
+  EXPECT_EQ(read(R"({"input":[[1],[2,3]]})")->embed.token_ids.size(), 2u);
+  const auto full = read(R"({"input":[5],"encoding_format":"base64","dimensions":64,"truncate":true,"pooling":"cls","user":"u"})");
+  EXPECT_TRUE(full->base64);
+  EXPECT_EQ(full->embed.dimensions, 64);
+  EXPECT_TRUE(full->embed.truncate);
+  EXPECT_EQ(full->embed.pooling, service::PoolingChoice::kCls);
+  for (const char* bad : {R"({})", R"({"input":[]})", R"({"input":{}})", R"({"input":"a","encoding_format":"hex"})",
+                          R"({"input":"a","dimensions":0})", R"({"input":"a","pooling":"best"})", R"({"input":["a",[1]]})"}) {
+    EXPECT_EQ(read(bad).status().code(), StatusCode::kInvalidArgument) << bad;
+  }
+}
+
+TEST(OpenAiEmbeddings, ReplyInBothEncodings) {
+  service::EmbedResult result;
+  result.model_name = "m\"1";
+  result.embeddings = {{0.1f, -2e-5f}, {1.0f, 0.0f}};
+  result.prompt_tokens = 7;
+  EXPECT_EQ(ToEmbeddingsReply(result, false).body,
+            R"({"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.1,-2e-05]},{"object":"embedding","index":1,"embedding":[1,0]}],"model":"m\"1","usage":{"prompt_tokens":7,"total_tokens":7}})");
+  EXPECT_NE(ToEmbeddingsReply(result, true).body.find(R"("embedding":"AACAPwAAAAA=")"), std::string::npos);
+}
+
+TEST(NumberText, ShortestSpellingReadsBack) {
+  std::vector<float> values = {0.0f, -0.0f, 1e-45f, 3.4028235e38f, 0.1f, 1.0f / 3, -123456.78f};
+  std::string out;
+  AppendJsonFloats(values, out);
+  const Json read = *ParseJson(out);
+  for (size_t i = 0; i < values.size(); ++i) EXPECT_EQ(static_cast<float>(read[i].get<double>()), values[i]);
+  std::string broken;
+  AppendJsonFloats(std::vector<float>{NAN, INFINITY, 1}, broken);
+  EXPECT_EQ(broken, "[null,null,1]");
+}
+
+TEST(NumberText, Base64Padding) {
+  EXPECT_EQ(Base64(""), "");
+  EXPECT_EQ(Base64("f"), "Zg==");
+  EXPECT_EQ(Base64("fo"), "Zm8=");
+  EXPECT_EQ(Base64("foo"), "Zm9v");
+  EXPECT_EQ(Base64("\xff\xfe\xfd\xfc"), "//79/A==");
+}
+
+TEST(Errors, EachDialectHasItsOwnStatusAndShape) {
+  const Status full = ResourceExhausted("the queue is full").WithReason(ErrorReason::kQueueFull).WithRetryAfterMs(250);
+  EXPECT_EQ(HttpStatus(full, Dialect::kAnthropic), 529);
+  EXPECT_EQ(HttpStatus(full, Dialect::kOpenAi), 429);
+  EXPECT_EQ(HttpStatus(full, Dialect::kAkiDb), 503);
+  const HttpReply akidb = ErrorReply(full, Dialect::kAkiDb, {});
+  EXPECT_EQ(akidb.body, R"({"error":"Embedding model is currently processing another request. Please retry with exponential backoff."})");
+  EXPECT_THAT(akidb.headers, testing::ElementsAre(testing::Pair("retry-after", "1")));
+  const HttpReply anthropic = ErrorReply(full, Dialect::kAnthropic, {.request_id = "req_1"});
+  EXPECT_EQ(anthropic.body, R"({"type":"error","error":{"type":"overloaded_error","message":"the queue is full"},"request_id":"req_1"})");
+  EXPECT_THAT(anthropic.headers, testing::ElementsAre(testing::Pair("retry-after", "1"), testing::Pair("retry-after-ms", "250")));
+
+  const Status pressure = Unavailable("low memory").WithReason(ErrorReason::kMemoryPressure);
+  const HttpReply memory = ErrorReply(pressure, Dialect::kAnthropic, {.request_id = "r", .memory_status = "critical", .memory_available_gb = 0.751});
+  EXPECT_EQ(memory.status, 503);
+  EXPECT_THAT(memory.headers, testing::Contains(testing::Pair("x-memory-status", "critical")));
+  EXPECT_THAT(memory.headers, testing::Contains(testing::Pair("x-available-memory-gb", "0.75")));
+}
+
+TEST(Errors, TableOfCodes) {
+  struct Row { Status status; int anthropic, openai, akidb; const char* type; };
+  const Row rows[] = {
+      {InvalidArgument("x"), 400, 400, 400, "invalid_request_error"},
+      {FailedPrecondition("x"), 400, 400, 422, "invalid_request_error"},
+      {Unimplemented("x"), 400, 400, 400, "invalid_request_error"},
+      {Unauthenticated("x"), 401, 401, 401, "authentication_error"},
+      {{StatusCode::kPermissionDenied, "x"}, 403, 403, 403, "permission_error"},
+      {NotFound("x"), 404, 404, 404, "not_found_error"},
+      {ResourceExhausted("x"), 429, 429, 429, "rate_limit_error"},
+      {Internal("x"), 500, 500, 500, "api_error"},
+      {DataLoss("x"), 500, 500, 500, "api_error"},
+      {Unavailable("x"), 503, 503, 503, "overloaded_error"},
+      {DeadlineExceeded("x"), 504, 504, 504, "timeout_error"},
+      {InvalidArgument("x").WithReason(ErrorReason::kBodyTooLarge), 413, 413, 413, "request_too_large"},
+      {InvalidArgument("x").WithReason(ErrorReason::kUnsupportedMedia), 415, 415, 415, "invalid_request_error"},
+      {InvalidArgument("x").WithReason(ErrorReason::kMethodNotAllowed), 405, 405, 405, "invalid_request_error"},
+      {Unavailable("x").WithReason(ErrorReason::kShuttingDown), 503, 503, 503, "overloaded_error"},
+  };
+  for (const Row& row : rows) {
+    EXPECT_EQ(HttpStatus(row.status, Dialect::kAnthropic), row.anthropic) << row.status.ToString();
+    EXPECT_EQ(HttpStatus(row.status, Dialect::kOpenAi), row.openai) << row.status.ToString();
+    EXPECT_EQ(HttpStatus(row.status, Dialect::kAkiDb), row.akidb) << row.status.ToString();
+    EXPECT_EQ(ErrorBody(row.status, Dialect::kAnthropic, "")["error"]["type"], row.type) << row.status.ToString();
+  }
+}
+
+TEST(Errors, OpenAiNamesParameterAndCode) {
+  EXPECT_EQ(ErrorBody(InvalidArgument("messages.0.content: bad: worse"), Dialect::kOpenAi, "")["error"]["param"], "messages.0.content");
+  EXPECT_TRUE(ErrorBody(InvalidArgument("Something is bad: really"), Dialect::kOpenAi, "")["error"]["param"].is_null());
+  EXPECT_EQ(ErrorBody(NotFound("model: no such model"), Dialect::kOpenAi, "")["error"]["code"], "model_not_found");
+  EXPECT_EQ(ErrorBody(NotFound("no such route"), Dialect::kOpenAi, "")["error"]["code"], "unknown_url");
+  const Status longer = InvalidArgument("prompt is too long: 9 tokens > 8 maximum").WithReason(ErrorReason::kPromptTooLong);
+  EXPECT_EQ(ErrorBody(longer, Dialect::kOpenAi, "")["error"]["code"], "context_length_exceeded");
+}
+
+TEST(Models, UnionAndPaging) {
+  std::vector<service::ModelDescription> models(3);
+  for (size_t i = 0; i < models.size(); ++i) models[i].name = std::string(1, static_cast<char>('a' + i));
+  models[0].generates = true;
+  models[0].context_max = 2048;
+  models[0].created_unix_s = 1793491200;
+  const Json all = *ToModelList(models, {});
+  EXPECT_EQ(all["object"], "list");
+  EXPECT_EQ(all["has_more"], false);
+  EXPECT_EQ(all["first_id"], "a");
+  EXPECT_EQ(all["last_id"], "c");
+  EXPECT_EQ(all["data"][0]["object"], "model");
+  EXPECT_EQ(all["data"][0]["type"], "model");
+  EXPECT_EQ(all["data"][0]["max_input_tokens"], 2048);
+  EXPECT_EQ(all["data"][0]["created_at"], "2026-11-01T00:00:00Z");
+  const Json first = *ToModelList(models, {.limit = "2"});
+  EXPECT_EQ(first["has_more"], true);
+  const Json rest = *ToModelList(models, {.limit = "2", .after_id = "b"});
+  EXPECT_EQ(rest["has_more"], false);
+  EXPECT_EQ(rest["data"].size(), 1u);
+  EXPECT_EQ((*ToModelList(models, {.limit = "1", .before_id = "c"}))["data"][0]["id"], "b");
+  EXPECT_EQ((*ToModelList(models, {.after_id = "zzz"}))["data"].size(), 0u);
+  for (const char* bad : {"0", "1001", "x", "", "5 "}) EXPECT_FALSE(ToModelList(models, {.limit = bad}).has_value()) << bad;
+}
+
+}  // namespace
+}  // namespace pensieve::api::openai

@@ -1,0 +1,39 @@
+// OpenAI's POST /v1/chat/completions, /v1/completions and /v1/embeddings: request bodies as neutral requests.
+// Unknown fields are ignored; null counts as absent; fields that this server cannot honour without lying (n > 1, echo,
+// suffix) are errors, fields without effect on the answer are not.
+#pragma once
+
+#include <string>
+
+#include "base/json.h"
+#include "base/status.h"
+#include "service/service.h"
+
+namespace pensieve::api::openai {
+
+struct StreamOptions {
+  bool stream = false;
+  bool include_usage = false;  // a last chunk with usage and no choices
+};
+
+struct ChatCompletionRequest {
+  service::ChatRequest chat;
+  StreamOptions stream;
+};
+Result<ChatCompletionRequest> FromChatCompletion(const Json& body, const std::string& request_id);
+
+struct TextCompletionRequest {
+  service::CompletionRequest completion;
+  StreamOptions stream;
+};
+Result<TextCompletionRequest> FromCompletion(const Json& body, const std::string& request_id);
+
+struct EmbeddingsRequest {
+  service::EmbedRequest embed;
+  bool base64 = false;  // encoding_format
+};
+// `input`: a string, strings, token ids, or lists of token ids; 1 to 2048 of them. A text past the model's limit is an error
+// (as at OpenAI), unless `truncate` is true. `dimensions` asks for a leading part of the vector. Extension: `pooling`.
+Result<EmbeddingsRequest> FromEmbeddings(const Json& body, const std::string& request_id);
+
+}  // namespace pensieve::api::openai

@@ -1,0 +1,119 @@
+// Completions and embeddings: requests that bring text or token ids instead of a conversation.
+#include <fmt/format.h>
+
+#include "api/openai/requests.h"
+#include "api/openai/sampling_fields.h"
+
+namespace pensieve::api::openai {
+namespace {
+
+constexpr size_t kInputsMax = 2048;
+constexpr size_t kTokensPerInputMax = size_t{1} << 20;
+
+// One list of token ids. Whether they are in the vocabulary is the service's to say.
+Result<std::vector<int32_t>> ToIds(const Json& list, const std::string& path) {
+  if (list.empty()) return InvalidArgument(path + ": must not be empty");
+  if (list.size() > kTokensPerInputMax) return InvalidArgument(path + ": has too many tokens");
+  std::vector<int32_t> ids;
+  ids.reserve(list.size());
+  for (const Json& entry : list) {
+    if (!entry.is_number_integer() || entry < 0 || entry > INT32_MAX) {
+      return InvalidArgument(path + ": token ids must be integers from 0");
+    }
+    ids.push_back(entry.get<int32_t>());
+  }
+  return ids;
+}
+
+struct TextInputs {
+  std::vector<std::string> texts;
+  std::vector<std::vector<int32_t>> token_ids;  // instead of texts
+};
+
+// string | string[] | int[] | int[][]
+Result<TextInputs> ReadInputs(FieldReader& fields, const char* key) {
+  fields.Require(key);
+  PENSIEVE_RETURN_IF_ERROR(fields.status());
+  const Json& input = *fields.Any(key);
+  TextInputs inputs;
+  if (input.is_string()) {
+    inputs.texts.push_back(input.get<std::string>());
+    return inputs;
+  }
+  if (!input.is_array()) return InvalidArgument(fmt::format("{}: must be a string or an array", key));
+  if (input.empty()) return InvalidArgument(fmt::format("{}: must not be empty", key));
+  if (input.front().is_number()) {
+    PENSIEVE_TRY(std::vector<int32_t> ids, ToIds(input, key));
+    inputs.token_ids.push_back(std::move(ids));
+    return inputs;
+  }
+  if (input.size() > kInputsMax) return InvalidArgument(fmt::format("{}: must have at most {} entries", key, kInputsMax));
+  const bool is_text = input.front().is_string();
+  for (size_t i = 0; i < input.size(); ++i) {
+    const Json& entry = input[i];
+    if (is_text ? !entry.is_string() : !entry.is_array()) {
+      return InvalidArgument(fmt::format("{}.{}: must be {}", key, i, is_text ? "a string like the first" : "a list of token ids"));
+    }
+    if (is_text) {
+      inputs.texts.push_back(entry.get<std::string>());
+      continue;
+    }
+    PENSIEVE_TRY(std::vector<int32_t> ids, ToIds(entry, JoinPath(key, i)));
+    inputs.token_ids.push_back(std::move(ids));
+  }
+  return inputs;
+}
+
+Result<service::PoolingChoice> ToPooling(const std::optional<std::string>& name) {
+  if (!name) return service::PoolingChoice::kModelDefault;
+  if (*name == "mean") return service::PoolingChoice::kMean;
+  if (*name == "cls") return service::PoolingChoice::kCls;
+  if (*name == "last") return service::PoolingChoice::kLast;
+  if (*name == "max") return service::PoolingChoice::kMax;
+  return InvalidArgument("pooling: must be one of mean, cls, last, max");
+}
+
+}  // namespace
+
+Result<TextCompletionRequest> FromCompletion(const Json& body, const std::string& request_id) {
+  TextCompletionRequest request;
+  service::CompletionRequest& completion = request.completion;
+  completion.id = request_id;
+  FieldReader fields(body, "");
+  completion.model = fields.RequiredString("model");
+  ReadShared(fields, completion.sampling, completion.stop_sequences, request.stream);
+  if (const auto count = fields.Integer("logprobs", 0, 20)) {
+    completion.sampling.logprobs = true;
+    completion.sampling.top_logprobs = static_cast<int32_t>(*count);
+  }
+  completion.new_tokens_max = fields.Integer("max_tokens", 0, INT64_MAX);
+  if (fields.Bool("echo").value_or(false)) fields.Fail("echo", "is not supported");
+  if (!fields.String("suffix").value_or("").empty()) fields.Fail("suffix", "is not supported");
+  if (fields.Integer("best_of", 1, 128).value_or(1) != 1) fields.Fail("best_of", "only 1 is supported");
+  PENSIEVE_TRY(TextInputs prompt, ReadInputs(fields, "prompt"));
+  if (prompt.texts.size() + prompt.token_ids.size() != 1) return InvalidArgument("prompt: only one prompt is supported");
+  if (!prompt.texts.empty()) completion.prompt = std::move(prompt.texts.front());
+  if (!prompt.token_ids.empty()) completion.prompt_ids = std::move(prompt.token_ids.front());
+  return request;
+}
+
+Result<EmbeddingsRequest> FromEmbeddings(const Json& body, const std::string& request_id) {
+  EmbeddingsRequest request;
+  service::EmbedRequest& embed = request.embed;
+  embed.id = request_id;
+  FieldReader fields(body, "");
+  embed.model = fields.RequiredString("model");
+  embed.dimensions = fields.Integer("dimensions", 1, 1 << 20).value_or(0);
+  embed.truncate = fields.Bool("truncate").value_or(false);
+  const std::string format = fields.String("encoding_format").value_or("float");
+  if (format != "float" && format != "base64") fields.Fail("encoding_format", "must be \"float\" or \"base64\"");
+  request.base64 = format == "base64";
+  const std::optional<std::string> pooling = fields.String("pooling");
+  PENSIEVE_TRY(TextInputs inputs, ReadInputs(fields, "input"));
+  PENSIEVE_TRY(embed.pooling, ToPooling(pooling));
+  embed.texts = std::move(inputs.texts);
+  embed.token_ids = std::move(inputs.token_ids);
+  return request;
+}
+
+}  // namespace pensieve::api::openai
