@@ -275,6 +275,14 @@ void SpreadToolCalls(std::vector<Json>& messages) {
   messages = std::move(turns);
 }
 
+// An empty answer between a tool result and the user turn behind it.
+void AnswerToolResults(std::vector<Json>& messages) {
+  for (size_t i = 1; i < messages.size(); ++i) {
+    if (Role(messages[i - 1]) != "tool" || Role(messages[i]) != "user") continue;
+    messages.insert(messages.begin() + static_cast<std::ptrdiff_t>(i), Json{{"role", "assistant"}, {"content", ""}});
+  }
+}
+
 // Nine letters or digits that depend only on the id (FNV-1a in base 62); fitting ids stay.
 std::string NineLetterId(const std::string& id) {
   constexpr std::string_view kLetters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -338,6 +346,7 @@ Result<AdaptedInputs> AdaptForTemplate(const Json& messages, const Json& tools, 
   PlaceLeadingSystem(turns, system, abilities);
   if (!abilities.system_mid_conversation) FoldLaterSystem(turns, abilities);
   if (!abilities.same_role_turns) MergeSameRole(turns);
+  if (!abilities.user_after_tool) AnswerToolResults(turns);
   if (!abilities.parallel_tool_calls) SpreadToolCalls(turns);
   if (abilities.nine_letter_call_ids) ShortenCallIds(turns);
 

@@ -16,6 +16,7 @@ struct TemplateAbilities {
   bool system = true;                    // shows a system turn in first position
   bool system_mid_conversation = true;   // shows later system turns where they stand
   bool same_role_turns = true;           // shows two user turns, or two assistant turns, in a row
+  bool user_after_tool = true;           // shows a user turn right behind a tool result
   bool content_text = true;              // shows content that is a string
   bool content_parts = false;            // shows content that is an array of parts
   bool content_null = false;             // tells null content from empty content
@@ -36,7 +37,8 @@ struct AdaptedInputs {
 //  * leading system turns become one; where there is no system turn, its text opens the first user turn;
 //  * later system turns that cannot stand where they are join the turn before them, in <system-reminder> tags:
 //    what came earlier keeps its bytes, so that a prefix cache stays valid;
-//  * turns of the same role in a row are merged where the template wants them to alternate;
+//  * turns of the same role in a row are merged where the template wants them to alternate; an empty assistant turn
+//    parts a tool result from the user turn behind it where the template demands an answer between them;
 //  * several calls in one turn are spread over turns where only one is shown; call ids are shortened where demanded.
 // InvalidArgument naming the message for what no template can show.
 Result<AdaptedInputs> AdaptForTemplate(const Json& messages, const Json& tools, const TemplateAbilities& abilities);

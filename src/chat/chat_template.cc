@@ -141,6 +141,12 @@ class Prober {
     Json second = Turn("tool", "Quartzother");
     second["tool_call_id"] = "abcdefgh2";
     const std::string both = TryWith({Turn("user", kUser), calls, first, second}, tools);
+    Json call = Turn("assistant", "");
+    call["tool_calls"] = Json::array({Call("quartz_first", "abcdefgh1")});
+    const std::string next = TryWith({Turn("user", kUser), call, first, Turn("user", kLater)}, tools);
+    const std::string answered =
+        TryWith({Turn("user", kUser), call, first, Turn("assistant", ""), Turn("user", kLater)}, tools);
+    found.user_after_tool = Has(next, kLater) || !Has(answered, kLater);
     found.parallel_tool_calls = Has(both, "quartz_first") && Has(both, "quartz_second");
   }
 
