@@ -21,7 +21,7 @@
 namespace pensieve::engine {
 
 struct EngineOptions {
-  int64_t queue_depth_max = 64;        // waiting requests beyond the running ones
+  int64_t queue_depth_max = 64;        // waiting requests beyond sequences_max running ones
   int64_t sequences_max = 64;          // running at once
   int64_t step_rows_max = 512;         // rows of one step: decode rows plus prefill chunk; <= model rows_max
   int64_t context_max = 0;             // tokens of one sequence, 0: the model's own
@@ -42,8 +42,10 @@ struct GenerateRequest {
   std::vector<int32_t> prompt;         // 1..context_max - 1 ids in [0, vocab_size)
   int64_t new_tokens_max = 0;          // >= 0; 0 only prefills
   sampling::SamplingParams sampling;
-  std::vector<int32_t> stop_ids;       // tokens that end generation
+  std::vector<int32_t> stop_ids;       // tokens that end generation; not delivered, not counted
   bool ignore_stop_ids = false;        // benchmarks: never draw a stop id
+  int32_t vocab_limit = 0;             // > 0: ids from here on have a logit but no text, and are never drawn
+  uint64_t cache_partition = 0;        // KV blocks are shared only between requests with the same number
 };
 
 struct EmbedRequest {
@@ -85,7 +87,8 @@ class EventStream {
   // Waits for the next event. Nothing after the terminal event.
   virtual std::optional<Event> Next() = 0;
   // `wake` is called (from the engine thread, with no lock held, must not block) whenever an event becomes available
-  // after the stream was empty. Called once immediately if events are already waiting.
+  // after the stream was empty. Called once immediately if events are already waiting. When SetWaker returns, and when
+  // the stream is destroyed, the previous waker is not running and will not run again (unless it is the caller itself).
   virtual void SetWaker(std::function<void()> wake) = 0;
   // The request stops within one step; its terminal event is then kCancelled (unless it was already over).
   virtual void Cancel() = 0;
@@ -96,9 +99,12 @@ struct EngineSnapshot {
   int64_t waiting = 0;
   int64_t running = 0;
   int64_t kv_blocks_total = 0;
-  int64_t kv_blocks_used = 0;
+  int64_t kv_blocks_used = 0;    // held by running requests
+  int64_t kv_blocks_cached = 0;  // held for reuse only: as good as free
   int64_t steps = 0;
+  int64_t preemptions = 0;       // sequences that gave back their blocks to older ones and started again
   int64_t prompt_tokens = 0;     // computed
+  int64_t cached_prompt_tokens = 0;  // taken from shared KV blocks instead
   int64_t generated_tokens = 0;
   int64_t embedded_tokens = 0;
   int64_t requests_done = 0;
@@ -114,7 +120,7 @@ class Engine {
   static Result<std::unique_ptr<Engine>> Create(backend::Backend& backend, model::Model& network, const EngineOptions& options);
   virtual ~Engine() = default;  // cancels everything, joins the thread
 
-  // InvalidArgument for what can never run (empty, ids out of range, longer than the context: reason kPromptTooLong),
+  // Any thread. InvalidArgument for what can never run (empty, ids out of range, longer than the context: reason kPromptTooLong),
   // ResourceExhausted (reason kQueueFull, retry hint) when the queue is full, Unavailable when shutting down.
   virtual Result<std::unique_ptr<EventStream>> Generate(GenerateRequest request) = 0;
   virtual Result<std::unique_ptr<EventStream>> Embed(EmbedRequest request) = 0;

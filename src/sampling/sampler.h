@@ -12,20 +12,21 @@
 #include <vector>
 
 #include "base/status.h"
+#include "sampling/random.h"
 
 namespace pensieve::sampling {
 
 struct SamplingParams {
-  float temperature = 1.0f;         // 0: greedy
+  float temperature = 1.0f;         // 0: greedy; at most 100
   int32_t top_k = 0;                // 0: off
   float top_p = 1.0f;               // (0, 1]
   float min_p = 0.0f;               // [0, 1)
-  float repetition_penalty = 1.0f;  // > 0; logits of seen tokens are divided (if > 0) or multiplied by it
-  float presence_penalty = 0.0f;    // [-2, 2]
-  float frequency_penalty = 0.0f;   // [-2, 2]
+  float repetition_penalty = 1.0f;  // (0, 100]; logits of seen tokens are divided (if > 0) or multiplied by it
+  float presence_penalty = 0.0f;    // [-2, 2]; once for every token that the answer holds
+  float frequency_penalty = 0.0f;   // [-2, 2]; for every occurrence in the answer
   int32_t penalty_window = 64;      // last tokens (prompt and answer) that repetition_penalty looks at; -1: all
   uint64_t seed = 0;
-  std::vector<std::pair<int32_t, float>> logit_bias;
+  std::vector<std::pair<int32_t, float>> logit_bias;  // ids in the vocabulary, values [-100, 100]; added up
   int32_t top_logprobs = 0;         // alternatives to report, 0..20
   bool logprobs = false;            // report the chosen token's log-probability (of the raw logits)
 };
@@ -39,30 +40,66 @@ struct TokenLogprob {
 };
 
 struct Sample {
-  int32_t id = 0;
+  int32_t id = 0;                        // kNoToken when no logit was usable
   float logprob = 0.0f;                  // when params.logprobs
   std::vector<TokenLogprob> top;         // descending, when params.top_logprobs > 0
 };
 
+// What Draw gives when every logit is NaN, -infinity or banned: the caller decides, and no token is remembered.
+inline constexpr int32_t kNoToken = -1;
+
 class Sampler {
  public:
+  // `params` were validated.
   explicit Sampler(SamplingParams params);
 
+  // Makes room for a sequence of `tokens` (prompt and answer) over `vocab_size` ids, so that Draw never allocates
+  // (reported alternatives apart).
+  void Reserve(int64_t tokens, int32_t vocab_size);
   // Tokens that penalties should know of: the prompt once, before the first draw.
   void ObservePrompt(std::span<const int32_t> tokens);
   // Draws from `logits` [vocab] (changed in place) and remembers the result. `banned`: ids never drawn (EOG under
-  // ignore_eos, tokens past the tokenizer's size).
+  // ignore_eos, tokens past the tokenizer's size); those outside the vocabulary are ignored. NaN counts as -infinity.
+  // A draw at temperature > 0 takes exactly one random number, so the n-th token of a seed does not depend on filters before.
   Sample Draw(std::span<float> logits, std::span<const int32_t> banned = {});
 
  private:
-  struct State;
+  struct Candidate {
+    float logit;
+    int32_t id;
+    double weight;  // exp((logit - max) / temperature): a probability up to the common factor
+  };
+  struct Count {
+    int32_t id;
+    int32_t count;
+  };
+
+  bool WantsRaw() const { return params_.logprobs || params_.top_logprobs > 0; }
+  bool CountsAnswer() const { return params_.presence_penalty != 0.0f || params_.frequency_penalty != 0.0f; }
+  bool CountsAll() const { return params_.repetition_penalty != 1.0f && params_.penalty_window < 0; }
+  void Remember(int32_t id);
+  void ApplyProcessors(std::span<float> logits, std::span<const int32_t> banned);
+  void ApplyRepetition(std::span<float> logits);
+  int32_t DrawCandidate(std::span<const float> logits, float logit_max);
+  void CollectCandidates(std::span<const float> logits, float logit_max);
+  void KeepTopP();
+  void KeepMinP();
+  void Report(Sample& sample);
+  static bool Before(const Candidate& a, const Candidate& b);
+  static void Add(std::vector<Count>& counts, int32_t id);
+
   SamplingParams params_;
-  std::vector<int32_t> history_;
-  std::vector<std::pair<float, int32_t>> candidates_;
-  uint64_t random_state_[4];
+  Random random_;
+  std::vector<int32_t> history_;       // prompt and answer, while repetition_penalty has a window
+  std::vector<int32_t> window_;        // scratch: the distinct ids of the window
+  std::vector<Count> seen_;            // ids of prompt and answer, ascending, while the window is everything
+  std::vector<Count> answered_;        // ids of the answer, ascending
+  std::vector<Candidate> candidates_;  // scratch
+  std::vector<float> raw_;             // logits as the model gave them, while log-probabilities are wanted
+  std::vector<TokenLogprob> best_;     // scratch
 };
 
-// log(sum(exp(logits))) in f64, shifted by the maximum.
+// log(sum(exp(logits))) in f64, shifted by the maximum. NaN counts as -infinity; -infinity for nothing at all.
 double LogSumExp(std::span<const float> logits);
 
 }  // namespace pensieve::sampling

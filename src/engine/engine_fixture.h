@@ -1,0 +1,256 @@
+// A small device and network for the engine's tests: what they compute depends on every token of a sequence's history, as
+// read back through its block table, and on whether each row came as a prefill or as a decode row. So a wrong table,
+// position, length, phase or a shared block with other contents gives other tokens than Expect* says.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <vector>
+
+#include "backend/backend.h"
+#include "engine/engine.h"
+#include "model/model.h"
+
+namespace pensieve::engine {
+
+inline constexpr int64_t kTestVocab = 101;
+inline constexpr int64_t kTestHidden = 3;
+
+inline uint64_t Mix(uint64_t hash, uint64_t value) {
+  hash = (hash ^ value) * 0xff51afd7ed558ccdu;
+  return hash ^ (hash >> 29);
+}
+
+// What one computed row leaves in the KV memory.
+inline uint64_t SlotValue(int32_t token, bool fine) { return static_cast<uint64_t>(token) * 2 + (fine ? 1 : 0) + 1; }
+
+// A number in [0, 8) for each (history, column).
+inline float Column(uint64_t hash, int64_t column) {
+  return static_cast<float>(Mix(hash, static_cast<uint64_t>(column) + 77) >> 40) * 0x1p-21f;
+}
+
+class TestKvCache : public backend::KvCache {
+ public:
+  explicit TestKvCache(const backend::KvShape& shape)
+      : slots(static_cast<size_t>(shape.num_blocks * shape.block_len), 0), shape_(shape) {}
+  const backend::KvShape& shape() const override { return shape_; }
+
+  uint64_t& At(const backend::SequenceRows& rows, int64_t position) {
+    const int32_t block = rows.block_table[static_cast<size_t>(position / shape_.block_len)];
+    PENSIEVE_CHECK(block >= 0 && block < shape_.num_blocks);
+    return slots[static_cast<size_t>(block * shape_.block_len + position % shape_.block_len)];
+  }
+
+  std::vector<uint64_t> slots;
+
+ private:
+  backend::KvShape shape_;
+};
+
+class TestBackend : public backend::Backend {
+ public:
+  backend::DeviceDescription Describe() const override { return {"test", 1, 0}; }
+  Result<tensor::Weight> Import(const tensor::Weight& weight) override { return weight; }
+  Result<backend::Matrix> NewMatrix(int64_t rows, int64_t cols) override {
+    memory_.push_back(std::make_unique<std::vector<float>>(static_cast<size_t>(rows * cols), 0.0f));
+    return backend::Matrix{memory_.back()->data(), rows, cols, cols};
+  }
+  Result<std::unique_ptr<backend::KvCache>> NewKvCache(const backend::KvShape& shape) override {
+    return std::unique_ptr<backend::KvCache>(std::make_unique<TestKvCache>(shape));
+  }
+  void CopyToDevice(std::span<const float> host, float* device) override { std::copy(host.begin(), host.end(), device); }
+  void CopyToHost(const float* device, std::span<float> host) override { std::copy_n(device, host.size(), host.begin()); }
+  void Synchronize() override {}
+
+  void Pool(backend::Matrix x, std::span<const backend::SequenceRows> sequences, backend::Pooling pooling,
+            backend::Matrix out) override {
+    for (size_t s = 0; s < sequences.size(); ++s) {
+      const backend::Matrix rows = x.Rows(sequences[s].first_row, sequences[s].num_rows);
+      for (int64_t d = 0; d < x.cols; ++d) {
+        float sum = 0.0f;
+        float largest = rows.row(0)[d];
+        for (int64_t r = 0; r < rows.rows; ++r) {
+          sum += rows.row(r)[d];
+          largest = std::max(largest, rows.row(r)[d]);
+        }
+        out.row(static_cast<int64_t>(s))[d] = pooling == backend::Pooling::kMean   ? sum / static_cast<float>(rows.rows)
+                                              : pooling == backend::Pooling::kCls  ? rows.row(0)[d]
+                                              : pooling == backend::Pooling::kLast ? rows.row(rows.rows - 1)[d]
+                                                                                   : largest;
+      }
+    }
+  }
+  void L2Normalize(backend::Matrix x) override {
+    for (int64_t r = 0; r < x.rows; ++r) {
+      float norm = 0.0f;
+      for (int64_t d = 0; d < x.cols; ++d) norm += x.row(r)[d] * x.row(r)[d];
+      for (int64_t d = 0; d < x.cols; ++d) x.row(r)[d] /= std::sqrt(norm);
+    }
+  }
+
+  // The engine itself asks for none of these.
+  void MatMul(const backend::MatMulInput&, std::span<const backend::Product>) override { PENSIEVE_UNREACHABLE(); }
+  void GatedMatMul(const backend::MatMulInput&, const tensor::Weight&, const tensor::Weight&, backend::Activation,
+                   backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
+  void EmbedRows(const tensor::Weight&, std::span<const int32_t>, float, backend::Matrix, bool) override { PENSIEVE_UNREACHABLE(); }
+  void RmsNorm(backend::Matrix, const float*, float, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
+  void RmsNormHeads(backend::Matrix, int64_t, const float*, float) override { PENSIEVE_UNREACHABLE(); }
+  void LayerNorm(backend::Matrix, const float*, const float*, float, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
+  void Rope(backend::Matrix, int64_t, std::span<const int32_t>, const backend::RopeTable&) override { PENSIEVE_UNREACHABLE(); }
+  void Add(backend::Matrix, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
+  void Scale(backend::Matrix, float) override { PENSIEVE_UNREACHABLE(); }
+  void Softcap(backend::Matrix, float) override { PENSIEVE_UNREACHABLE(); }
+  void GatherRows(backend::Matrix, std::span<const int32_t>, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
+  void StoreKv(backend::KvCache&, int64_t, std::span<const backend::SequenceRows>, backend::Matrix, backend::Matrix) override {
+    PENSIEVE_UNREACHABLE();
+  }
+  void PagedAttention(const backend::KvCache&, int64_t, std::span<const backend::SequenceRows>, const backend::AttentionParams&,
+                      backend::Matrix, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
+  void EncoderAttention(std::span<const backend::SequenceRows>, int64_t, const backend::AttentionParams&, backend::Matrix,
+                        backend::Matrix, backend::Matrix, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
+
+ private:
+  std::vector<std::unique_ptr<std::vector<float>>> memory_;
+};
+
+struct TestModelOptions {
+  int64_t rows_max = 64;
+  int64_t context_max = 256;
+  bool is_encoder = false;
+  bool is_embedding = false;
+};
+
+class TestModel : public model::Model {
+ public:
+  explicit TestModel(const TestModelOptions& options) : rows_max_(options.rows_max) {
+    config_.hidden_size = kTestHidden;
+    config_.layers = config_.kv_heads = config_.head_dim = 1;
+    config_.vocab_size = kTestVocab;
+    config_.context_max = options.context_max;
+    config_.is_encoder = options.is_encoder;
+    config_.is_embedding = options.is_encoder || options.is_embedding;
+    output_.resize(static_cast<size_t>(rows_max_ * std::max(kTestVocab, kTestHidden)));
+  }
+
+  const model::ModelConfig& config() const override { return config_; }
+  int64_t rows_max() const override { return rows_max_; }
+  int64_t weight_bytes_per_step() const override { return 0; }
+
+  backend::Matrix Forward(const model::Batch& batch, backend::KvCache& cache) override {
+    BeginStep(batch, &cache);
+    size_t output = 0;
+    for (const backend::SequenceRows& rows : batch.sequences) {
+      for (int64_t i = 0; i < rows.num_rows; ++i) {
+        if (output == batch.output_rows.size() || batch.output_rows[output] != rows.first_row + i) continue;
+        const uint64_t hash = HistoryHash(static_cast<TestKvCache&>(cache), rows, rows.cached_len + i);
+        for (int64_t v = 0; v < kTestVocab; ++v)
+          output_[output * kTestVocab + static_cast<size_t>(v)] = give_nan ? std::nanf("") : Column(hash, v);
+        ++output;
+      }
+    }
+    PENSIEVE_CHECK(output == batch.output_rows.size());
+    return {output_.data(), static_cast<int64_t>(output), kTestVocab, kTestVocab};
+  }
+
+  backend::Matrix Hidden(const model::Batch& batch, backend::KvCache* cache) override {
+    PENSIEVE_CHECK((cache == nullptr) == config_.is_encoder);
+    BeginStep(batch, cache);
+    for (const backend::SequenceRows& rows : batch.sequences) {
+      const auto tokens = batch.tokens.subspan(static_cast<size_t>(rows.first_row), static_cast<size_t>(rows.num_rows));
+      for (int64_t i = 0; i < rows.num_rows; ++i) {
+        uint64_t hash = 1;
+        if (cache != nullptr) {
+          hash = HistoryHash(static_cast<TestKvCache&>(*cache), rows, rows.cached_len + i);
+        } else {
+          for (const int32_t token : tokens) hash = Mix(hash, SlotValue(token, false));
+          hash = Mix(hash, static_cast<uint64_t>(i));
+        }
+        for (int64_t d = 0; d < kTestHidden; ++d)
+          output_[static_cast<size_t>((rows.first_row + i) * kTestHidden + d)] = Column(hash, d);
+      }
+    }
+    return {output_.data(), static_cast<int64_t>(batch.tokens.size()), kTestHidden, kTestHidden};
+  }
+
+  // What the next steps should do wrong.
+  bool give_nan = false;
+  int steps_to_throw = -1;  // 0: throws now and never again
+
+  int64_t steps = 0;
+  std::vector<int64_t> rows_of_last_step;  // by sequence
+
+ private:
+  static uint64_t HistoryHash(TestKvCache& cache, const backend::SequenceRows& rows, int64_t position) {
+    uint64_t hash = 1;
+    for (int64_t p = 0; p <= position; ++p) hash = Mix(hash, cache.At(rows, p));
+    return hash;
+  }
+
+  void BeginStep(const model::Batch& batch, backend::KvCache* cache) {
+    ++steps;
+    if (steps_to_throw >= 0 && steps_to_throw-- == 0) throw std::runtime_error("the device is gone");
+    PENSIEVE_CHECK(!batch.tokens.empty() && static_cast<int64_t>(batch.tokens.size()) <= rows_max_);
+    PENSIEVE_CHECK(batch.positions.size() == batch.tokens.size());
+    rows_of_last_step.clear();
+    int64_t next_row = 0;
+    for (const backend::SequenceRows& rows : batch.sequences) {
+      PENSIEVE_CHECK(rows.first_row == next_row && rows.num_rows > 0);
+      next_row += rows.num_rows;
+      rows_of_last_step.push_back(rows.num_rows);
+      PENSIEVE_CHECK(rows.first_row >= batch.fine_rows || next_row <= batch.fine_rows);  // a sequence is of one phase
+      for (int64_t i = 0; i < rows.num_rows; ++i) {
+        const auto row = static_cast<size_t>(rows.first_row + i);
+        PENSIEVE_CHECK(batch.positions[row] == rows.cached_len + i);
+        PENSIEVE_CHECK(batch.tokens[row] >= 0 && batch.tokens[row] < kTestVocab);
+        if (cache == nullptr) continue;
+        const bool fine = rows.first_row + i < batch.fine_rows;
+        static_cast<TestKvCache&>(*cache).At(rows, rows.cached_len + i) = SlotValue(batch.tokens[row], fine);
+      }
+    }
+    PENSIEVE_CHECK(next_row == static_cast<int64_t>(batch.tokens.size()));
+  }
+
+  const int64_t rows_max_;
+  model::ModelConfig config_;
+  std::vector<float> output_;
+};
+
+// The answer that `request` must get, whatever runs beside it: the same sampler over logits of an unpaged history.
+inline std::vector<int32_t> ExpectAnswer(const GenerateRequest& request, int64_t context_max) {
+  sampling::Sampler sampler(request.sampling);
+  sampler.ObservePrompt(request.prompt);
+  uint64_t hash = 1;
+  for (const int32_t token : request.prompt) hash = Mix(hash, SlotValue(token, false));
+  std::vector<int32_t> answer;
+  std::vector<float> logits(kTestVocab);
+  while (static_cast<int64_t>(answer.size()) < request.new_tokens_max &&
+         static_cast<int64_t>(request.prompt.size() + answer.size()) < context_max) {
+    for (int64_t v = 0; v < kTestVocab; ++v) logits[static_cast<size_t>(v)] = Column(hash, v);
+    const int32_t id = sampler.Draw(logits).id;
+    if (std::count(request.stop_ids.begin(), request.stop_ids.end(), id) > 0) break;
+    answer.push_back(id);
+    hash = Mix(hash, SlotValue(id, true));
+  }
+  return answer;
+}
+
+// The vector of a text under mean pooling without normalization.
+inline std::vector<float> ExpectMean(const std::vector<int32_t>& tokens, bool is_encoder) {
+  std::vector<float> mean(kTestHidden, 0.0f);
+  uint64_t all = 1;
+  for (const int32_t token : tokens) all = Mix(all, SlotValue(token, false));
+  uint64_t prefix = 1;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    prefix = Mix(prefix, SlotValue(tokens[i], false));
+    const uint64_t hash = is_encoder ? Mix(all, i) : prefix;
+    for (int64_t d = 0; d < kTestHidden; ++d) mean[static_cast<size_t>(d)] += Column(hash, d);
+  }
+  for (float& value : mean) value /= static_cast<float>(tokens.size());
+  return mean;
+}
+
+}  // namespace pensieve::engine

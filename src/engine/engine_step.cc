@@ -1,0 +1,217 @@
+// One step of the engine: choose rows, compute them, hand out what they gave.
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "engine/engine_core.h"
+
+namespace pensieve::engine {
+
+bool EngineCore::Step() {
+  EndCancelled();
+  generate_batch_->Clear();
+  embed_batch_->Clear();
+  if (is_encoder()) {
+    BuildEncoderBatch();
+  } else {
+    StartWaiting();
+    PauseFullStreams();
+    GrowAnswers();
+    BuildDecoderBatches();
+  }
+  const bool worked = !generate_batch_->empty() || !embed_batch_->empty();
+  if (!generate_batch_->empty()) RunGuarded(*generate_batch_, &EngineCore::ComputeGenerate);
+  if (!embed_batch_->empty()) RunGuarded(*embed_batch_, &EngineCore::ComputeEmbed);
+  Sweep();
+  PublishGauges();
+  if (worked) counters_.steps.fetch_add(1, std::memory_order_relaxed);
+  return worked;
+}
+
+void EngineCore::PauseFullStreams() {
+  // Read once: a consumer may make room at any moment, and the whole step must see the same.
+  for (const auto& sequence : running_) sequence->paused = sequence->request->events.full();
+}
+
+void EngineCore::GrowAnswers() {
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i];
+    if (sequence.paused || BlocksFor(sequence.len()) <= static_cast<int64_t>(sequence.block_table.size())) continue;
+    int32_t block = AllocateBlock();
+    while (block == BlockPool::kNoBlock && running_.size() > i + 1) {
+      Preempt(running_.size() - 1);
+      block = AllocateBlock();
+    }
+    if (block == BlockPool::kNoBlock) {
+      Preempt(i);  // itself the youngest
+      return;
+    }
+    sequence.block_table.push_back(block);
+  }
+}
+
+void EngineCore::BuildDecoderBatches() {
+  views_.clear();
+  for (const auto& sequence : running_) {
+    const int64_t pending = sequence->rows_pending();
+    const bool in_prefill = sequence->in_prefill();
+    views_.push_back({.rows_pending = pending,
+                      .rows_in_phase = in_prefill ? sequence->prompt_len - sequence->computed_len : pending,
+                      .decode = !in_prefill && pending == 1,
+                      .paused = sequence->paused});
+  }
+  const std::span<const int64_t> rows = scheduler_.Plan(views_, options_.step_rows_max);
+  for (const bool in_prefill : {false, true}) {
+    for (size_t i = 0; i < running_.size(); ++i) {
+      Sequence& sequence = *running_[i];
+      if (rows[i] == 0 || sequence.in_prefill() != in_prefill) continue;
+      if (sequence.request->is_embed) {
+        embed_batch_->Add(sequence, rows[i], false);
+      } else {
+        const bool is_last = rows[i] == sequence.rows_pending();
+        generate_batch_->Add(sequence, rows[i], is_last && sequence.request->generate.new_tokens_max > 0);
+      }
+    }
+  }
+}
+
+void EngineCore::BuildEncoderBatch() {
+  std::vector<std::span<const int64_t>> input_lens;
+  for (const auto& request : requests_) input_lens.push_back(std::span(request->input_lens).subspan(request->inputs_started));
+  const std::vector<EncoderGrant> grants =
+      engine::PlanEncoderStep(input_lens, {.rows_max = options_.step_rows_max, .sequences_max = options_.step_rows_max});
+  for (const EncoderGrant& grant : grants) {
+    const std::shared_ptr<Request>& request = requests_[grant.request_idx];
+    if (!std::exchange(request->started, true)) {
+      request->stats.queue_s = request->SecondsSince();
+      counters_.running.fetch_add(1, std::memory_order_relaxed);
+    }
+    running_.push_back(std::make_unique<Sequence>(request, request->inputs_started++, context_max_, options_.kv_block_len));
+    embed_batch_->Add(*running_.back(), running_.back()->len(), false);
+  }
+  // The turn passes on; requests whose texts are all in this step leave the line.
+  if (!requests_.empty()) {
+    requests_.push_back(std::move(requests_.front()));
+    requests_.pop_front();
+  }
+  std::erase_if(requests_, [](const auto& request) { return request->inputs_started == request->num_inputs(); });
+}
+
+// The last line of defence: backends stop the exceptions of their libraries, but what slips through may end the requests of
+// this step only, never the server.
+void EngineCore::RunGuarded(const StepBatch& batch, void (EngineCore::*compute)()) {
+  Status error;
+  try {
+    (this->*compute)();
+    return;
+  } catch (const std::exception& exception) {
+    error = Internal(fmt::format("the model failed while it computed a step: {}", exception.what()));
+  }
+  for (Sequence* member : batch.members()) {
+    if (!member->request->over) FinishWithError(*member->request, error);
+  }
+}
+
+void EngineCore::ComputeGenerate() {
+  const backend::Matrix logits = network_.Forward(generate_batch_->batch(), *kv_cache_);
+  int64_t output = 0;
+  for (size_t i = 0; i < generate_batch_->members().size(); ++i) {
+    Sequence& sequence = *generate_batch_->members()[i];
+    Request& request = *sequence.request;
+    const int64_t rows = generate_batch_->sequences()[i].num_rows;
+    const bool was_prefill = sequence.in_prefill();
+    sequence.computed_len += rows;
+    if (was_prefill) {
+      counters_.prompt_tokens.fetch_add(rows, std::memory_order_relaxed);
+      ShareBlocks(sequence);
+    }
+    if (sequence.in_prefill()) {
+      Event event;
+      event.kind = Event::Kind::kPrefillProgress;
+      event.prefilled_tokens = sequence.computed_len;
+      request.events.PushIfEmpty(std::move(event));
+    } else if (request.generate.new_tokens_max == 0) {
+      Event event;
+      event.kind = Event::Kind::kDone;
+      event.finish = FinishReason::kLength;
+      Finish(request, std::move(event));
+    } else if (sequence.rows_pending() == 0) {
+      DrawToken(sequence, logits.row(output++));
+    }
+  }
+}
+
+void EngineCore::DrawToken(Sequence& sequence, const float* logits) {
+  Request& request = *sequence.request;
+  const GenerateRequest& generate = request.generate;
+  backend_.CopyToHost(logits, logits_);
+  std::span<float> drawable = logits_;
+  if (generate.vocab_limit > 0) drawable = drawable.first(static_cast<size_t>(generate.vocab_limit));
+  const std::span<const int32_t> banned = generate.ignore_stop_ids ? generate.stop_ids : std::span<const int32_t>();
+
+  Event event;
+  event.sample = sequence.sampler->Draw(drawable, banned);
+  const int32_t id = event.sample.id;
+  if (id == sampling::kNoToken)
+    return FinishWithError(request, Internal("the model gave no usable logits for the next token"));
+
+  Event done;
+  done.kind = Event::Kind::kDone;
+  const auto& stop_ids = generate.stop_ids;
+  if (!generate.ignore_stop_ids && std::find(stop_ids.begin(), stop_ids.end(), id) != stop_ids.end()) {
+    done.finish = FinishReason::kStop;
+    return Finish(request, std::move(done));
+  }
+  sequence.tokens.push_back(id);
+  if (request.stats.new_tokens++ == 0) request.stats.first_token_s = request.SecondsSince();
+  counters_.generated.fetch_add(1, std::memory_order_relaxed);
+  request.events.Push(std::move(event));
+  if (sequence.len() < sequence.len_max) return;
+  done.finish = sequence.answer_len() == generate.new_tokens_max ? FinishReason::kLength : FinishReason::kContextFull;
+  Finish(request, std::move(done));
+}
+
+void EngineCore::ShareBlocks(Sequence& sequence) {
+  const int64_t block_len = options_.kv_block_len;
+  while (sequence.share_more && (sequence.shared_blocks + 1) * block_len <= sequence.computed_len &&
+         (sequence.shared_blocks + 1) * block_len <= sequence.prompt_len) {
+    const auto block_tokens = std::span<const int32_t>(sequence.tokens)
+                                  .subspan(static_cast<size_t>(sequence.shared_blocks * block_len), static_cast<size_t>(block_len));
+    PrefixCache::Node* tip =
+        prefix_cache_->Extend(sequence.shared_tip, sequence.request->generate.cache_partition, block_tokens,
+                              sequence.block_table[static_cast<size_t>(sequence.shared_blocks)]);
+    if (tip == nullptr) {
+      sequence.share_more = false;
+      return;
+    }
+    sequence.shared_tip = tip;
+    ++sequence.shared_blocks;
+  }
+}
+
+void EngineCore::ComputeEmbed() {
+  const backend::Matrix hidden = network_.Hidden(embed_batch_->batch(), kv_cache_.get());
+  const auto members = embed_batch_->members();
+  const auto rows = embed_batch_->sequences();
+  if (is_encoder()) pooler_->PoolWhole(hidden, members, rows);
+  for (size_t i = 0; i < members.size(); ++i) {
+    Sequence& sequence = *members[i];
+    Request& request = *sequence.request;
+    if (!is_encoder()) pooler_->PoolChunk(hidden, sequence, rows[i]);
+    sequence.computed_len += rows[i].num_rows;
+    if (sequence.rows_pending() > 0) continue;
+    ReleaseBlocks(sequence);
+    sequence.done = true;
+    needs_sweep_ = true;
+    if (++request.inputs_done < request.num_inputs()) continue;
+    counters_.embedded.fetch_add(request.stats.prompt_tokens, std::memory_order_relaxed);
+    Event event;
+    event.kind = Event::Kind::kDone;
+    event.embeddings = std::move(request.embeddings);
+    Finish(request, std::move(event));
+  }
+}
+
+}  // namespace pensieve::engine

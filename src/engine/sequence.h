@@ -1,0 +1,57 @@
+// A token stream in the engine: a prompt with its answer, or one text to embed.
+//
+// Lengths keep cached_len <= computed_len <= tokens.size() <= len_max. Rows below prompt_len are prefill rows, rows from there
+// on are fine (decode) rows, also when they are computed again after a preemption: a token's row is always computed in the
+// same way, so that a preempted answer goes on bit for bit as if nothing had happened. Engine-thread-only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "engine/prefix_cache.h"
+#include "engine/request.h"
+#include "sampling/sampler.h"
+
+namespace pensieve::engine {
+
+struct Sequence {
+  // Takes the prompt out of `request` (input `index` of an embed request). `context_max` limits prompt and answer together.
+  Sequence(std::shared_ptr<Request> request, size_t index, int64_t context_max, int64_t block_len);
+
+  std::shared_ptr<Request> request;
+  size_t input_idx = 0;
+  std::optional<sampling::Sampler> sampler;  // generate only
+
+  std::vector<int32_t> tokens;  // prompt, then answer
+  int64_t prompt_len = 0;
+  int64_t cached_len = 0;    // of these, K and V came from the prefix cache
+  int64_t computed_len = 0;  // K and V are in the blocks
+  int64_t len_max = 0;       // tokens.size() never exceeds it
+
+  std::vector<int32_t> block_table;
+  PrefixCache::Node* shared_tip = nullptr;  // the first shared_blocks of block_table are this path of the prefix cache
+  int64_t shared_blocks = 0;
+  bool share_more = false;                  // later prompt blocks may still be shared
+
+  bool paused = false;  // this step leaves it out: its stream is full
+  bool done = false;    // holds nothing any more and leaves the lists at the next sweep
+
+  std::vector<float> pooled;  // decoder embeddings under mean or max pooling: the rows so far
+
+  int64_t len() const { return static_cast<int64_t>(tokens.size()); }
+  // Rows to compute before the next token can be drawn (or the text pooled).
+  int64_t rows_pending() const { return len() - computed_len; }
+  bool in_prefill() const { return computed_len < prompt_len; }
+  int64_t answer_len() const { return len() - prompt_len; }
+  // Older first: by arrival, then by input.
+  bool Before(const Sequence& other) const;
+  // Forgets what was computed (its blocks were given back); the tokens stay.
+  void Restart();
+  void CheckInvariant() const;
+};
+
+}  // namespace pensieve::engine
