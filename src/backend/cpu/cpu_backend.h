@@ -1,0 +1,131 @@
+// The CPU backend: operations cut into chunks for the worker pool, kernels from the table of the best instruction set.
+#pragma once
+
+#include <array>
+#include <deque>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/kv_cache.h"
+#include "backend/cpu/scratch.h"
+#include "backend/cpu/worker_pool.h"
+#include "tensor/buffer.h"
+
+namespace pensieve::backend::cpu {
+
+// The codes of a quantized form, or nothing for a dense one.
+std::optional<QuantWeight> AsQuantWeight(const tensor::Weight& weight);
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const CpuOptions& options, const KernelTable& kernels, int threads);
+
+  DeviceDescription Describe() const override;
+
+  Result<tensor::Weight> Import(const tensor::Weight& weight) override;
+  Result<Matrix> NewMatrix(int64_t rows, int64_t cols) override;
+  Result<std::unique_ptr<KvCache>> NewKvCache(const KvShape& shape) override;
+  void CopyToDevice(std::span<const float> host, float* device) override;
+  void CopyToHost(const float* device, std::span<float> host) override;
+  void Synchronize() override {}
+
+  void MatMul(const MatMulInput& input, std::span<const Product> products) override;
+  void GatedMatMul(const MatMulInput& input, const tensor::Weight& gate, const tensor::Weight& up,
+                   Activation activation, Matrix out) override;
+
+  void EmbedRows(const tensor::Weight& table, std::span<const int32_t> ids, float scale, Matrix out,
+                 bool add) override;
+  void RmsNorm(Matrix x, const float* weight, float eps, Matrix out) override;
+  void RmsNormHeads(Matrix x, int64_t head_dim, const float* weight, float eps) override;
+  void LayerNorm(Matrix x, const float* weight, const float* bias, float eps, Matrix out) override;
+  void Rope(Matrix x, int64_t head_dim, std::span<const int32_t> positions, const RopeTable& table) override;
+  void Add(Matrix x, Matrix out) override;
+  void Scale(Matrix x, float factor) override;
+  void Softcap(Matrix x, float cap) override;
+  void GatherRows(Matrix x, std::span<const int32_t> rows, Matrix out) override;
+
+  void StoreKv(KvCache& cache, int64_t layer, std::span<const SequenceRows> sequences, Matrix k, Matrix v) override;
+  void PagedAttention(const KvCache& cache, int64_t layer, std::span<const SequenceRows> sequences,
+                      const AttentionParams& params, Matrix q, Matrix out) override;
+  void EncoderAttention(std::span<const SequenceRows> sequences, int64_t head_dim, const AttentionParams& params,
+                        Matrix q, Matrix k, Matrix v, Matrix out) override;
+
+  void Pool(Matrix x, std::span<const SequenceRows> sequences, Pooling pooling, Matrix out) override;
+  void L2Normalize(Matrix x) override;
+
+ private:
+  // One weight of a product and how it is multiplied.
+  struct Operand {
+    const tensor::Weight* weight = nullptr;
+    std::optional<QuantWeight> quant;  // nothing: dense
+    const QuantRows* rows = nullptr;   // the input's planes; null: multiply in f32
+  };
+  // Output channels [first, first + count) unpacked for the micro kernels.
+  struct PreparedPanel {
+    QuantPanel codes;
+    const float* f32 = nullptr;  // null: integer
+  };
+  struct WorkerScratch {
+    std::array<Scratch, 2> codes;   // panels: two for gated products
+    std::array<Scratch, 2> floats;  // f32 panels
+    std::array<Scratch, 2> tiles;
+    Scratch attention;
+    Scratch row;
+  };
+  struct RopeAngles;
+
+  Operand MakeOperand(const MatMulInput& input, const tensor::Weight& weight);
+  const QuantRows* QuantizeInput(const MatMulInput& input, int group);
+  int64_t FineRows(const MatMulInput& input) const;
+  int64_t RowBlock(int64_t rows, int64_t panels) const;
+  PreparedPanel Prepare(const Operand& operand, int64_t first, int64_t count, int slot, int worker);
+  void MultiplyRows(const PreparedPanel& panel, const Operand& operand, const MatMulInput& input, int64_t first,
+                    int64_t count, float* tile) const;
+  const RopeAngles& AnglesFor(std::span<const int32_t> positions, const RopeTable& table);
+  // fn(row) for every row, in chunks of at least `least` values.
+  template <typename Fn>
+  void ForRows(int64_t rows, int64_t cols, Fn fn);
+
+  struct AttentionTask;
+  struct AttentionWork;
+  void RunAttention(const AttentionWork& work);
+  void AttendTask(const AttentionWork& work, const AttentionTask& task, int worker);
+
+  const KernelTable& kernels_;
+  ActivationMode mode_;
+  WorkerPool pool_;
+  std::deque<tensor::Buffer> buffers_;
+  std::vector<WorkerScratch> scratch_;  // one a worker
+
+  // The planes of the present input, by activation group: 16, 32, 64. Valid within one call.
+  struct QuantizedInput {
+    bool valid = false;
+    Scratch memory;
+    QuantRows rows;
+  };
+  std::array<QuantizedInput, 3> quantized_;
+
+  // Angles of the present step. Every layer asks for the same ones, twice; models with two kinds of layers for two.
+  struct RopeAngles {
+    std::vector<int32_t> positions;
+    std::vector<float> frequencies;
+    float magnitude = 0.0f;
+    std::vector<float> cosines;  // [rows, pairs]
+    std::vector<float> sines;
+  };
+  std::array<RopeAngles, 2> angles_;
+  size_t oldest_angles_ = 0;
+
+  struct AttentionTask {
+    int64_t sequence;
+    int64_t kv_head;
+    int64_t first_row;  // within the sequence
+    int64_t num_rows;
+  };
+  std::vector<AttentionTask> attention_tasks_;
+};
+
+}  // namespace pensieve::backend::cpu

@@ -1,0 +1,34 @@
+#include "backend/cpu/kernels.h"
+
+namespace pensieve::backend::cpu {
+
+extern const KernelTable kScalarKernels;
+#if defined(__x86_64__)
+extern const KernelTable kAvx2Kernels;
+extern const KernelTable kAvxvnniKernels;
+extern const KernelTable kAvx512Kernels;
+#endif
+
+KernelTables AvailableKernels() {
+  KernelTables result = {};
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512vnni");
+  // Not among the names that the compiler's check knows: leaf 7, subleaf 1, EAX bit 4.
+  uint32_t eax = 0;
+  uint32_t ebx = 0;
+  uint32_t ecx = 0;
+  uint32_t edx = 0;
+  asm volatile("cpuid" : "=a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx) : "a"(7), "c"(1));
+  if (avx2 && avx512) result.tables[result.count++] = &kAvx512Kernels;
+  if (avx2 && (eax >> 4 & 1u) != 0) result.tables[result.count++] = &kAvxvnniKernels;
+  if (avx2) result.tables[result.count++] = &kAvx2Kernels;
+#endif
+  result.tables[result.count++] = &kScalarKernels;
+  return result;
+}
+
+}  // namespace pensieve::backend::cpu

@@ -1,0 +1,153 @@
+// The kernels of one instruction set, as a table of function pointers chosen once when a backend is created.
+//
+// Kernels are plain loops over plain memory: no allocation, no checks, no threads. The .cc files of the operations cut
+// the work into chunks, lend scratch memory and call them. Sizes that a driver must know are in the table.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/backend.h"
+
+namespace pensieve::backend::cpu {
+
+// Where the codes of a quantized weight lie: group-affine, or mxfp4 (`fp4`), whose nibbles stand for e2m1 values.
+// Both become unsigned bytes q with w = scale * q + bias: e2m1 is doubled and raised by 12, into 0..24.
+struct QuantWeight {
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int bits = 4;
+  int group = 64;
+  bool fp4 = false;
+  const uint8_t* codes = nullptr;
+  int64_t row_bytes = 0;
+  tensor::DType scale_dtype = tensor::DType::kF16;  // kU8 for mxfp4's E8M0
+  const uint8_t* scales = nullptr;
+  const uint8_t* biases = nullptr;  // null: the bias follows from the scale, `zero` codes below nought
+  float zero = 0.0f;                // w = scale * (q - zero) when biases is null
+  float scale_factor = 1.0f;        // applied to every scale: 0.5 for mxfp4's doubled values
+
+  // Elements that share an activation scale. Longer than 64 would cost precision, shorter costs a flush more.
+  int activation_group() const { return group < 64 ? group : 64; }
+};
+
+// Columns are held in "quads" of four that one integer dot product takes at once. Within every 8 columns the even ones
+// come first (0 2 4 6 | 1 3 5 7): that is how nibbles fall out of 32-bit words without a shuffle. Integer sums do not
+// depend on the order, so it shows nowhere else.
+//
+// `panel` output channels of a quantized weight, unpacked: codes [cols / 4][panel][4] bytes, scales and biases
+// [cols / group][panel] f32, group being the activation group. 64-byte aligned.
+struct QuantPanel {
+  int64_t cols = 0;
+  int group = 64;
+  bool wide = false;  // codes may exceed 127
+  uint8_t* codes = nullptr;
+  float* scales = nullptr;
+  float* biases = nullptr;
+};
+
+// One activation row: x[k] ~ scale[g] * v[k], v = low[k] + 128 * high[k], both signed bytes.
+// Fine rows have the whole plane `high`; v has about 15 bits. Coarse rows have `high` only for the few quads of a group
+// that hold its largest values (`big_index`, `big_value`, kBigQuads a group, unused ones zero), so that those do not
+// coarsen the scale of the others; v of the others has 8 bits.
+struct QuantRow {
+  int8_t* low = nullptr;       // [cols], quad order
+  int8_t* high = nullptr;      // [cols], quad order; fine rows
+  float* scales = nullptr;     // [cols / group]
+  float* sums = nullptr;       // [cols / group]: scale * sum of v over the group
+  uint8_t* big_index = nullptr;  // [cols / group][kBigQuads], quad within its group; coarse rows
+  int32_t* big_value = nullptr;  // [cols / group][kBigQuads], four signed bytes
+};
+inline constexpr int kBigQuads = 2;
+
+// Rows at equal distances: row r's pointers are the first row's plus r * stride (of each array's own kind).
+struct QuantRows {
+  QuantRow first;
+  int64_t cols = 0;
+  int64_t groups = 0;
+};
+
+// What happens to a tile of finished sums [rows, cols] on its way out: y = act(sum + bias), stored or added.
+struct TileOutput {
+  const float* bias = nullptr;  // of the tile's first column, or null
+  Activation activation = Activation::kNone;
+  bool accumulate = false;
+  float* out = nullptr;
+  int64_t stride = 0;
+  int64_t rows = 0;
+  int64_t cols = 0;
+};
+
+// One segment of attention for a block of rows: keys tile by tile, softmax as it goes.
+struct AttentionTile {
+  const float* q = nullptr;   // [rows, q_stride], already times scale
+  int64_t q_stride = 0;
+  int64_t rows = 0;
+  int64_t head_dim = 0;
+  const float* keys = nullptr;    // [head_dim][key_stride]: transposed
+  int64_t key_stride = 0;         // a multiple of the lanes
+  const float* values = nullptr;  // [keys][value_stride]
+  int64_t value_stride = 0;       // a multiple of the lanes
+  int64_t num_keys = 0;           // keys worth reading
+  const int32_t* first_seen = nullptr;  // [rows]: row r sees keys [first_seen, end_seen) of this tile; may be empty
+  const int32_t* end_seen = nullptr;
+  float softcap = 0.0f;
+  float* scores = nullptr;        // scratch [rows][key_stride]
+  float* largest = nullptr;       // [rows], running maximum
+  float* sum = nullptr;           // [rows], running sum of exponentials
+  float* mixed = nullptr;         // [rows][value_stride], running weighted values
+};
+
+struct KernelTable {
+  const char* isa;
+  int lanes;      // floats a vector
+  int panel;      // output channels a panel: two vectors
+  int tile_rows;  // rows a tile
+
+  // --- products
+  void (*quantize_row)(const float* x, int64_t cols, int group, bool fine, const QuantRow& out);
+  // Channels [first_row, first_row + count), count <= panel; channels beyond are filled with copies of the last.
+  void (*unpack_codes)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantPanel& panel);
+  // tile[r][c] = sum over k of row (first + r), channel c; rows <= tile_rows, tile stride = panel.
+  void (*quant_tile)(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, bool fine, float* tile);
+  // panel_out[k - first_k][c] = w[first_row + c][k] as f32, for k in [first_k, first_k + count_k).
+  void (*unpack_dense)(const tensor::DenseWeight& weight, int64_t first_row, int64_t count, int64_t first_k,
+                       int64_t count_k, float* panel_out);
+  // The same from unpacked codes: scale * q + bias in f32.
+  void (*dequantize_panel)(const QuantPanel& codes, int64_t first_k, int64_t count_k, float* panel_out);
+  // c[r][j] += sum over k of a[r][k] * b[k][j], k ascending, one accumulator each; columns a multiple of lanes.
+  void (*f32_tile)(const float* a, int64_t a_stride, int64_t rows, const float* b, int64_t b_stride, int64_t depth,
+                   int64_t columns, float* c, int64_t c_stride);
+  void (*store_tile)(const float* tile, int64_t tile_stride, const TileOutput& output);
+  // out = act(gate) * up.
+  void (*store_gated)(const float* gate, const float* up, int64_t tile_stride, const TileOutput& output);
+
+  // --- rows
+  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* out);
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* out);
+  // cosines and sines: [rotated / 2], magnitude included.
+  void (*rope)(float* head, int64_t rotated, bool interleaved, const float* cosines, const float* sines);
+  void (*add)(const float* x, int64_t n, float* out);
+  void (*scale)(float* x, int64_t n, float factor);
+  void (*softcap)(float* x, int64_t n, float cap);
+  void (*max)(const float* x, int64_t n, float* out);
+  void (*l2_normalize)(float* x, int64_t n);
+
+  // --- attention
+  void (*attend)(const AttentionTile& tile);
+  // n values to and from the cache's types; n is rounded up to whole vectors.
+  void (*from_f16)(const uint16_t* x, int64_t n, float* out);
+  void (*to_f16)(const float* x, int64_t n, uint16_t* out);
+  void (*from_i8)(const int8_t* x, int64_t n, float* out);
+  // The part [mixed, sum, largest] of a later segment joined to that of the earlier ones.
+  void (*merge)(const float* mixed, float sum, float largest, int64_t n, float* mixed_total, float* sum_total,
+                float* largest_total);
+};
+
+// Those of the build that this processor runs, best first. Never empty.
+struct KernelTables {
+  const KernelTable* tables[8];
+  int count;
+};
+KernelTables AvailableKernels();
+
+}  // namespace pensieve::backend::cpu

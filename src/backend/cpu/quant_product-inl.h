@@ -1,0 +1,135 @@
+// Integer products: unsigned weight codes times signed activation planes, in panels of two vectors of output channels.
+//
+// For a row m and channel n, groups g ascending, one f32 accumulator:
+//   i   = sum of code * low + 128 * sum of code * high         (i32, exact)
+//   acc = fma(f32(i) * activation_scale[g], weight_scale[g], acc)
+//   acc = fma(weight_bias[g], activation_sum[g], acc)
+// The same sequence in every kernel and tile, so an output never depends on how the work was cut. Bounds of i: codes
+// <= 255, |low| <= 127, |high| <= 127 over at most 64 columns: below 2^28.
+#pragma once
+
+#include "backend/cpu/f32_product-inl.h"
+
+namespace pensieve::backend::cpu::PENSIEVE_ISA {
+
+PENSIEVE_INLINE int32_t LoadQuad(const int8_t* p) {
+  int32_t quad;
+  memcpy(&quad, p, sizeof(quad));
+  return quad;
+}
+
+PENSIEVE_INLINE int BigQuads(int group) { return group == 64 ? kBigQuads : 1; }
+
+// acc = what one group adds to one vector of channels.
+PENSIEVE_INLINE F32 AddGroup(F32 acc, I32 dot, F32 activation_scale, F32 activation_sum, F32 weight_scale,
+                             F32 weight_bias) {
+  acc = Fma(ToFloat(dot) * activation_scale, weight_scale, acc);
+  return Fma(weight_bias, activation_sum, acc);
+}
+
+// kRows rows by two vectors of channels. Limited by the integer dot product ports: a group of 64 is 32 dots a row,
+// followed by 2 x 4 operations in f32. Codes and planes come from the L1 and L2 caches.
+template <int kRows, bool kFine, bool kWide>
+static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t first, float* tile) {
+  const int64_t quads = panel.group / 4;
+  const int64_t groups = panel.cols / panel.group;
+  const int8_t* low = rows.first.low + first * rows.cols;
+  const int8_t* high = kFine ? rows.first.high + first * rows.cols : nullptr;
+  for (int r = 0; r < kRows; ++r) {
+    Store(tile + r * kPanel, Zero());
+    Store(tile + r * kPanel + kLanes, Zero());
+  }
+  for (int64_t g = 0; g < groups; ++g) {
+    const uint8_t* codes = panel.codes + g * quads * kPanel * 4;
+    I32 dots[kRows][2];
+    for (int r = 0; r < kRows; ++r) dots[r][0] = dots[r][1] = SetInt(0);
+    if constexpr (kFine) {
+      for (int64_t q = 0; q < quads; ++q) {
+        const I32 w0 = LoadInt(codes + q * kPanel * 4);
+        const I32 w1 = LoadInt(codes + q * kPanel * 4 + kLanes * 4);
+        for (int r = 0; r < kRows; ++r) {
+          const I32 a = SetInt(LoadQuad(high + r * rows.cols + (g * quads + q) * 4));
+          dots[r][0] = Dot4<kWide>(dots[r][0], w0, a);
+          dots[r][1] = Dot4<kWide>(dots[r][1], w1, a);
+        }
+      }
+    } else {
+      for (int r = 0; r < kRows; ++r) {
+        const int64_t at = ((first + r) * groups + g) * kBigQuads;
+        for (int b = 0; b < BigQuads(panel.group); ++b) {
+          const uint8_t* quad = codes + rows.first.big_index[at + b] * kPanel * 4;
+          const I32 a = SetInt(rows.first.big_value[at + b]);
+          dots[r][0] = Dot4<kWide>(dots[r][0], LoadInt(quad), a);
+          dots[r][1] = Dot4<kWide>(dots[r][1], LoadInt(quad + kLanes * 4), a);
+        }
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      dots[r][0] = ShiftLeft<7>(dots[r][0]);
+      dots[r][1] = ShiftLeft<7>(dots[r][1]);
+    }
+    for (int64_t q = 0; q < quads; ++q) {
+      const I32 w0 = LoadInt(codes + q * kPanel * 4);
+      const I32 w1 = LoadInt(codes + q * kPanel * 4 + kLanes * 4);
+      for (int r = 0; r < kRows; ++r) {
+        const I32 a = SetInt(LoadQuad(low + r * rows.cols + (g * quads + q) * 4));
+        dots[r][0] = Dot4<kWide>(dots[r][0], w0, a);
+        dots[r][1] = Dot4<kWide>(dots[r][1], w1, a);
+      }
+    }
+    for (int v = 0; v < 2; ++v) {
+      const F32 scale = Load(panel.scales + g * kPanel + v * kLanes);
+      const F32 bias = Load(panel.biases + g * kPanel + v * kLanes);
+      for (int r = 0; r < kRows; ++r) {
+        float* acc = tile + r * kPanel + v * kLanes;
+        const int64_t at = (first + r) * groups + g;
+        Store(acc, AddGroup(Load(acc), dots[r][v], Set(rows.first.scales[at]), Set(rows.first.sums[at]), scale, bias));
+      }
+    }
+  }
+}
+
+template <bool kFine, bool kWide>
+static void QuantRowsOf(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, float* tile) {
+  int64_t r = 0;
+  for (; r + kTileRows <= count; r += kTileRows) {
+    QuantBlock<kTileRows, kFine, kWide>(panel, rows, first + r, tile + r * kPanel);
+  }
+  if constexpr (kTileRows > 4) {
+    for (; r + 4 <= count; r += 4) QuantBlock<4, kFine, kWide>(panel, rows, first + r, tile + r * kPanel);
+  }
+  for (; r + 2 <= count; r += 2) QuantBlock<2, kFine, kWide>(panel, rows, first + r, tile + r * kPanel);
+  if (r < count) QuantBlock<1, kFine, kWide>(panel, rows, first + r, tile + r * kPanel);
+}
+
+static void QuantTile(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, bool fine,
+                      float* tile) {
+  if (panel.wide) {
+    fine ? QuantRowsOf<true, true>(panel, rows, first, count, tile)
+         : QuantRowsOf<false, true>(panel, rows, first, count, tile);
+  } else {
+    fine ? QuantRowsOf<true, false>(panel, rows, first, count, tile)
+         : QuantRowsOf<false, false>(panel, rows, first, count, tile);
+  }
+}
+
+// w[k] = scale * code + bias as f32, columns back in their natural order.
+static void DequantizePanel(const QuantPanel& codes, int64_t first_k, int64_t count_k, float* panel_out) {
+  for (int64_t run = first_k; run < first_k + count_k; run += 8) {
+    const int64_t g = run / codes.group;
+    for (int v = 0; v < 2; ++v) {
+      const F32 scale = Load(codes.scales + g * kPanel + v * kLanes);
+      const F32 bias = Load(codes.biases + g * kPanel + v * kLanes);
+      for (int64_t odd = 0; odd < 2; ++odd) {
+        I32 quad = LoadInt(codes.codes + ((run / 4 + odd) * kPanel + v * kLanes) * 4);
+        for (int64_t i = 0; i < 4; ++i) {
+          const F32 q = ToFloat(And(quad, SetInt(255)));
+          Store(panel_out + (run - first_k + 2 * i + odd) * kPanel + v * kLanes, Fma(scale, q, bias));
+          quad = ShiftRight<8>(quad);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace pensieve::backend::cpu::PENSIEVE_ISA

@@ -1,0 +1,419 @@
+// The few vector operations that kernels are written in, for the one instruction set of the including source file.
+//
+// Included only by kernels_<isa>.cc and the *-inl.h files, each of which is compiled once per instruction set with
+// PENSIEVE_ISA naming it. Everything lives in namespace PENSIEVE_ISA, so no function compiled for a newer processor
+// can be linked into code for an older one; for the same reason kernels use nothing inline from the standard library.
+// Built with -ffp-contract=off: a product and a sum fuse only where Fma says so.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#ifndef PENSIEVE_ISA
+#error "PENSIEVE_ISA must name the instruction set"
+#endif
+
+#define PENSIEVE_INLINE static inline __attribute__((always_inline))
+
+namespace pensieve::backend::cpu::PENSIEVE_ISA {
+
+#if defined(__AVX512F__)
+
+inline constexpr int kLanes = 16;
+using F32 = __m512;
+using I32 = __m512i;
+using Mask = __mmask16;
+
+PENSIEVE_INLINE Mask FirstLanes(int n) { return static_cast<Mask>((1u << n) - 1u); }
+PENSIEVE_INLINE F32 Load(const float* p) { return _mm512_loadu_ps(p); }
+PENSIEVE_INLINE F32 LoadN(const float* p, int n) { return _mm512_maskz_loadu_ps(FirstLanes(n), p); }
+PENSIEVE_INLINE void Store(float* p, F32 x) { _mm512_storeu_ps(p, x); }
+PENSIEVE_INLINE void StoreN(float* p, F32 x, int n) { _mm512_mask_storeu_ps(p, FirstLanes(n), x); }
+PENSIEVE_INLINE F32 Set(float x) { return _mm512_set1_ps(x); }
+PENSIEVE_INLINE F32 Fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
+// When either operand is NaN, the second is returned.
+PENSIEVE_INLINE F32 Max(F32 a, F32 b) { return _mm512_max_ps(a, b); }
+PENSIEVE_INLINE F32 Min(F32 a, F32 b) { return _mm512_min_ps(a, b); }
+PENSIEVE_INLINE F32 Abs(F32 a) { return _mm512_abs_ps(a); }
+PENSIEVE_INLINE F32 Sqrt(F32 a) { return _mm512_sqrt_ps(a); }
+PENSIEVE_INLINE I32 RoundToInt(F32 a) { return _mm512_cvtps_epi32(a); }
+PENSIEVE_INLINE F32 ToFloat(I32 a) { return _mm512_cvtepi32_ps(a); }
+PENSIEVE_INLINE I32 SetInt(int32_t a) { return _mm512_set1_epi32(a); }
+PENSIEVE_INLINE I32 AddInt(I32 a, I32 b) { return _mm512_add_epi32(a, b); }
+PENSIEVE_INLINE I32 SubInt(I32 a, I32 b) { return _mm512_sub_epi32(a, b); }
+template <int kBits>
+PENSIEVE_INLINE I32 ShiftLeft(I32 a) { return _mm512_slli_epi32(a, kBits); }
+PENSIEVE_INLINE F32 BitsToFloat(I32 a) { return _mm512_castsi512_ps(a); }
+PENSIEVE_INLINE I32 LoadInt(const void* p) { return _mm512_loadu_si512(p); }
+PENSIEVE_INLINE void StoreInt(void* p, I32 x) { _mm512_storeu_si512(p, x); }
+// a < b ? yes : no, lane by lane; false when either is NaN.
+PENSIEVE_INLINE F32 IfLess(F32 a, F32 b, F32 yes, F32 no) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+PENSIEVE_INLINE float Lane(F32 x, int i) {
+  float lanes[kLanes];
+  Store(lanes, x);
+  return lanes[i];
+}
+PENSIEVE_INLINE F32 LoadF16(const void* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+}
+PENSIEVE_INLINE void StoreF16(void* p, F32 x) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+PENSIEVE_INLINE F32 LoadBf16(const void* p) {
+  const __m256i half = _mm256_loadu_si256(static_cast<const __m256i*>(p));
+  return BitsToFloat(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+PENSIEVE_INLINE F32 LoadI8(const void* p) {
+  return ToFloat(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
+}
+// Lanes, each in [-128, 127], as bytes.
+PENSIEVE_INLINE void StoreI8(void* p, I32 x) {
+  _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
+}
+// acc[lane] += sum over 4 of u8[4 * lane + i] * s8[4 * lane + i], exactly.
+template <bool kWide>
+PENSIEVE_INLINE I32 Dot4(I32 acc, I32 u8, I32 s8) {
+#if defined(__AVX512VNNI__)
+  return _mm512_dpbusd_epi32(acc, u8, s8);
+#else
+  const I32 low = _mm512_set1_epi32(0x00ff00ff);
+  const I32 even = _mm512_madd_epi16(_mm512_and_si512(u8, low), _mm512_srai_epi16(_mm512_slli_epi16(s8, 8), 8));
+  const I32 odd = _mm512_madd_epi16(_mm512_srli_epi16(u8, 8), _mm512_srai_epi16(s8, 8));
+  return _mm512_add_epi32(acc, _mm512_add_epi32(even, odd));
+#endif
+}
+// The square of kLanes vectors of kLanes 32-bit lanes, transposed in place.
+PENSIEVE_INLINE void Transpose(I32* r) {
+  I32 t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+    t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+    t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+    t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+  }
+  for (int i = 0; i < 4; ++i) {
+    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+    r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
+    r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
+  }
+}
+PENSIEVE_INLINE I32 And(I32 a, I32 b) { return _mm512_and_si512(a, b); }
+template <int kBits>
+PENSIEVE_INLINE I32 ShiftRight(I32 a) { return _mm512_srli_epi32(a, kBits); }
+// table[byte] for every byte of x, each below 16; table is 16 bytes.
+PENSIEVE_INLINE I32 LookUpBytes(const uint8_t* table, I32 x) {
+  const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), x);
+}
+// In every run of 8 bytes, element order 0 1 2 3 4 5 6 7 becomes 0 2 4 6 1 3 5 7 (see kQuadOrder).
+PENSIEVE_INLINE I32 ToQuadOrder(I32 x) {
+  const __m128i order = _mm_set_epi8(15, 13, 11, 9, 14, 12, 10, 8, 7, 5, 3, 1, 6, 4, 2, 0);
+  return _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(order));
+}
+// The first n 32-bit words at p, the others zero. Reads nothing beyond them.
+PENSIEVE_INLINE I32 LoadWords(const void* p, int n) {
+  return n >= kLanes ? LoadInt(p) : _mm512_maskz_loadu_epi32(FirstLanes(n), p);
+}
+
+#elif defined(__AVX2__)
+
+inline constexpr int kLanes = 8;
+using F32 = __m256;
+using I32 = __m256i;
+
+PENSIEVE_INLINE __m256i FirstLanes(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+PENSIEVE_INLINE F32 Load(const float* p) { return _mm256_loadu_ps(p); }
+PENSIEVE_INLINE F32 LoadN(const float* p, int n) { return _mm256_maskload_ps(p, FirstLanes(n)); }
+PENSIEVE_INLINE void Store(float* p, F32 x) { _mm256_storeu_ps(p, x); }
+PENSIEVE_INLINE void StoreN(float* p, F32 x, int n) { _mm256_maskstore_ps(p, FirstLanes(n), x); }
+PENSIEVE_INLINE F32 Set(float x) { return _mm256_set1_ps(x); }
+PENSIEVE_INLINE F32 Fma(F32 a, F32 b, F32 c) { return _mm256_fmadd_ps(a, b, c); }
+PENSIEVE_INLINE F32 Max(F32 a, F32 b) { return _mm256_max_ps(a, b); }
+PENSIEVE_INLINE F32 Min(F32 a, F32 b) { return _mm256_min_ps(a, b); }
+PENSIEVE_INLINE F32 Abs(F32 a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+PENSIEVE_INLINE F32 Sqrt(F32 a) { return _mm256_sqrt_ps(a); }
+PENSIEVE_INLINE I32 RoundToInt(F32 a) { return _mm256_cvtps_epi32(a); }
+PENSIEVE_INLINE F32 ToFloat(I32 a) { return _mm256_cvtepi32_ps(a); }
+PENSIEVE_INLINE I32 SetInt(int32_t a) { return _mm256_set1_epi32(a); }
+PENSIEVE_INLINE I32 AddInt(I32 a, I32 b) { return _mm256_add_epi32(a, b); }
+PENSIEVE_INLINE I32 SubInt(I32 a, I32 b) { return _mm256_sub_epi32(a, b); }
+template <int kBits>
+PENSIEVE_INLINE I32 ShiftLeft(I32 a) { return _mm256_slli_epi32(a, kBits); }
+PENSIEVE_INLINE F32 BitsToFloat(I32 a) { return _mm256_castsi256_ps(a); }
+PENSIEVE_INLINE I32 LoadInt(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+PENSIEVE_INLINE void StoreInt(void* p, I32 x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+PENSIEVE_INLINE F32 IfLess(F32 a, F32 b, F32 yes, F32 no) {
+  return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
+}
+PENSIEVE_INLINE float Lane(F32 x, int i) {
+  float lanes[kLanes];
+  Store(lanes, x);
+  return lanes[i];
+}
+PENSIEVE_INLINE F32 LoadF16(const void* p) { return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p))); }
+PENSIEVE_INLINE void StoreF16(void* p, F32 x) {
+  _mm_storeu_si128(static_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+PENSIEVE_INLINE F32 LoadBf16(const void* p) {
+  const __m128i half = _mm_loadu_si128(static_cast<const __m128i*>(p));
+  return BitsToFloat(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+PENSIEVE_INLINE F32 LoadI8(const void* p) {
+  return ToFloat(_mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p))));
+}
+PENSIEVE_INLINE void StoreI8(void* p, I32 x) {
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  _mm_storel_epi64(static_cast<__m128i*>(p), _mm_packs_epi16(words, words));
+}
+// kWide: u8 may exceed 127, so that vpmaddubsw could saturate.
+template <bool kWide>
+PENSIEVE_INLINE I32 Dot4(I32 acc, I32 u8, I32 s8) {
+#if defined(__AVXVNNI__)
+  return _mm256_dpbusd_avx_epi32(acc, u8, s8);
+#else
+  if constexpr (!kWide) {
+    const I32 pairs = _mm256_maddubs_epi16(u8, s8);
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  const I32 low = _mm256_set1_epi32(0x00ff00ff);
+  const I32 even = _mm256_madd_epi16(_mm256_and_si256(u8, low), _mm256_srai_epi16(_mm256_slli_epi16(s8, 8), 8));
+  const I32 odd = _mm256_madd_epi16(_mm256_srli_epi16(u8, 8), _mm256_srai_epi16(s8, 8));
+  return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
+#endif
+}
+PENSIEVE_INLINE void Transpose(I32* r) {
+  I32 t[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    r[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x20);
+    t[i + 4] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x31);
+  }
+  for (int i = 0; i < 8; ++i) r[i] = t[i];
+}
+PENSIEVE_INLINE I32 And(I32 a, I32 b) { return _mm256_and_si256(a, b); }
+template <int kBits>
+PENSIEVE_INLINE I32 ShiftRight(I32 a) { return _mm256_srli_epi32(a, kBits); }
+PENSIEVE_INLINE I32 LookUpBytes(const uint8_t* table, I32 x) {
+  const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), x);
+}
+PENSIEVE_INLINE I32 ToQuadOrder(I32 x) {
+  const __m128i order = _mm_set_epi8(15, 13, 11, 9, 14, 12, 10, 8, 7, 5, 3, 1, 6, 4, 2, 0);
+  return _mm256_shuffle_epi8(x, _mm256_broadcastsi128_si256(order));
+}
+PENSIEVE_INLINE I32 LoadWords(const void* p, int n) {
+  return n >= kLanes ? LoadInt(p) : _mm256_maskload_epi32(static_cast<const int*>(p), FirstLanes(n));
+}
+
+#else  // Any processor: GCC's 16-byte vectors, which become SSE or NEON.
+
+inline constexpr int kLanes = 4;
+typedef float F32 __attribute__((vector_size(16)));
+typedef int32_t I32 __attribute__((vector_size(16)));
+
+PENSIEVE_INLINE F32 Load(const float* p) {
+  F32 x;
+  memcpy(&x, p, sizeof(x));
+  return x;
+}
+PENSIEVE_INLINE F32 LoadN(const float* p, int n) {
+  F32 x = {0, 0, 0, 0};
+  for (int i = 0; i < kLanes && i < n; ++i) x[i] = p[i];
+  return x;
+}
+PENSIEVE_INLINE void Store(float* p, F32 x) { memcpy(p, &x, sizeof(x)); }
+PENSIEVE_INLINE void StoreN(float* p, F32 x, int n) {
+  for (int i = 0; i < kLanes && i < n; ++i) p[i] = x[i];
+}
+PENSIEVE_INLINE F32 Set(float x) { return F32{x, x, x, x}; }
+// Two roundings: the portable floor has no fused form, and a library call would be slow.
+PENSIEVE_INLINE F32 Fma(F32 a, F32 b, F32 c) { return a * b + c; }
+PENSIEVE_INLINE F32 Max(F32 a, F32 b) { return a > b ? a : b; }
+PENSIEVE_INLINE F32 Min(F32 a, F32 b) { return a < b ? a : b; }
+PENSIEVE_INLINE F32 BitsToFloat(I32 a) {
+  F32 x;
+  memcpy(&x, &a, sizeof(x));
+  return x;
+}
+PENSIEVE_INLINE I32 FloatToBits(F32 a) {
+  I32 x;
+  memcpy(&x, &a, sizeof(x));
+  return x;
+}
+PENSIEVE_INLINE F32 Abs(F32 a) { return BitsToFloat(FloatToBits(a) & 0x7fffffff); }
+PENSIEVE_INLINE F32 Sqrt(F32 a) {
+  for (int i = 0; i < kLanes; ++i) a[i] = __builtin_sqrtf(a[i]);
+  return a;
+}
+// Ties to even: adding 1.5 * 2^23 leaves the integer in the low mantissa bits, for |a| < 2^22, which is all we need.
+// NaN and larger values give some integer.
+PENSIEVE_INLINE I32 RoundToInt(F32 a) {
+  const F32 magic = Set(12582912.0f);
+  return FloatToBits(a + magic) - FloatToBits(magic);
+}
+PENSIEVE_INLINE F32 ToFloat(I32 a) { return __builtin_convertvector(a, F32); }
+PENSIEVE_INLINE I32 SetInt(int32_t a) { return I32{a, a, a, a}; }
+PENSIEVE_INLINE I32 AddInt(I32 a, I32 b) { return a + b; }
+PENSIEVE_INLINE I32 SubInt(I32 a, I32 b) { return a - b; }
+template <int kBits>
+PENSIEVE_INLINE I32 ShiftLeft(I32 a) { return a * (1 << kBits); }
+PENSIEVE_INLINE I32 LoadInt(const void* p) {
+  I32 x;
+  memcpy(&x, p, sizeof(x));
+  return x;
+}
+PENSIEVE_INLINE void StoreInt(void* p, I32 x) { memcpy(p, &x, sizeof(x)); }
+PENSIEVE_INLINE F32 IfLess(F32 a, F32 b, F32 yes, F32 no) { return a < b ? yes : no; }
+PENSIEVE_INLINE float Lane(F32 x, int i) { return x[i]; }
+PENSIEVE_INLINE float HalfToFloat(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
+  const uint32_t exponent = (bits >> 10) & 0x1fu;
+  const uint32_t mantissa = bits & 0x3ffu;
+  uint32_t result = sign | ((exponent + 112u) << 23) | (mantissa << 13);
+  if (exponent == 0x1fu) result = sign | 0x7f800000u | (mantissa << 13);
+  float value;
+  memcpy(&value, &result, sizeof(value));
+  if (exponent != 0) return value;
+  const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
+  return sign != 0 ? -magnitude : magnitude;
+}
+PENSIEVE_INLINE uint16_t FloatToHalf(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof(bits));
+  const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
+  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
+  if (magnitude < 0x38800000u) {
+    float shifted;
+    memcpy(&shifted, &magnitude, sizeof(shifted));
+    shifted += 0.5f;  // the last place of the sum is 2^-24, f16's smallest step
+    uint32_t rounded;
+    memcpy(&rounded, &shifted, sizeof(rounded));
+    return static_cast<uint16_t>(sign | (rounded - 0x3f000000u));
+  }
+  return static_cast<uint16_t>(sign | ((magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13));
+}
+PENSIEVE_INLINE F32 LoadF16(const void* p) {
+  uint16_t half[kLanes];
+  memcpy(half, p, sizeof(half));
+  return F32{HalfToFloat(half[0]), HalfToFloat(half[1]), HalfToFloat(half[2]), HalfToFloat(half[3])};
+}
+PENSIEVE_INLINE void StoreF16(void* p, F32 x) {
+  uint16_t half[kLanes];
+  for (int i = 0; i < kLanes; ++i) half[i] = FloatToHalf(x[i]);
+  memcpy(p, half, sizeof(half));
+}
+PENSIEVE_INLINE F32 LoadBf16(const void* p) {
+  uint16_t half[kLanes];
+  memcpy(half, p, sizeof(half));
+  I32 bits;
+  for (int i = 0; i < kLanes; ++i) bits[i] = static_cast<int32_t>(static_cast<uint32_t>(half[i]) << 16);
+  return BitsToFloat(bits);
+}
+PENSIEVE_INLINE F32 LoadI8(const void* p) {
+  int8_t bytes[kLanes];
+  memcpy(bytes, p, sizeof(bytes));
+  return ToFloat(I32{bytes[0], bytes[1], bytes[2], bytes[3]});
+}
+PENSIEVE_INLINE void StoreI8(void* p, I32 x) {
+  int8_t bytes[kLanes];
+  for (int i = 0; i < kLanes; ++i) bytes[i] = static_cast<int8_t>(x[i]);
+  memcpy(p, bytes, sizeof(bytes));
+}
+template <bool kWide>
+PENSIEVE_INLINE I32 Dot4(I32 acc, I32 u8, I32 s8) {
+  // Byte i of every lane in turn: unsigned by a mask, signed by two shifts.
+  const auto u = reinterpret_cast<const uint8_t*>(&u8);
+  const auto s = reinterpret_cast<const int8_t*>(&s8);
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int i = 0; i < 4; ++i) acc[lane] += static_cast<int32_t>(u[4 * lane + i]) * s[4 * lane + i];
+  }
+  return acc;
+}
+PENSIEVE_INLINE void Transpose(I32* r) {
+  for (int i = 0; i < kLanes; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const int32_t swap = r[i][j];
+      r[i][j] = r[j][i];
+      r[j][i] = swap;
+    }
+  }
+}
+PENSIEVE_INLINE I32 And(I32 a, I32 b) { return a & b; }
+template <int kBits>
+PENSIEVE_INLINE I32 ShiftRight(I32 a) {
+  for (int i = 0; i < kLanes; ++i) a[i] = static_cast<int32_t>(static_cast<uint32_t>(a[i]) >> kBits);
+  return a;
+}
+PENSIEVE_INLINE I32 LookUpBytes(const uint8_t* table, I32 x) {
+  uint8_t bytes[16];
+  memcpy(bytes, &x, sizeof(bytes));
+  for (uint8_t& byte : bytes) byte = table[byte & 15];
+  return LoadInt(bytes);
+}
+PENSIEVE_INLINE I32 ToQuadOrder(I32 x) {
+  uint8_t from[16];
+  uint8_t to[16];
+  memcpy(from, &x, sizeof(from));
+  for (int i = 0; i < 16; ++i) to[i] = from[(i & 8) + (i & 3) * 2 + ((i >> 2) & 1)];
+  return LoadInt(to);
+}
+PENSIEVE_INLINE I32 LoadWords(const void* p, int n) {
+  if (n >= kLanes) return LoadInt(p);
+  I32 x = {0, 0, 0, 0};
+  memcpy(&x, p, static_cast<size_t>(n) * 4);
+  return x;
+}
+
+#endif
+
+PENSIEVE_INLINE F32 Zero() { return Set(0.0f); }
+
+// Lanes added pairwise, halves first: one fixed order.
+PENSIEVE_INLINE float SumLanes(F32 x) {
+  float lanes[kLanes];
+  Store(lanes, x);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+PENSIEVE_INLINE float MaxLanes(F32 x) {
+  float lanes[kLanes];
+  Store(lanes, x);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
+  }
+  return lanes[0];
+}
+
+}  // namespace pensieve::backend::cpu::PENSIEVE_ISA

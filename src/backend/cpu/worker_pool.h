@@ -1,0 +1,65 @@
+// Threads that share the chunks of one operation with the thread that issues it.
+//
+// Run() is called by ONE thread at a time, which works as worker 0. Between operations the others spin for a while, then
+// sleep. Chunks are claimed one by one, so a worker that the system holds back delays nothing but its own chunk.
+// Nothing is allocated after construction.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace pensieve::backend::cpu {
+
+class WorkerPool {
+ public:
+  explicit WorkerPool(int threads);  // 1 and more, the caller's own included
+  ~WorkerPool();
+  WorkerPool(const WorkerPool&) = delete;
+  WorkerPool& operator=(const WorkerPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // fn(chunk, worker) for every chunk in [0, chunks), worker in [0, threads()). Returns when all are done; what they
+  // wrote is then visible to the caller.
+  template <typename Fn>
+  void Run(int64_t chunks, Fn&& fn) {
+    if (chunks <= 1 || workers_.empty()) {
+      for (int64_t i = 0; i < chunks; ++i) fn(i, 0);
+      return;
+    }
+    using Plain = std::remove_reference_t<Fn>;
+    const auto call = [](const void* context, int64_t chunk, int worker) {
+      (*const_cast<Plain*>(static_cast<const Plain*>(context)))(chunk, worker);
+    };
+    RunShared(chunks, call, &fn);
+  }
+
+ private:
+  using Function = void (*)(const void* context, int64_t chunk, int worker);
+
+  void RunShared(int64_t chunks, Function function, const void* context);
+  void WorkerMain(int worker);
+  // Claims and runs chunks of generation `generation` until none is left.
+  void Work(uint32_t generation, int worker);
+  void Sleep(uint32_t seen);
+
+  std::vector<std::thread> workers_;
+  // High half: generation, the number of the operation. Low half: its next unclaimed chunk. A claim is a compare and
+  // swap of the whole, so a late worker cannot claim a chunk of an operation whose fields it has not read.
+  std::atomic<uint64_t> ticket_{0};
+  std::atomic<Function> function_{nullptr};
+  std::atomic<const void*> context_{nullptr};
+  std::atomic<uint32_t> chunks_{0};
+  std::atomic<uint32_t> done_{0};
+  std::atomic<int> sleepers_{0};
+  std::atomic<bool> stop_{false};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+};
+
+}  // namespace pensieve::backend::cpu

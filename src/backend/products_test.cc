@@ -1,0 +1,259 @@
+// Products of every weight form on every backend, against the reference and against themselves in other batches.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "backend/test_support.h"
+
+namespace pensieve::backend {
+namespace {
+
+using tensor::DType;
+using testing::ExpectNear;
+using testing::ExpectSameBits;
+using testing::HostMatrix;
+using testing::OpTest;
+using testing::WeightMaker;
+
+struct NamedWeight {
+  std::string name;
+  tensor::Weight weight;
+};
+
+// Every bit width, group and scale type at a few shapes; cols a multiple of every group tried.
+std::vector<NamedWeight> QuantizedWeights(WeightMaker& maker, int64_t rows, int64_t cols) {
+  std::vector<NamedWeight> weights;
+  for (const int bits : {2, 3, 4, 5, 6, 8}) {
+    for (const int group : {16, 32, 64, 128}) {
+      if (cols % group != 0) continue;
+      for (const DType dtype : {DType::kF16, DType::kBF16, DType::kF32}) {
+        const bool biases = dtype != DType::kBF16 || bits != 4;
+        weights.push_back({fmt::format("{} bits, group {}, {} scales{}", bits, group, tensor::DTypeName(dtype),
+                                       biases ? "" : ", symmetric"),
+                           maker.Affine(rows, cols, bits, group, dtype, biases)});
+      }
+    }
+  }
+  if (cols % 32 == 0) weights.push_back({"mxfp4", maker.Mxfp4(rows, cols)});
+  return weights;
+}
+
+class ProductTest : public OpTest {};
+INSTANTIATE_TEST_SUITE_P(Backends, ProductTest, ::testing::ValuesIn(testing::AllVariants()), testing::VariantName);
+
+Matrix Multiply(Backend& backend, const tensor::Weight& weight, Matrix x, Matrix out, int64_t fine_rows = 0) {
+  const Product product = {&weight, nullptr, out, Activation::kNone, false};
+  backend.MatMul({x, fine_rows}, {&product, 1});
+  return out;
+}
+
+// f32 sums of K terms against f64: 2e-6 of the sum of magnitudes; here terms are about 0.05 x 1.
+float SumBound(int64_t cols) { return 2e-6f * 0.1f * static_cast<float>(cols) + 1e-7f; }
+
+TEST_P(ProductTest, ExactModeMatchesReferenceForEveryForm) {
+  std::mt19937 rng(1);
+  WeightMaker maker(2);
+  for (const auto& [rows, cols, m] : {std::array<int64_t, 3>{37, 256, 5}, {1, 48, 1}, {70, 144, 13}}) {
+    HostMatrix x = HostMatrix(m, cols).FillNormal(rng);
+    for (const NamedWeight& w : QuantizedWeights(maker, rows, cols)) {
+      HostMatrix actual(m, rows);
+      HostMatrix expected(m, rows);
+      ExpectNear(Multiply(*backend_, w.weight, x.view(), actual.view()),
+                 Multiply(*reference_, w.weight, x.view(), expected.view()), 1e-5f, SumBound(cols), w.name);
+    }
+  }
+}
+
+TEST_P(ProductTest, DenseAtAwkwardSizes) {
+  std::mt19937 rng(3);
+  WeightMaker maker(4);
+  for (const int64_t cols : {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 100, 384}) {
+    for (const int64_t rows : {1, 2, 15, 16, 17, 31, 32, 33, 65}) {
+      for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+        const int64_t m = 1 + (rows + cols) % 14;
+        const tensor::Weight w = maker.Dense(rows, cols, dtype);
+        HostMatrix x = HostMatrix(m, cols).FillNormal(rng);
+        HostMatrix actual(m, rows);
+        HostMatrix expected(m, rows);
+        ExpectNear(Multiply(*backend_, w, x.view(), actual.view()), Multiply(*reference_, w, x.view(), expected.view()),
+                   1e-5f, SumBound(cols), fmt::format("{} {}x{}x{}", tensor::DTypeName(dtype), m, rows, cols));
+      }
+    }
+  }
+}
+
+TEST_P(ProductTest, BiasActivationAndAccumulate) {
+  std::mt19937 rng(5);
+  WeightMaker maker(6);
+  const tensor::Weight w = maker.Affine(45, 128, 4, 64, DType::kF16, true);
+  const std::vector<float> bias = testing::NormalVector(45, rng);
+  HostMatrix x = HostMatrix(7, 128).FillNormal(rng, 3.0f);
+  for (const Activation activation : {Activation::kNone, Activation::kSilu, Activation::kGeluTanh, Activation::kGeluErf,
+                                      Activation::kRelu}) {
+    for (const bool accumulate : {false, true}) {
+      HostMatrix actual = HostMatrix(7, 45).FillNormal(rng);
+      HostMatrix expected = actual;
+      for (Backend* backend : {backend_.get(), reference_.get()}) {
+        const Matrix out = backend == backend_.get() ? actual.view() : expected.view();
+        const Product product = {&w, bias.data(), out, activation, accumulate};
+        backend->MatMul({x.view(), 0}, {&product, 1});
+      }
+      ExpectNear(actual.view(), expected.view(), 1e-5f, 2e-5f,
+                 fmt::format("activation {}, accumulate {}", static_cast<int>(activation), accumulate));
+    }
+  }
+}
+
+TEST_P(ProductTest, SeveralProductsShareAnInput) {
+  std::mt19937 rng(7);
+  WeightMaker maker(8);
+  const tensor::Weight a = maker.Affine(33, 128, 4, 64, DType::kF16, true);
+  const tensor::Weight b = maker.Affine(7, 128, 8, 32, DType::kBF16, true);
+  const tensor::Weight c = maker.Dense(12, 128, DType::kBF16);
+  HostMatrix x = HostMatrix(9, 128).FillNormal(rng);
+  HostMatrix together(9, 52);
+  HostMatrix apart(9, 52);
+  for (const ActivationMode mode : {ActivationMode::kInt8, ActivationMode::kInt16, ActivationMode::kF32}) {
+    const auto backend = testing::MakeBackend(GetParam(), mode);
+    const std::array<Product, 3> products = {{{&a, nullptr, together.view().Columns(0, 33)},
+                                              {&b, nullptr, together.view().Columns(33, 7)},
+                                              {&c, nullptr, together.view().Columns(40, 12)}}};
+    backend->MatMul({x.view(), 2}, products);
+    Multiply(*backend, a, x.view(), apart.view().Columns(0, 33), 2);
+    Multiply(*backend, b, x.view(), apart.view().Columns(33, 7), 2);
+    Multiply(*backend, c, x.view(), apart.view().Columns(40, 12), 2);
+    ExpectSameBits(together.view(), apart.view(), "q, k, v in one pass");
+  }
+}
+
+TEST_P(ProductTest, Gated) {
+  std::mt19937 rng(9);
+  WeightMaker maker(10);
+  const tensor::Weight gate = maker.Affine(50, 128, 4, 32, DType::kF16, true);
+  const tensor::Weight up = maker.Affine(50, 128, 6, 64, DType::kF16, true);
+  const tensor::Weight dense = maker.Dense(50, 128, DType::kF16);
+  HostMatrix x = HostMatrix(14, 128).FillNormal(rng);
+  for (const tensor::Weight* second : {&up, &dense}) {
+    for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
+      HostMatrix actual(14, 50);
+      HostMatrix expected(14, 50);
+      backend_->GatedMatMul({x.view(), 0}, gate, *second, activation, actual.view());
+      reference_->GatedMatMul({x.view(), 0}, gate, *second, activation, expected.view());
+      ExpectNear(actual.view(), expected.view(), 2e-5f, 2e-5f, "gated");
+    }
+  }
+}
+
+TEST_P(ProductTest, NoRowsAndNoProducts) {
+  std::mt19937 rng(11);
+  WeightMaker maker(12);
+  const tensor::Weight w = maker.Dense(3, 8, DType::kF32);
+  HostMatrix x(0, 8);
+  HostMatrix out(0, 3);
+  Multiply(*backend_, w, x.view(), out.view());
+  backend_->MatMul({x.view(), 0}, {});
+  backend_->GatedMatMul({x.view(), 0}, w, w, Activation::kSilu, out.view());
+}
+
+// sqrt(sum (a - b)^2 / sum b^2)
+double RelativeError(Matrix a, Matrix b) {
+  double difference = 0.0;
+  double size = 0.0;
+  for (int64_t r = 0; r < a.rows; ++r) {
+    for (int64_t c = 0; c < a.cols; ++c) {
+      const auto d = static_cast<double>(a.row(r)[c]) - static_cast<double>(b.row(r)[c]);
+      difference += d * d;
+      size += static_cast<double>(b.row(r)[c]) * static_cast<double>(b.row(r)[c]);
+    }
+  }
+  return std::sqrt(difference / size);
+}
+
+// Normal activations with a few channels twenty times larger, as behind a norm.
+HostMatrix OutlierRows(int64_t rows, int64_t cols, std::mt19937& rng) {
+  HostMatrix x = HostMatrix(rows, cols).FillNormal(rng);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 5; c < cols; c += 64) x.row(r)[c] *= 20.0f;
+  }
+  return x;
+}
+
+TEST_P(ProductTest, QuantizedActivationsStayWithinTheirError) {
+  std::mt19937 rng(13);
+  WeightMaker maker(14);
+  HostMatrix x = OutlierRows(9, 256, rng);
+  for (const NamedWeight& w : QuantizedWeights(maker, 40, 256)) {
+    HostMatrix actual(9, 40);
+    HostMatrix expected(9, 40);
+    Multiply(*reference_, w.weight, x.view(), expected.view());
+    const auto precise = testing::MakeBackend(GetParam(), ActivationMode::kInt16);
+    Multiply(*precise, w.weight, x.view(), actual.view());
+    // Values are off by largest / 16256 / sqrt(12) in the mean, and the largest of these groups is some ten times the
+    // mean magnitude: 1.2e-4 expected, 2e-4 allowed.
+    EXPECT_LT(RelativeError(actual.view(), expected.view()), 2e-4) << "int16 " << w.name;
+    const auto fast = testing::MakeBackend(GetParam(), ActivationMode::kInt8);
+    Multiply(*fast, w.weight, x.view(), actual.view());
+    EXPECT_LT(RelativeError(actual.view(), expected.view()), 6e-3) << "int8 " << w.name;
+    Multiply(*fast, w.weight, x.view(), actual.view(), 9);
+    EXPECT_LT(RelativeError(actual.view(), expected.view()), 2e-4) << "int8, fine rows " << w.name;
+  }
+}
+
+TEST_P(ProductTest, ZerosTinyValuesAndNotFinite) {
+  WeightMaker maker(15);
+  const tensor::Weight w = maker.Affine(20, 128, 4, 64, DType::kF16, true);
+  for (const ActivationMode mode : {ActivationMode::kInt8, ActivationMode::kInt16, ActivationMode::kF32}) {
+    const auto backend = testing::MakeBackend(GetParam(), mode);
+    for (const int64_t fine : {0, 5}) {
+      HostMatrix x(5, 128);
+      x.row(1)[3] = 1e-39f;
+      x.row(2)[70] = std::nanf("");
+      x.row(3)[1] = INFINITY;
+      for (int64_t c = 0; c < 128; ++c) x.row(4)[c] = 1.0f;
+      HostMatrix out(5, 20);
+      Multiply(*backend, w, x.view(), out.view(), fine);
+      for (int64_t n = 0; n < 20; ++n) {
+        EXPECT_EQ(out.row(0)[n], 0.0f);
+        EXPECT_LT(std::fabs(out.row(1)[n]), 1e-38f);
+        EXPECT_TRUE(std::isnan(out.row(2)[n]));
+        EXPECT_FALSE(std::isfinite(out.row(3)[n]));
+        EXPECT_TRUE(std::isfinite(out.row(4)[n]));
+      }
+    }
+  }
+}
+
+// The contract: a row's result depends on neither its batch nor the workers.
+TEST_P(ProductTest, RowsAreIndependentOfTheBatch) {
+  std::mt19937 rng(16);
+  WeightMaker maker(17);
+  const int64_t cols = 384;
+  const int64_t m = 150;
+  HostMatrix x = OutlierRows(m, cols, rng);
+  std::vector<NamedWeight> weights = QuantizedWeights(maker, 75, cols);
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) weights.push_back({"dense", maker.Dense(75, cols, dtype)});
+  for (const ActivationMode mode : {ActivationMode::kInt8, ActivationMode::kInt16, ActivationMode::kF32}) {
+    const auto backend = testing::MakeBackend(GetParam(), mode);
+    const auto single = testing::MakeBackend({GetParam().isa, 1}, mode);
+    for (const NamedWeight& w : weights) {
+      if (GetParam().isa == "reference" && w.name != "dense") continue;
+      HostMatrix all(m, 75);
+      HostMatrix apart(m, 75);
+      Multiply(*backend, w.weight, x.view(), all.view(), 20);
+      int64_t first = 0;
+      for (const int64_t count : {1, 1, 2, 3, 5, 8, 1, 16, 13, 33, 67}) {
+        const int64_t fine = std::clamp<int64_t>(20 - first, 0, count);
+        Multiply(*single, w.weight, x.view().Rows(first, count), apart.view().Rows(first, count), fine);
+        first += count;
+      }
+      ASSERT_EQ(first, m);
+      ExpectSameBits(all.view(), apart.view(), fmt::format("mode {} {}", static_cast<int>(mode), w.name));
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace pensieve::backend
