@@ -1,0 +1,231 @@
+// Paged and encoder attention on every backend, against the reference and against themselves in other batches.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "backend/test_support.h"
+
+namespace pensieve::backend {
+namespace {
+
+using testing::ExpectNear;
+using testing::ExpectSameBits;
+using testing::HostMatrix;
+using testing::OpTest;
+
+class AttentionTest : public OpTest {};
+INSTANTIATE_TEST_SUITE_P(Backends, AttentionTest, ::testing::ValuesIn(testing::AllVariants()), testing::VariantName);
+
+// One sequence with all its queries, keys and values, and shuffled blocks to keep them in.
+struct Conversation {
+  HostMatrix q;
+  HostMatrix k;
+  HostMatrix v;
+  std::vector<int32_t> blocks;
+  int64_t length;
+
+  SequenceRows Step(int64_t cached, int64_t rows) const { return {0, rows, cached, blocks}; }
+};
+
+Conversation MakeConversation(const KvShape& shape, int64_t heads, int64_t length, std::mt19937& rng,
+                              std::vector<int32_t>* free_blocks) {
+  Conversation c = {HostMatrix(length, heads * shape.head_dim).FillNormal(rng),
+                    HostMatrix(length, shape.kv_heads * shape.head_dim).FillNormal(rng),
+                    HostMatrix(length, shape.kv_heads * shape.head_dim).FillNormal(rng),
+                    {},
+                    length};
+  std::shuffle(free_blocks->begin(), free_blocks->end(), rng);
+  const auto needed = static_cast<size_t>((length + shape.block_len - 1) / shape.block_len);
+  c.blocks.assign(free_blocks->end() - static_cast<int64_t>(needed), free_blocks->end());
+  free_blocks->resize(free_blocks->size() - needed);
+  return c;
+}
+
+std::vector<int32_t> AllBlocks(const KvShape& shape) {
+  std::vector<int32_t> blocks(static_cast<size_t>(shape.num_blocks));
+  for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<int32_t>(i);
+  return blocks;
+}
+
+// Stores and attends in steps of `chunk` rows, into `out`.
+void RunInSteps(Backend& backend, KvCache& cache, int64_t layer, Conversation& c, int64_t chunk,
+                const AttentionParams& params, Matrix out) {
+  for (int64_t done = 0; done < c.length; done += chunk) {
+    const int64_t rows = std::min(chunk, c.length - done);
+    const SequenceRows step = c.Step(done, rows);
+    backend.StoreKv(cache, layer, {&step, 1}, c.k.view().Rows(done, rows), c.v.view().Rows(done, rows));
+    backend.PagedAttention(cache, layer, {&step, 1}, params, c.q.view().Rows(done, rows), out.Rows(done, rows));
+  }
+}
+
+std::unique_ptr<KvCache> MakeCache(Backend& backend, const KvShape& shape) {
+  auto cache = backend.NewKvCache(shape);
+  EXPECT_TRUE(cache.has_value());
+  return *std::move(cache);
+}
+
+TEST_P(AttentionTest, PagedMatchesReference) {
+  std::mt19937 rng(1);
+  const std::vector<float> sinks = testing::NormalVector(12, rng);
+  struct Case {
+    int64_t kv_heads, share, head_dim, block_len, length;
+  };
+  for (const Case& c : {Case{1, 1, 64, 32, 70}, {2, 3, 64, 32, 1}, {3, 4, 32, 16, 33}, {2, 1, 80, 32, 64}, {1, 7, 17, 5, 40},
+                        {2, 2, 256, 1, 9}, {1, 2, 96, 64, 65}}) {
+    for (const KvDType dtype : {KvDType::kF16, KvDType::kF32, KvDType::kInt8}) {
+      for (const int option : {0, 1, 2, 3}) {
+        const KvShape shape = {2, c.kv_heads, c.head_dim, c.block_len, 70, dtype};
+        std::vector<int32_t> blocks = AllBlocks(shape);
+        Conversation conversation = MakeConversation(shape, c.kv_heads * c.share, c.length, rng, &blocks);
+        AttentionParams params;
+        params.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+        if (option == 1) params.window = 13;
+        if (option == 2) params.sinks = sinks.data();
+        if (option == 3) params.softcap = 2.0f;
+        HostMatrix actual(c.length, c.kv_heads * c.share * c.head_dim);
+        HostMatrix expected = actual;
+        const auto cache = MakeCache(*backend_, shape);
+        const auto reference_cache = MakeCache(*reference_, shape);
+        RunInSteps(*backend_, *cache, 1, conversation, 1000, params, actual.view());
+        RunInSteps(*reference_, *reference_cache, 1, conversation, 1000, params, expected.view());
+        ExpectNear(actual.view(), expected.view(), 1e-5f, 5e-6f,
+                   fmt::format("head_dim {}, blocks of {}, dtype {}, option {}", c.head_dim, c.block_len,
+                               static_cast<int>(dtype), option));
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, LongContextOverManyBlocks) {
+  if (GetParam().isa == "reference") return;  // compared with itself
+  std::mt19937 rng(2);
+  const KvShape shape = {1, 2, 32, 32, 100, KvDType::kF16};
+  std::vector<int32_t> blocks = AllBlocks(shape);
+  Conversation c = MakeConversation(shape, 4, 2500, rng, &blocks);
+  // Scores up to 30 in magnitude, rising along the text: the running maximum moves all the time.
+  for (int64_t r = 0; r < c.length; ++r) {
+    for (int64_t d = 0; d < 64; ++d) c.k.row(r)[d] *= 1.0f + static_cast<float>(r) / 500.0f;
+  }
+  for (const int64_t window : {0, 1500}) {
+    AttentionParams params;
+    params.scale = 0.17f;
+    params.window = window;
+    const auto cache = MakeCache(*backend_, shape);
+    const auto reference_cache = MakeCache(*reference_, shape);
+    const SequenceRows prompt = c.Step(0, 2490);
+    const SequenceRows last = c.Step(2490, 10);
+    HostMatrix actual(10, 128);
+    HostMatrix expected(10, 128);
+    for (Backend* backend : {backend_.get(), reference_.get()}) {
+      KvCache& own = backend == backend_.get() ? *cache : *reference_cache;
+      backend->StoreKv(own, 0, {&prompt, 1}, c.k.view().Rows(0, 2490), c.v.view().Rows(0, 2490));
+      backend->StoreKv(own, 0, {&last, 1}, c.k.view().Rows(2490, 10), c.v.view().Rows(2490, 10));
+      backend->PagedAttention(own, 0, {&last, 1}, params, c.q.view().Rows(2490, 10),
+                              backend == backend_.get() ? actual.view() : expected.view());
+    }
+    ExpectNear(actual.view(), expected.view(), 1e-5f, 1e-5f, fmt::format("long context, window {}", window));
+  }
+}
+
+// The contract: chunks, company and workers do not change a bit.
+TEST_P(AttentionTest, RowsAreIndependentOfChunksAndCompany) {
+  if (GetParam().isa == "reference") return;
+  std::mt19937 rng(3);
+  const std::vector<float> sinks = testing::NormalVector(4, rng);
+  for (const KvDType dtype : {KvDType::kF16, KvDType::kInt8}) {
+    for (const int64_t window : {0, 40}) {
+      const KvShape shape = {1, 2, 32, 16, 200, dtype};
+      std::vector<int32_t> blocks = AllBlocks(shape);
+      AttentionParams params;
+      params.scale = 0.2f;
+      params.window = window;
+      params.sinks = window > 0 ? sinks.data() : nullptr;
+      Conversation a = MakeConversation(shape, 4, 1200, rng, &blocks);
+      Conversation b = MakeConversation(shape, 4, 77, rng, &blocks);
+      const auto cache = MakeCache(*backend_, shape);
+      HostMatrix whole(1200, 128);
+      RunInSteps(*backend_, *cache, 0, a, 1200, params, whole.view());
+      for (const int64_t chunk : {1, 7, 100, 512}) {
+        const auto single = testing::MakeBackend({GetParam().isa, 1});
+        const auto own = MakeCache(*single, shape);
+        HostMatrix pieces(1200, 128);
+        RunInSteps(*single, *own, 0, a, chunk, params, pieces.view());
+        ExpectSameBits(pieces.view(), whole.view(), fmt::format("chunks of {}", chunk));
+      }
+      // Both in one batch: all of b beside the last 23 rows of a.
+      HostMatrix alone(77, 128);
+      RunInSteps(*backend_, *cache, 0, b, 77, params, alone.view());
+      HostMatrix q(100, 128);
+      for (int64_t r = 0; r < 100; ++r) std::copy_n(r < 77 ? b.q.row(r) : a.q.row(1177 + r - 77), 128, q.row(r));
+      const SequenceRows both[] = {{0, 77, 0, b.blocks}, {77, 23, 1177, a.blocks}};
+      HostMatrix out(100, 128);
+      backend_->PagedAttention(*cache, 0, both, params, q.view(), out.view());
+      ExpectSameBits(out.view().Rows(0, 77), alone.view(), "short sequence in company");
+      ExpectSameBits(out.view().Rows(77, 23), whole.view().Rows(1177, 23), "long sequence in company");
+    }
+  }
+}
+
+TEST_P(AttentionTest, EncoderMatchesReferenceAndIgnoresCompany) {
+  std::mt19937 rng(4);
+  struct Case {
+    int64_t kv_heads, share, head_dim;
+  };
+  for (const Case& c : {Case{2, 1, 32}, {1, 3, 64}, {3, 1, 17}, {2, 2, 1}}) {
+    const int64_t width = c.kv_heads * c.head_dim;
+    HostMatrix q = HostMatrix(160, width * c.share).FillNormal(rng);
+    HostMatrix k = HostMatrix(160, width).FillNormal(rng);
+    HostMatrix v = HostMatrix(160, width).FillNormal(rng);
+    std::vector<SequenceRows> sequences;
+    for (const auto& [first, rows] : {std::pair<int64_t, int64_t>{0, 1}, {1, 33}, {34, 0}, {34, 126}}) {
+      sequences.push_back({first, rows, 0, {}});
+    }
+    for (const int64_t window : {0, 9}) {
+      AttentionParams params;
+      params.scale = 0.3f;
+      params.window = window;
+      HostMatrix actual(160, width * c.share);
+      HostMatrix expected = actual;
+      backend_->EncoderAttention(sequences, c.head_dim, params, q.view(), k.view(), v.view(), actual.view());
+      reference_->EncoderAttention(sequences, c.head_dim, params, q.view(), k.view(), v.view(), expected.view());
+      ExpectNear(actual.view(), expected.view(), 1e-5f, 5e-6f, fmt::format("head_dim {}, window {}", c.head_dim, window));
+      HostMatrix alone(126, width * c.share);
+      const SequenceRows last = {0, 126, 0, {}};
+      backend_->EncoderAttention({&last, 1}, c.head_dim, params, q.view().Rows(34, 126), k.view().Rows(34, 126),
+                                 v.view().Rows(34, 126), alone.view());
+      ExpectSameBits(actual.view().Rows(34, 126), alone.view(), "alone");
+    }
+  }
+}
+
+TEST_P(AttentionTest, SinksExample) {
+  // Scores 1 and 2 with a sink of 0.5 weigh .2312239 and .6285317.
+  const KvShape shape = {1, 1, 2, 32, 1, KvDType::kF32};
+  const auto cache = MakeCache(*backend_, shape);
+  const float sink = 0.5f;
+  const float keys[] = {1, 0, 2, 0};
+  const float values[] = {1, 0, 0, 1};
+  const float query[] = {0, 0, 1, 0};
+  const int32_t block = 0;
+  const SequenceRows rows = {0, 2, 0, {&block, 1}};
+  HostMatrix k(2, 2);
+  HostMatrix v(2, 2);
+  HostMatrix q(2, 2);
+  HostMatrix out(2, 2);
+  for (int64_t r = 0; r < 2; ++r) {
+    std::copy_n(keys + 2 * r, 2, k.row(r));
+    std::copy_n(values + 2 * r, 2, v.row(r));
+    std::copy_n(query + 2 * r, 2, q.row(r));
+  }
+  AttentionParams params;
+  params.scale = 1.0f;
+  params.sinks = &sink;
+  backend_->StoreKv(*cache, 0, {&rows, 1}, k.view(), v.view());
+  backend_->PagedAttention(*cache, 0, {&rows, 1}, params, q.view(), out.view());
+  EXPECT_NEAR(out.row(1)[0], .2312239f, 1e-6f);
+  EXPECT_NEAR(out.row(1)[1], .6285317f, 1e-6f);
+}
+
+}  // namespace
+}  // namespace pensieve::backend
