@@ -55,6 +55,7 @@ struct LoadOptions {
   int64_t rows_max = 512;          // rows of one forward pass
   int64_t context_max = 0;         // 0: the model's own
   std::string chat_template_file;  // overrides the model's
+  int64_t memory_bytes_max = 0;    // weights and activations may take this much; 0: what the machine has available
 };
 
 // Reads config, tokenizer and template only.

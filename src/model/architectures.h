@@ -1,0 +1,61 @@
+// The table of architectures. A new one is a source file with a factory and a row here.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backend/backend.h"
+#include "formats/config_fields.h"
+#include "formats/gguf.h"
+#include "model/config.h"
+#include "model/model.h"
+#include "model/weight_source.h"
+
+namespace pensieve::model {
+
+// What a factory builds a network from. `config` is copied; `weights` is only read during construction; `backend` must
+// outlive the network.
+struct NetworkInputs {
+  const ModelConfig& config;
+  WeightSource& weights;
+  backend::Backend& backend;
+  int64_t rows_max = 0;
+  int64_t context_max = 0;
+};
+
+struct Architecture {
+  std::string name;
+  std::vector<std::string_view> hf_types;    // values of config.json's model_type
+  std::vector<std::string_view> gguf_types;  // values of general.architecture
+  bool is_encoder = false;
+  bool rotary_rows_permuted = false;         // in GGUF files: see GgufSourceOptions
+  std::vector<NamePair> gguf_names;
+  Result<std::unique_ptr<Model>> (*create)(const NetworkInputs& inputs) = nullptr;
+  // Defaults and keys of its own, after the common ones were read; may be null.
+  void (*adjust_hf)(std::string_view type, formats::ConfigFields& fields, ModelConfig& config) = nullptr;
+  void (*adjust_gguf)(std::string_view type, formats::GgufFields& fields, ModelConfig& config) = nullptr;
+};
+
+// Null when the table has no such name.
+const Architecture* FindHfArchitecture(std::string_view model_type);
+const Architecture* FindGgufArchitecture(std::string_view name);
+const Architecture* FindArchitecture(std::string_view name);
+
+// "config.json: field "model_type" names the architecture "x", which is not supported (supported: bert, llama, ...)".
+Status UnknownArchitecture(const std::string& path, std::string_view field, std::string_view name);
+
+// --- factories, one file each ---------------------------------------------------------------------------------------------
+Result<std::unique_ptr<Model>> NewLlama(const NetworkInputs& inputs);
+Result<std::unique_ptr<Model>> NewQwen2(const NetworkInputs& inputs);
+Result<std::unique_ptr<Model>> NewQwen3(const NetworkInputs& inputs);
+Result<std::unique_ptr<Model>> NewPhi3(const NetworkInputs& inputs);
+Result<std::unique_ptr<Model>> NewBert(const NetworkInputs& inputs);
+
+void AdjustLlamaHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
+void AdjustLlamaGguf(std::string_view type, formats::GgufFields& fields, ModelConfig& config);
+void AdjustQwen2Hf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
+void AdjustPhi3Hf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
+
+}  // namespace pensieve::model

@@ -1,0 +1,341 @@
+#include "model/config_hf.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "base/mapped_file.h"
+#include "formats/config_fields.h"
+#include "model/architectures.h"
+#include "model/config_limits.h"
+
+namespace pensieve::model {
+namespace {
+
+namespace fs = std::filesystem;
+using formats::ConfigFields;
+using formats::IntRange;
+
+constexpr size_t kConfigBytesMax = 64 << 20;  // per-module quantization entries of large models take megabytes
+
+// --- rope -------------------------------------------------------------------------------------------------------------
+
+void ReadRopeScaling(ConfigFields& rope, ConfigFields& top, ModelConfig& config) {
+  std::string type = rope.String("rope_type", "");
+  if (type.empty()) type = rope.String("type", "default");
+  RopeConfig& out = config.rope;
+  out.factor = rope.Float("factor", 1.0);
+  out.attention_factor = rope.OptionalFloat("attention_factor");
+  const auto inner_original = rope.OptionalInt("original_max_position_embeddings", kContextRange);
+  const auto top_original = top.OptionalInt("original_max_position_embeddings", kContextRange);
+  out.original_context = inner_original.value_or(top_original.value_or(config.context_max));
+  if (type == "default" || type == "mrope") {
+    out.scaling = RopeScaling::kNone;
+  } else if (type == "linear") {
+    out.scaling = RopeScaling::kLinear;
+  } else if (type == "dynamic") {
+    out.scaling = RopeScaling::kDynamic;
+  } else if (type == "llama3") {
+    out.scaling = RopeScaling::kLlama3;
+    out.low_freq_factor = rope.Float("low_freq_factor", 1.0);
+    out.high_freq_factor = rope.Float("high_freq_factor", 4.0);
+    out.original_context = inner_original.value_or(top_original.value_or(8192));
+  } else if (type == "yarn" || type == "deepseek_yarn") {
+    out.scaling = RopeScaling::kYarn;
+    out.beta_fast = rope.Float("beta_fast", 32.0);
+    out.beta_slow = rope.Float("beta_slow", 1.0);
+    out.truncate = rope.Bool("truncate", true);
+    out.mscale = rope.OptionalFloat("mscale");
+    out.mscale_all_dim = rope.OptionalFloat("mscale_all_dim");
+  } else if (type == "longrope" || type == "su") {
+    out.scaling = RopeScaling::kLongrope;
+    for (const double f : rope.Floats("short_factor", 4096)) out.short_factors.push_back(static_cast<float>(f));
+    for (const double f : rope.Floats("long_factor", 4096)) out.long_factors.push_back(static_cast<float>(f));
+  } else {
+    rope.Fail(Unimplemented(rope.Error("type", fmt::format("is \"{}\", an unknown kind of rope scaling", type)).message()));
+  }
+}
+
+void ReadRope(ConfigFields& fields, ModelConfig& config) {
+  // Newer writers keep everything in rope_parameters, per kind of layer where kinds differ.
+  ConfigFields rope = fields.Object(fields.Has("rope_parameters") ? "rope_parameters" : "rope_scaling");
+  if (rope.Has("full_attention")) rope = rope.Object("full_attention");
+  const double base = rope.Has("rope_theta") ? rope.Float("rope_theta", 1e4) : fields.Float("rope_theta", 1e4);
+  config.rope.base = static_cast<float>(base);
+  const double partial = rope.Has("partial_rotary_factor") ? rope.Float("partial_rotary_factor", 1.0)
+                                                           : fields.Float("partial_rotary_factor", 1.0);
+  if (!(partial > 0.0 && partial <= 1.0)) fields.Fail(fields.Error("partial_rotary_factor", "must be in (0, 1]"));
+  config.rope.rotated = static_cast<int64_t>(static_cast<double>(config.head_dim) * partial);
+  ReadRopeScaling(rope, fields, config);
+  fields.Absorb(rope);
+}
+
+// --- layers of different kinds ----------------------------------------------------------------------------------------
+
+void ReadLayerKinds(ConfigFields& fields, ModelConfig& config) {
+  const auto num_layers = static_cast<size_t>(config.layers);
+  if (fields.Bool("use_sliding_window", true)) {
+    config.sliding_window = fields.Int("sliding_window", 0, {0, INT64_MAX});
+  }
+  const auto kinds = fields.Strings("layer_types", 4096);
+  if (!kinds.empty() && kinds.size() != num_layers) {
+    fields.Fail(fields.Error("layer_types", fmt::format("has {} entries for {} layers", kinds.size(), num_layers)));
+  }
+  for (const std::string& kind : kinds) {
+    if (kind != "sliding_attention" && kind != "full_attention") {
+      fields.Fail(Unimplemented(fields.Error("layer_types", fmt::format("holds the unknown kind \"{}\"", kind)).message()));
+    }
+    config.sliding_layers.push_back(kind == "sliding_attention");
+  }
+  // Qwen 2: the first max_window_layers layers see everything.
+  if (kinds.empty() && config.sliding_window > 0 && fields.Has("max_window_layers")) {
+    const int64_t full = fields.Int("max_window_layers", 0, {0, kLayersRange.max});
+    for (int64_t layer = 0; layer < config.layers; ++layer) config.sliding_layers.push_back(layer >= full);
+  }
+  const auto uses_rope = fields.IntOrInts("no_rope_layers", {0, 1}, 4096);  // in spite of its name, 1 means rope
+  if (!uses_rope.empty() && uses_rope.size() != num_layers) {
+    fields.Fail(fields.Error("no_rope_layers", fmt::format("has {} entries for {} layers", uses_rope.size(), num_layers)));
+  }
+  for (const int64_t uses : uses_rope) config.nope_layers.push_back(uses == 0);
+}
+
+// --- architectures ----------------------------------------------------------------------------------------------------
+
+std::optional<backend::Activation> ParseActivation(const std::string& name) {
+  using backend::Activation;
+  if (name == "silu" || name == "swish") return Activation::kSilu;
+  if (name == "gelu") return Activation::kGeluErf;
+  if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_fast") return Activation::kGeluTanh;
+  if (name == "relu") return Activation::kRelu;
+  return std::nullopt;
+}
+
+void ReadActivation(ConfigFields& fields, std::string_view fallback, ModelConfig& config) {
+  const std::string name = fields.String("hidden_act", fallback);
+  const auto activation = ParseActivation(name);
+  if (!activation) {
+    fields.Fail(Unimplemented(fields.Error("hidden_act", fmt::format("is \"{}\", an unknown activation", name)).message()));
+  }
+  config.activation = activation.value_or(backend::Activation::kSilu);
+}
+
+void ReadSizes(ConfigFields& fields, ModelConfig& config) {
+  config.hidden_size = fields.RequiredInt("hidden_size", kHiddenRange);
+  config.intermediate_size = fields.RequiredInt("intermediate_size", kHiddenRange);
+  config.layers = fields.RequiredInt("num_hidden_layers", kLayersRange);
+  config.heads = fields.RequiredInt("num_attention_heads", kHeadsRange);
+  config.kv_heads = fields.Int("num_key_value_heads", config.heads, kHeadsRange);
+  config.vocab_size = fields.RequiredInt("vocab_size", kVocabRange);
+  config.context_max = fields.RequiredInt("max_position_embeddings", kContextRange);
+  const auto head_dim = fields.OptionalInt("head_dim", kHeadDimRange);
+  if (!head_dim && config.hidden_size % config.heads != 0) {
+    fields.Fail(fields.Error("num_attention_heads",
+                             fmt::format("is {}, which does not divide hidden_size {}", config.heads, config.hidden_size)));
+  }
+  if (config.heads % config.kv_heads != 0) {
+    fields.Fail(fields.Error("num_key_value_heads", fmt::format("is {}, which does not divide {} heads", config.kv_heads, config.heads)));
+  }
+  config.head_dim = head_dim.value_or(config.hidden_size / config.heads);
+}
+
+void ReadDecoder(ConfigFields& fields, ModelConfig& config) {
+  config.norm_eps = static_cast<float>(fields.Float("rms_norm_eps", 1e-6));
+  config.attention_bias = fields.Bool("attention_bias", false);
+  config.mlp_bias = fields.Bool("mlp_bias", false);
+  ReadActivation(fields, "silu", config);
+  ReadRope(fields, config);
+  ReadLayerKinds(fields, config);
+}
+
+void ReadEncoder(ConfigFields& fields, const std::string& model_type, ModelConfig& config) {
+  config.norm_eps = static_cast<float>(fields.Float("layer_norm_eps", 1e-12));
+  config.attention_bias = true;
+  config.mlp_bias = true;
+  config.type_vocab_size = fields.Int("type_vocab_size", 2, {0, 1024});
+  ReadActivation(fields, "gelu", config);
+  const std::string positions = fields.String("position_embedding_type", "absolute");
+  if (positions != "absolute") {
+    fields.Fail(Unimplemented(fields.Error("position_embedding_type", fmt::format("is \"{}\"; only \"absolute\" is supported", positions)).message()));
+  }
+  if (model_type != "bert") {  // the RoBERTa family counts positions from behind the padding id
+    config.position_offset = fields.Int("pad_token_id", 1, kTokenIdRange) + 1;
+    if (config.position_offset >= config.context_max) fields.Fail(fields.Error("max_position_embeddings", "is too small"));
+    config.context_max -= config.position_offset;
+  }
+}
+
+// --- quantization -----------------------------------------------------------------------------------------------------
+
+QuantizationParams ReadParams(ConfigFields& fields, bool required) {
+  QuantizationParams params;
+  const std::string mode = fields.String("mode", "affine");
+  if (mode == "mxfp4") {
+    params = {QuantizationMode::kMxfp4, 4, 32};
+  } else if (mode != "affine") {
+    fields.Fail(Unimplemented(fields.Error("mode", fmt::format("is \"{}\"; \"affine\" and \"mxfp4\" are supported", mode)).message()));
+  }
+  if (required && !fields.Has("group_size")) fields.Fail(fields.Error("group_size", "is missing"));
+  if (required && !fields.Has("bits")) fields.Fail(fields.Error("bits", "is missing"));
+  params.group = static_cast<int>(fields.Int("group_size", params.group, {16, 128}));
+  params.bits = static_cast<int>(fields.Int("bits", params.bits, {2, 8}));
+  const bool group_known = params.group == 16 || params.group == 32 || params.group == 64 || params.group == 128;
+  if (!group_known) fields.Fail(fields.Error("group_size", fmt::format("is {}, not 16, 32, 64 or 128", params.group)));
+  if (params.bits == 7) fields.Fail(fields.Error("bits", "is 7; 2, 3, 4, 5, 6 and 8 are supported"));
+  if (mode == "mxfp4" && (params.bits != 4 || params.group != 32)) fields.Fail(fields.Error("bits", "must be 4, in groups of 32, for mxfp4"));
+  return params;
+}
+
+QuantizationConfig ReadQuantization(ConfigFields& top, ConfigFields& text) {
+  QuantizationConfig quantization;
+  ConfigFields fields = top.Object("quantization");
+  if (!top.Has("quantization")) {
+    fields = top.Has("quantization_config") ? top.Object("quantization_config") : text.Object("quantization_config");
+    const std::string method = fields.String("quant_method", "");
+    if (!method.empty()) {
+      top.Fail(Unimplemented(fields.Error("quant_method", fmt::format("is \"{}\", which is not supported", method)).message()));
+      return quantization;
+    }
+  }
+  if (fields.json().empty()) return quantization;
+  quantization.global = ReadParams(fields, /*required=*/true);
+  for (const auto& [module, value] : fields.json().items()) {
+    if (value.is_boolean()) {
+      quantization.modules[module] = value.get<bool>() ? quantization.global : std::nullopt;
+    } else if (value.is_object()) {
+      ConfigFields entry = fields.Object(module);
+      quantization.modules[module] = ReadParams(entry, /*required=*/false);
+      fields.Absorb(entry);
+    }
+  }
+  top.Absorb(fields);
+  return quantization;
+}
+
+std::string DescribeQuantization(const QuantizationConfig& quantization, ConfigFields& fields) {
+  if (!quantization.global) {
+    const std::string dtype = fields.String(fields.Has("dtype") ? "dtype" : "torch_dtype", "float32");
+    return dtype == "bfloat16" ? "bf16" : dtype == "float16" ? "f16" : "f32";
+  }
+  if (quantization.global->mode == QuantizationMode::kMxfp4) return "mxfp4";
+  return fmt::format("affine {}-bit group {}", quantization.global->bits, quantization.global->group);
+}
+
+// --- neighbours of config.json ----------------------------------------------------------------------------------------
+
+void ReadGenerationConfig(const fs::path& directory, HfModel& model) {
+  const std::string path = (directory / "generation_config.json").string();
+  const auto json = formats::ReadJsonObject(path, kConfigBytesMax);
+  if (!json) return;  // optional, and ignored when it is no JSON, as everywhere
+  ConfigFields fields(path, *json);
+  for (const int64_t id : fields.IntOrInts("eos_token_id", kTokenIdRange, 1024)) model.eos_ids.push_back(id);
+  const auto number = [&](const char* key) {
+    const auto value = fields.OptionalFloat(key);
+    return value ? std::optional(static_cast<float>(*value)) : std::nullopt;
+  };
+  model.defaults.temperature = number("temperature");
+  model.defaults.top_p = number("top_p");
+  model.defaults.min_p = number("min_p");
+  model.defaults.repetition_penalty = number("repetition_penalty");
+  if (const auto top_k = fields.OptionalInt("top_k", {0, INT32_MAX})) model.defaults.top_k = static_cast<int32_t>(*top_k);
+  if (!fields.status().ok()) model.defaults = {};
+}
+
+Result<backend::Pooling> ReadPooling(const std::string& path) {
+  PENSIEVE_TRY(const Json json, formats::ReadJsonObject(path, kConfigBytesMax));
+  ConfigFields fields(path, json);
+  std::optional<backend::Pooling> pooling;
+  const std::pair<const char*, backend::Pooling> modes[] = {{"pooling_mode_cls_token", backend::Pooling::kCls},
+                                                            {"pooling_mode_mean_tokens", backend::Pooling::kMean},
+                                                            {"pooling_mode_max_tokens", backend::Pooling::kMax},
+                                                            {"pooling_mode_lasttoken", backend::Pooling::kLast}};
+  for (const auto& [key, mode] : modes) {
+    if (!fields.Bool(key, false)) continue;
+    if (pooling) return Unimplemented(fields.Error(key, "is set beside another mode; only one is supported").message());
+    pooling = mode;
+  }
+  PENSIEVE_RETURN_IF_ERROR(fields.status());
+  if (!pooling) return Unimplemented(fmt::format("{}: names no pooling mode of cls, mean, max and last token", path));
+  return *pooling;
+}
+
+// modules.json: Transformer, then Pooling, then perhaps Normalize.
+Status ReadSentenceTransformers(const fs::path& directory, ModelConfig& config) {
+  const std::string path = (directory / "modules.json").string();
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) return OkStatus();
+  PENSIEVE_TRY(const std::string text, ReadFile(path, kConfigBytesMax));
+  const auto modules = ParseJson(text);
+  if (!modules || !modules->is_array()) return DataLoss(fmt::format("{}: must hold a JSON list", path));
+  config.normalize = false;
+  for (const Json& entry : *modules) {
+    ConfigFields module(path, entry);
+    const std::string type = module.String("type", "");
+    const std::string folder = module.String("path", "");
+    PENSIEVE_RETURN_IF_ERROR(module.status());
+    if (folder.find("..") != std::string::npos || fs::path(folder).is_absolute()) {
+      return DataLoss(module.Error("path", "must stay inside the model's directory").message());
+    }
+    if (type.ends_with(".Pooling")) {
+      PENSIEVE_TRY(config.pooling, ReadPooling((directory / folder / "config.json").string()));
+      config.is_embedding = true;
+    } else if (type.ends_with(".Normalize")) {
+      config.normalize = true;
+    } else if (!type.ends_with(".Transformer")) {
+      return Unimplemented(module.Error("type", fmt::format("is \"{}\", which is not supported", type)).message());
+    }
+  }
+  const std::string limits_path = (directory / "sentence_bert_config.json").string();
+  if (!fs::exists(limits_path, ignored)) return OkStatus();
+  PENSIEVE_TRY(const Json json, formats::ReadJsonObject(limits_path, kConfigBytesMax));
+  ConfigFields limits(limits_path, json);
+  config.embed_context_max = limits.Int("max_seq_length", 0, kContextRange);
+  return limits.status();
+}
+
+}  // namespace
+
+Result<HfModel> ReadHfModel(const std::string& directory) {
+  const std::string path = (fs::path(directory) / "config.json").string();
+  PENSIEVE_TRY(const Json json, formats::ReadJsonObject(path, kConfigBytesMax));
+  ConfigFields top(path, json);
+  if (top.Has("model_file")) {
+    return Unimplemented(top.Error("model_file", "asks for Python code, which is not supported").message());
+  }
+  ConfigFields text = top.Object("text_config");
+  ConfigFields& fields = top.Has("text_config") ? text : top;
+
+  HfModel model;
+  ModelConfig& config = model.config;
+  std::string model_type = fields.String("model_type", "");
+  if (model_type.empty()) model_type = top.String("model_type", "");
+  PENSIEVE_RETURN_IF_ERROR(top.status());
+  if (model_type.empty()) return top.Error("model_type", "is missing");
+  const Architecture* architecture = FindHfArchitecture(model_type);
+  if (architecture == nullptr) return UnknownArchitecture(path, "model_type", model_type);
+
+  config.architecture = architecture->name;
+  config.name = fs::path(directory).lexically_normal().filename().string();
+  config.is_encoder = architecture->is_encoder;
+  config.is_embedding = architecture->is_encoder;
+  ReadSizes(fields, config);
+  PENSIEVE_RETURN_IF_ERROR(fields.status());  // what follows computes with the sizes
+  if (config.is_encoder) {
+    ReadEncoder(fields, model_type, config);
+  } else {
+    ReadDecoder(fields, config);
+  }
+  if (architecture->adjust_hf != nullptr) architecture->adjust_hf(model_type, fields, config);
+  model.tied = fields.OptionalBool("tie_word_embeddings");
+  if (!model.tied) model.tied = top.OptionalBool("tie_word_embeddings");
+  model.quantization = ReadQuantization(top, text);
+  config.quantization = DescribeQuantization(model.quantization, fields);
+  model.eos_ids = fields.IntOrInts("eos_token_id", kTokenIdRange, 1024);
+  if (model.eos_ids.empty()) model.eos_ids = top.IntOrInts("eos_token_id", kTokenIdRange, 1024);
+  top.Absorb(fields);
+  PENSIEVE_RETURN_IF_ERROR(top.status());
+  ReadGenerationConfig(directory, model);
+  PENSIEVE_RETURN_IF_ERROR(ReadSentenceTransformers(directory, config));
+  return model;
+}
+
+}  // namespace pensieve::model

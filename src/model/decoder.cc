@@ -1,0 +1,251 @@
+#include "model/decoder.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "model/network_builder.h"
+#include "model/rope.h"
+
+namespace pensieve::model {
+namespace {
+
+using backend::Matrix;
+using backend::MatMulInput;
+using backend::Product;
+
+struct LayerWeights {
+  const float* attention_norm = nullptr;  // [hidden]
+  Linear q, k, v, o;
+  const float* q_norm = nullptr;          // [head_dim], or null
+  const float* k_norm = nullptr;
+  const float* ffn_norm = nullptr;        // [hidden]
+  Linear gate, up, down;
+  int64_t window = 0;                     // > 0: sliding attention
+  bool rotates = true;
+};
+
+// Planned activations, [rows_max, ...]; every forward pass uses their first rows.
+struct Activations {
+  Matrix x;         // [., hidden]: the residual stream
+  Matrix normed;    // [., hidden]
+  Matrix qkv;       // [., (heads + 2 kv_heads) * head_dim]
+  Matrix attended;  // [., heads * head_dim]
+  Matrix ffn;       // [., intermediate]
+  Matrix gathered;  // [., hidden]: the rows whose logits are wanted
+  Matrix logits;    // [., vocab]
+};
+
+class Decoder final : public Model {
+ public:
+  explicit Decoder(const NetworkInputs& inputs)
+      : config_(inputs.config), backend_(inputs.backend), rows_max_(inputs.rows_max) {}
+
+  Status Build(const NetworkInputs& inputs, const DecoderTraits& traits);
+
+  const ModelConfig& config() const override { return config_; }
+  int64_t rows_max() const override { return rows_max_; }
+  int64_t weight_bytes_per_step() const override { return weight_bytes_per_step_; }
+
+  Matrix Forward(const Batch& batch, backend::KvCache& cache) override {
+    Run(batch, cache);
+    const auto wanted = static_cast<int64_t>(batch.output_rows.size());
+    const Matrix gathered = act_.gathered.Rows(0, wanted);
+    const Matrix logits = act_.logits.Rows(0, wanted);
+    if (wanted == 0) return logits;
+    backend_.GatherRows(act_.x.Rows(0, static_cast<int64_t>(batch.tokens.size())), batch.output_rows, gathered);
+    backend_.RmsNorm(gathered, final_norm_, config_.norm_eps, gathered);
+    // Sampled rows decide the answer whatever phase they come from: always the finer products.
+    const Product head{.weight = &head_, .out = logits};
+    backend_.MatMul({gathered, wanted}, {&head, 1});
+    return logits;
+  }
+
+  Matrix Hidden(const Batch& batch, backend::KvCache* cache) override {
+    PENSIEVE_CHECK(cache != nullptr);
+    Run(batch, *cache);
+    const auto rows = static_cast<int64_t>(batch.tokens.size());
+    const Matrix normed = act_.normed.Rows(0, rows);
+    backend_.RmsNorm(act_.x.Rows(0, rows), final_norm_, config_.norm_eps, normed);
+    return normed;
+  }
+
+ private:
+  Status BuildLayer(NetworkBuilder& builder, const DecoderTraits& traits, int64_t layer);
+  Status BuildAttention(NetworkBuilder& builder, const DecoderTraits& traits, const std::string& prefix, LayerWeights& w);
+  Status BuildFfn(NetworkBuilder& builder, const DecoderTraits& traits, const std::string& prefix, LayerWeights& w);
+  Status PlanActivations(NetworkBuilder& builder);
+
+  // All layers; leaves the residual stream in act_.x.
+  void Run(const Batch& batch, backend::KvCache& cache) {
+    const auto rows = static_cast<int64_t>(batch.tokens.size());
+    PENSIEVE_CHECK(rows <= rows_max_ && batch.positions.size() == batch.tokens.size());
+    backend_.EmbedRows(embedding_, batch.tokens, 1.0f, act_.x.Rows(0, rows), /*add=*/false);
+    for (int64_t layer = 0; layer < config_.layers; ++layer) {
+      Attention(batch, layer, cache);
+      Ffn(batch, layer);
+    }
+  }
+
+  void Attention(const Batch& batch, int64_t layer, backend::KvCache& cache) {
+    const LayerWeights& w = layers_[static_cast<size_t>(layer)];
+    const auto rows = static_cast<int64_t>(batch.tokens.size());
+    const Matrix x = act_.x.Rows(0, rows);
+    const Matrix normed = act_.normed.Rows(0, rows);
+    const Matrix attended = act_.attended.Rows(0, rows);
+    const Matrix qkv = act_.qkv.Rows(0, rows);
+    const int64_t q_cols = config_.heads * config_.head_dim;
+    const int64_t kv_cols = config_.kv_heads * config_.head_dim;
+    const Matrix q = qkv.Columns(0, q_cols);
+    const Matrix k = qkv.Columns(q_cols, kv_cols);
+    const Matrix v = qkv.Columns(q_cols + kv_cols, kv_cols);
+
+    backend_.RmsNorm(x, w.attention_norm, config_.norm_eps, normed);
+    const Product projections[] = {{.weight = &w.q.weight, .bias = w.q.bias, .out = q},
+                                   {.weight = &w.k.weight, .bias = w.k.bias, .out = k},
+                                   {.weight = &w.v.weight, .bias = w.v.bias, .out = v}};
+    backend_.MatMul({normed, batch.fine_rows}, projections);
+    if (w.q_norm != nullptr) {
+      backend_.RmsNormHeads(q, config_.head_dim, w.q_norm, config_.norm_eps);
+      backend_.RmsNormHeads(k, config_.head_dim, w.k_norm, config_.norm_eps);
+    }
+    if (w.rotates) {
+      backend_.Rope(q, config_.head_dim, batch.positions, rope_);
+      backend_.Rope(k, config_.head_dim, batch.positions, rope_);
+    }
+    backend_.StoreKv(cache, layer, batch.sequences, k, v);
+    const backend::AttentionParams params{.scale = attention_scale_, .window = w.window};
+    backend_.PagedAttention(cache, layer, batch.sequences, params, q, attended);
+    const Product output{.weight = &w.o.weight, .bias = w.o.bias, .out = x, .accumulate = true};
+    backend_.MatMul({attended, batch.fine_rows}, {&output, 1});
+  }
+
+  void Ffn(const Batch& batch, int64_t layer) {
+    const LayerWeights& w = layers_[static_cast<size_t>(layer)];
+    const auto rows = static_cast<int64_t>(batch.tokens.size());
+    const Matrix x = act_.x.Rows(0, rows);
+    const Matrix normed = act_.normed.Rows(0, rows);
+    const Matrix ffn = act_.ffn.Rows(0, rows);
+    backend_.RmsNorm(x, w.ffn_norm, config_.norm_eps, normed);
+    backend_.GatedMatMul({normed, batch.fine_rows}, w.gate.weight, w.up.weight, config_.activation, ffn);
+    const Product down{.weight = &w.down.weight, .bias = w.down.bias, .out = x, .accumulate = true};
+    backend_.MatMul({ffn, batch.fine_rows}, {&down, 1});
+  }
+
+  const ModelConfig config_;
+  backend::Backend& backend_;
+  const int64_t rows_max_;
+  int64_t weight_bytes_per_step_ = 0;
+  float attention_scale_ = 1.0f;
+  tensor::Weight embedding_;  // [vocab, hidden]
+  tensor::Weight head_;       // [vocab, hidden]; the embedding when tied
+  const float* final_norm_ = nullptr;
+  backend::RopeTable rope_;
+  std::vector<LayerWeights> layers_;
+  Activations act_;
+};
+
+Status Decoder::Build(const NetworkInputs& inputs, const DecoderTraits& traits) {
+  NetworkBuilder builder(inputs);
+  attention_scale_ = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
+  PENSIEVE_TRY(const RopeFrequencies rope, ComputeRope(config_.rope, inputs.context_max, config_.context_max));
+  PENSIEVE_TRY(rope_.frequencies, builder.Upload(rope.frequencies));
+  rope_.rotated = config_.rope.rotated;
+  rope_.magnitude = rope.magnitude;
+
+  PENSIEVE_TRY(embedding_, builder.Matrix("model.embed_tokens", config_.vocab_size, config_.hidden_size));
+  const int64_t embedding_bytes = builder.weight_bytes();
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    PENSIEVE_RETURN_IF_ERROR(BuildLayer(builder, traits, layer));
+  }
+  PENSIEVE_TRY(final_norm_, builder.Vector("model.norm", "weight", config_.hidden_size));
+  head_ = embedding_;
+  if (!config_.tied_embeddings) {
+    PENSIEVE_TRY(head_, builder.Matrix("lm_head", config_.vocab_size, config_.hidden_size));
+  }
+  // A step reads the whole head, tied or not, and only some rows of an embedding that is not the head.
+  weight_bytes_per_step_ = builder.weight_bytes() - (config_.tied_embeddings ? 0 : embedding_bytes);
+  return PlanActivations(builder);
+}
+
+Status Decoder::BuildLayer(NetworkBuilder& builder, const DecoderTraits& traits, int64_t layer) {
+  const std::string prefix = fmt::format("model.layers.{}.", layer);
+  LayerWeights w;
+  PENSIEVE_TRY(w.attention_norm, builder.Vector(prefix + "input_layernorm", "weight", config_.hidden_size));
+  PENSIEVE_TRY(w.ffn_norm, builder.Vector(prefix + "post_attention_layernorm", "weight", config_.hidden_size));
+  PENSIEVE_RETURN_IF_ERROR(BuildAttention(builder, traits, prefix + "self_attn.", w));
+  PENSIEVE_RETURN_IF_ERROR(BuildFfn(builder, traits, prefix + "mlp.", w));
+  const auto index = static_cast<size_t>(layer);
+  w.window = config_.sliding_layers.empty() || config_.sliding_layers[index] ? config_.sliding_window : 0;
+  w.rotates = config_.nope_layers.empty() || !config_.nope_layers[index];
+  layers_.push_back(std::move(w));
+  return OkStatus();
+}
+
+Status Decoder::BuildAttention(NetworkBuilder& builder, const DecoderTraits& traits, const std::string& prefix,
+                               LayerWeights& w) {
+  const int64_t q_rows = config_.heads * config_.head_dim;
+  const int64_t kv_rows = config_.kv_heads * config_.head_dim;
+  if (traits.fused_projections) {
+    PENSIEVE_TRY(std::vector<Linear> parts, builder.SplitLayer(prefix + "qkv_proj", {q_rows, kv_rows, kv_rows}, config_.hidden_size));
+    w.q = parts[0];
+    w.k = parts[1];
+    w.v = parts[2];
+  } else {
+    const bool bias = traits.requires_qkv_bias;
+    PENSIEVE_TRY(w.q, builder.LinearLayer(prefix + "q_proj", q_rows, config_.hidden_size, bias));
+    PENSIEVE_TRY(w.k, builder.LinearLayer(prefix + "k_proj", kv_rows, config_.hidden_size, bias));
+    PENSIEVE_TRY(w.v, builder.LinearLayer(prefix + "v_proj", kv_rows, config_.hidden_size, bias));
+  }
+  if (traits.qk_norm) {
+    PENSIEVE_TRY(w.q_norm, builder.Vector(prefix + "q_norm", "weight", config_.head_dim));
+    PENSIEVE_TRY(w.k_norm, builder.Vector(prefix + "k_norm", "weight", config_.head_dim));
+  }
+  PENSIEVE_TRY(w.o, builder.LinearLayer(prefix + "o_proj", config_.hidden_size, q_rows, /*bias_required=*/false));
+  return OkStatus();
+}
+
+Status Decoder::BuildFfn(NetworkBuilder& builder, const DecoderTraits& traits, const std::string& prefix, LayerWeights& w) {
+  const int64_t inner = config_.intermediate_size;
+  if (traits.fused_projections) {
+    PENSIEVE_TRY(std::vector<Linear> parts, builder.SplitLayer(prefix + "gate_up_proj", {inner, inner}, config_.hidden_size));
+    w.gate = parts[0];
+    w.up = parts[1];
+  } else {
+    PENSIEVE_TRY(w.gate, builder.LinearLayer(prefix + "gate_proj", inner, config_.hidden_size, /*bias_required=*/false));
+    PENSIEVE_TRY(w.up, builder.LinearLayer(prefix + "up_proj", inner, config_.hidden_size, /*bias_required=*/false));
+  }
+  if (w.gate.bias != nullptr || w.up.bias != nullptr) {
+    return Unimplemented(fmt::format("{}gate_proj: biases of gated layers are not supported", prefix));
+  }
+  PENSIEVE_TRY(w.down, builder.LinearLayer(prefix + "down_proj", config_.hidden_size, inner, /*bias_required=*/false));
+  return OkStatus();
+}
+
+Status Decoder::PlanActivations(NetworkBuilder& builder) {
+  const int64_t q_cols = config_.heads * config_.head_dim;
+  PENSIEVE_TRY(act_.x, builder.Plan(config_.hidden_size));
+  PENSIEVE_TRY(act_.normed, builder.Plan(config_.hidden_size));
+  PENSIEVE_TRY(act_.qkv, builder.Plan(q_cols + 2 * config_.kv_heads * config_.head_dim));
+  PENSIEVE_TRY(act_.attended, builder.Plan(q_cols));
+  PENSIEVE_TRY(act_.ffn, builder.Plan(config_.intermediate_size));
+  PENSIEVE_TRY(act_.gathered, builder.Plan(config_.hidden_size));
+  PENSIEVE_TRY(act_.logits, builder.Plan(config_.vocab_size));
+  return OkStatus();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Model>> NewDecoder(const NetworkInputs& inputs, const DecoderTraits& traits) {
+  auto decoder = std::make_unique<Decoder>(inputs);
+  PENSIEVE_RETURN_IF_ERROR(decoder->Build(inputs, traits));
+  return std::unique_ptr<Model>(std::move(decoder));
+}
+
+int64_t ActivationBytes(const ModelConfig& config, int64_t rows_max) {
+  const int64_t attention = (2 * config.heads + 2 * config.kv_heads) * config.head_dim;
+  const int64_t logits = config.is_encoder ? 0 : config.vocab_size;
+  return rows_max * (3 * config.hidden_size + attention + config.intermediate_size + logits) * 4;
+}
+
+}  // namespace pensieve::model

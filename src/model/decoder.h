@@ -1,0 +1,23 @@
+// The pre-norm decoder block that the Llama, Qwen and Phi-3 families share; each has a file that says how it differs.
+//
+//   x += o(attention(rope(q), rope(k), v)),  q, k, v = projections of rms_norm(x)
+//   x += down(act(gate(n)) * up(n)),         n = rms_norm(x)
+//   logits = head(rms_norm(x))
+#pragma once
+
+#include "model/architectures.h"
+
+namespace pensieve::model {
+
+struct DecoderTraits {
+  bool requires_qkv_bias = false;  // otherwise additive biases are used where the file has them
+  bool qk_norm = false;            // RMS norm of every head of q and k before the rotation
+  bool fused_projections = false;  // qkv_proj rows are [q | k | v], gate_up_proj rows are [gate | up]
+};
+
+Result<std::unique_ptr<Model>> NewDecoder(const NetworkInputs& inputs, const DecoderTraits& traits);
+
+// Bytes of the activations that a network plans at load.
+int64_t ActivationBytes(const ModelConfig& config, int64_t rows_max);
+
+}  // namespace pensieve::model

@@ -1,0 +1,26 @@
+// Llama 2 and 3, SmolLM2, Mistral: the plain block. SmolLM3 leaves the rotation out in every fourth layer.
+#include "model/decoder.h"
+
+namespace pensieve::model {
+namespace {
+
+void SkipRopeEvery(int64_t interval, ModelConfig& config) {
+  for (int64_t layer = 0; layer < config.layers; ++layer) config.nope_layers.push_back((layer + 1) % interval == 0);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Model>> NewLlama(const NetworkInputs& inputs) {
+  return NewDecoder(inputs, {.requires_qkv_bias = inputs.config.attention_bias});
+}
+
+void AdjustLlamaHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config) {
+  if (type != "smollm3" || !config.nope_layers.empty()) return;
+  SkipRopeEvery(fields.Int("no_rope_layer_interval", 4, {1, 4096}), config);
+}
+
+void AdjustLlamaGguf(std::string_view type, formats::GgufFields&, ModelConfig& config) {
+  if (type == "smollm3") SkipRopeEvery(4, config);
+}
+
+}  // namespace pensieve::model

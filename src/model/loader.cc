@@ -1,0 +1,174 @@
+#include "model/loader.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <variant>
+
+#include "model/architectures.h"
+#include "model/config_gguf.h"
+#include "model/config_hf.h"
+#include "model/decoder.h"
+#include "model/memory.h"
+#include "model/text_loader.h"
+#include "model/weight_source.h"
+#include "model/weight_store.h"
+
+namespace pensieve::model {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A model found on disk: its files opened and checked, its configuration read; nothing large allocated.
+struct OpenedModel {
+  std::shared_ptr<WeightStore> store;
+  HfModel hf;           // of directories; of GGUF files only `config` is set
+  std::string directory;  // of directories
+  WeightCensus census;
+  std::string format;
+};
+
+// The one GGUF model of a directory (its first part when split); NotFound when there is none or more than one.
+Result<std::string> FindGgufIn(const fs::path& directory) {
+  std::vector<std::string> found;
+  std::error_code ignored;
+  for (fs::directory_iterator it(directory, ignored), end; it != end; it.increment(ignored)) {
+    const std::string name = it->path().filename().string();
+    const bool later_part = name.find("-of-") != std::string::npos && name.find("-00001-of-") == std::string::npos;
+    if (name.ends_with(".gguf") && !later_part) found.push_back(it->path().string());
+  }
+  if (found.size() == 1) return found.front();
+  if (found.empty()) {
+    return NotFound(fmt::format("{}: no model here: neither a config.json nor a .gguf file", directory.string()));
+  }
+  return InvalidArgument(fmt::format("{}: holds {} .gguf files; name one of them", directory.string(), found.size()));
+}
+
+Result<OpenedModel> OpenGguf(const std::string& path) {
+  OpenedModel opened;
+  PENSIEVE_TRY(formats::GgufFile file, formats::GgufFile::Open(path));
+  PENSIEVE_TRY(opened.hf.config, ReadGgufConfig(file));
+  opened.census = CountGguf(file);
+  opened.format = fmt::format("gguf v{}", file.version());
+  opened.store = std::make_shared<WeightStore>(std::move(file));
+  return opened;
+}
+
+Result<OpenedModel> OpenDirectory(const std::string& directory) {
+  OpenedModel opened;
+  opened.directory = directory;
+  PENSIEVE_TRY(opened.hf, ReadHfModel(directory));
+  PENSIEVE_TRY(formats::SafetensorsSet files, formats::SafetensorsSet::OpenDirectory(directory));
+  opened.census = CountSafetensors(files, opened.hf.quantization);
+  opened.format = opened.hf.quantization.global ? fmt::format("safetensors (MLX {})", opened.hf.config.quantization) : "safetensors";
+  opened.store = std::make_shared<WeightStore>(std::move(files));
+  const bool has_head = NewSafetensorsSource(*opened.store, opened.hf.quantization)->HasModule("lm_head");
+  opened.hf.config.tied_embeddings = opened.hf.tied.value_or(!has_head);
+  return opened;
+}
+
+Result<OpenedModel> OpenModel(const std::string& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (!fs::exists(status)) return NotFound(fmt::format("{}: no such file or directory", path));
+  if (fs::is_directory(status)) {
+    if (fs::exists(fs::path(path) / "config.json", error)) return OpenDirectory(path);
+    PENSIEVE_TRY(const std::string file, FindGgufIn(path));
+    return OpenGguf(file);
+  }
+  if (path.ends_with(".safetensors")) return OpenDirectory(fs::absolute(path).parent_path().string());
+  return OpenGguf(path);
+}
+
+Result<ModelText> ReadText(const OpenedModel& opened, const std::string& template_file) {
+  return opened.store->gguf() != nullptr ? ReadGgufText(*opened.store->gguf(), template_file)
+                                         : ReadHfText(opened.directory, opened.hf, template_file);
+}
+
+// A tokenizer with ids that the embedding has no row for would crash the first prompt that uses them.
+Status CheckVocabulary(const std::string& path, const ModelConfig& config, const ModelText& text) {
+  const int64_t ids = text.tokenizer->vocab_size();
+  if (ids > config.vocab_size) {
+    return DataLoss(fmt::format("{}: the tokenizer has ids up to {}, but the model's vocab_size is {}", path, ids - 1, config.vocab_size));
+  }
+  for (const int32_t id : text.stop_ids) {
+    if (id < 0 || id >= config.vocab_size) {
+      return DataLoss(fmt::format("{}: eos_token_id {} is outside the model's vocab_size {}", path, id, config.vocab_size));
+    }
+  }
+  return OkStatus();
+}
+
+Status CheckMemory(const std::string& path, const OpenedModel& opened, const LoadOptions& options, int64_t rows_max) {
+  const int64_t available = options.memory_bytes_max > 0 ? options.memory_bytes_max : AvailableMemoryBytes();
+  const int64_t needed = opened.census.weight_bytes + ActivationBytes(opened.hf.config, rows_max);
+  if (available == 0 || needed <= available) return OkStatus();
+  return ResourceExhausted(fmt::format("{}: the model needs {} of memory, but only {} are available", path,
+                                       FormatBytes(needed), FormatBytes(available)));
+}
+
+std::unique_ptr<WeightSource> NewSource(const OpenedModel& opened) {
+  if (opened.store->gguf() == nullptr) return NewSafetensorsSource(*opened.store, opened.hf.quantization);
+  const ModelConfig& config = opened.hf.config;
+  const Architecture& architecture = *FindArchitecture(config.architecture);
+  return NewGgufSource(*opened.store, {.names = architecture.gguf_names,
+                                       .rotary_rows_permuted = architecture.rotary_rows_permuted,
+                                       .heads = config.heads,
+                                       .kv_heads = config.kv_heads});
+}
+
+const std::vector<MappedFile>& Files(const WeightStore& store) {
+  return store.gguf() != nullptr ? store.gguf()->files() : store.safetensors()->files();
+}
+
+}  // namespace
+
+Result<ModelHeader> ReadHeader(const std::string& path) {
+  PENSIEVE_TRY(const OpenedModel opened, OpenModel(path));
+  ModelHeader header;
+  header.config = opened.hf.config;
+  PENSIEVE_TRY(header.text, ReadText(opened, ""));
+  PENSIEVE_RETURN_IF_ERROR(CheckVocabulary(path, header.config, header.text));
+  header.weight_bytes = opened.census.weight_bytes;
+  header.parameters = opened.census.parameters;
+  header.format = opened.format;
+  for (const MappedFile& file : Files(*opened.store)) header.files.push_back(file.path());
+  for (const auto& [type, count] : opened.census.types) header.types.push_back({type, count.first, count.second});
+  std::sort(header.types.begin(), header.types.end(), [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
+  return header;
+}
+
+Result<std::unique_ptr<LoadedModel>> Load(const std::string& path, const LoadOptions& options) {
+  PENSIEVE_TRY(OpenedModel opened, OpenModel(path));
+  const ModelConfig& config = opened.hf.config;
+  const int64_t rows_max = std::max<int64_t>(options.rows_max, 1);
+  const int64_t context_max = options.context_max > 0 ? std::min(options.context_max, config.context_max) : config.context_max;
+  PENSIEVE_RETURN_IF_ERROR(CheckMemory(path, opened, options, rows_max));
+
+  auto loaded = std::make_unique<LoadedModel>();
+  loaded->path = path;
+  loaded->config = config;
+  PENSIEVE_TRY(loaded->text, ReadText(opened, options.chat_template_file));
+  PENSIEVE_RETURN_IF_ERROR(CheckVocabulary(path, config, loaded->text));
+  loaded->weights = opened.store;
+  if (options.reference_backend) {
+    loaded->backend = backend::NewReferenceBackend();
+  } else {
+    PENSIEVE_TRY(loaded->backend, backend::NewCpuBackend(options.cpu));
+  }
+  for (const MappedFile& file : Files(*opened.store)) file.AdviseWillNeed();
+  const std::unique_ptr<WeightSource> source = NewSource(opened);
+  auto network = FindArchitecture(config.architecture)->create({.config = config, .weights = *source,
+                                                                .backend = *loaded->backend, .rows_max = rows_max,
+                                                                .context_max = context_max});
+  if (!network) {
+    const Status& error = network.error();
+    const bool names_a_file = error.message().find(path) != std::string::npos;
+    return names_a_file ? error : error.WithContext(path);
+  }
+  loaded->network = *std::move(network);
+  return loaded;
+}
+
+}  // namespace pensieve::model

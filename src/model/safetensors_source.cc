@@ -1,0 +1,215 @@
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "base/half.h"
+#include "model/weight_source.h"
+
+namespace pensieve::model {
+namespace {
+
+using formats::SafeTensor;
+using formats::SafetensorsSet;
+
+std::string ShapeText(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+// The spellings under which a file may hold a tensor, most usual first.
+const SafeTensor* FindSpelled(const SafetensorsSet& files, const std::string& name) {
+  if (const SafeTensor* tensor = files.Find(name)) return tensor;
+  for (const std::string_view prefix : {"language_model.", "bert.", "roberta.", "model.language_model.", "model."}) {
+    if (const SafeTensor* tensor = files.Find(std::string(prefix) + name)) return tensor;
+  }
+  constexpr std::string_view kModel = "model.";
+  if (!name.starts_with(kModel)) return nullptr;
+  const std::string bare = name.substr(kModel.size());
+  if (const SafeTensor* tensor = files.Find(bare)) return tensor;
+  return files.Find("model.language_model." + bare);
+}
+
+std::optional<float> FloatAt(const SafeTensor& tensor, size_t index) {
+  const std::byte* at = tensor.bytes.data() + index * tensor::DTypeBytes(tensor.dtype);
+  const auto load = [at](auto value) {
+    std::memcpy(&value, at, sizeof(value));
+    return value;
+  };
+  switch (tensor.dtype) {
+    case tensor::DType::kF32: return load(float{});
+    case tensor::DType::kF16: return F16ToF32(load(uint16_t{}));
+    case tensor::DType::kBF16: return Bf16ToF32(load(uint16_t{}));
+    case tensor::DType::kF64: return static_cast<float>(load(double{}));
+    default: return std::nullopt;
+  }
+}
+
+bool IsScaleType(tensor::DType dtype) {
+  return dtype == tensor::DType::kF32 || dtype == tensor::DType::kF16 || dtype == tensor::DType::kBF16;
+}
+
+// The parameters that apply to a module, or nothing when it is dense. `has_scales`: the file holds module.scales.
+std::optional<QuantizationParams> ParamsOf(const QuantizationConfig& quantization, const std::string& module,
+                                           bool has_scales) {
+  for (const std::string& spelling : {module, "language_model." + module}) {
+    const auto it = quantization.modules.find(spelling);
+    if (it != quantization.modules.end()) return it->second;
+  }
+  return has_scales ? quantization.global : std::nullopt;
+}
+
+class SafetensorsSource : public WeightSource {
+ public:
+  SafetensorsSource(WeightStore& store, QuantizationConfig quantization)
+      : files_(*store.safetensors()), quantization_(std::move(quantization)) {}
+
+  bool HasModule(const std::string& module) const override { return Find(module + ".weight") != nullptr; }
+
+  Result<tensor::Weight> Matrix(const std::string& module, int64_t rows, int64_t cols) override {
+    PENSIEVE_TRY(const SafeTensor* const weight, Require(module + ".weight"));
+    const bool has_scales = Find(module + ".scales") != nullptr;
+    const auto params = ParamsOf(quantization_, module, has_scales);
+    if (!params) return Dense(module, *weight, rows, cols, has_scales);
+    return params->mode == QuantizationMode::kMxfp4 ? Mxfp4(module, *weight, rows, cols)
+                                                    : Affine(module, *weight, *params, rows, cols);
+  }
+
+  Result<std::vector<float>> Vector(const std::string& module, std::string_view kind, int64_t length) override {
+    const std::string name = fmt::format("{}.{}", module, kind);
+    const SafeTensor* tensor = FindVector(module, kind);
+    if (tensor == nullptr) return Missing(name);
+    return ReadVector(name, *tensor, length);
+  }
+
+  Result<std::vector<float>> OptionalVector(const std::string& module, std::string_view kind, int64_t length) override {
+    const SafeTensor* tensor = FindVector(module, kind);
+    if (tensor == nullptr) return std::vector<float>();
+    return ReadVector(fmt::format("{}.{}", module, kind), *tensor, length);
+  }
+
+ private:
+  const SafeTensor* Find(const std::string& name) const { return FindSpelled(files_, name); }
+
+  // Old BERT files call a norm's weight gamma and its bias beta.
+  const SafeTensor* FindVector(const std::string& module, std::string_view kind) const {
+    if (const SafeTensor* tensor = Find(fmt::format("{}.{}", module, kind))) return tensor;
+    if (!module.ends_with("LayerNorm")) return nullptr;
+    return Find(fmt::format("{}.{}", module, kind == "weight" ? "gamma" : "beta"));
+  }
+
+  std::string Place() const { return files_.files().front().path(); }
+  Status Missing(const std::string& name) const {
+    return DataLoss(fmt::format("{}: tensor \"{}\" is missing", Place(), name));
+  }
+  Status BadShape(const std::string& name, const SafeTensor& tensor, const std::string& wanted) const {
+    return DataLoss(fmt::format("{}: tensor \"{}\" is {} {}, but the configuration needs {}",
+                                files_.files()[tensor.file].path(), name, tensor.dtype_name, ShapeText(tensor.shape),
+                                wanted));
+  }
+  Result<const SafeTensor*> Require(const std::string& name) const {
+    const SafeTensor* tensor = Find(name);
+    if (tensor == nullptr) return Missing(name);
+    return tensor;
+  }
+
+  Result<std::vector<float>> ReadVector(const std::string& name, const SafeTensor& tensor, int64_t length) const {
+    if (tensor.shape != std::vector<int64_t>{length}) return BadShape(name, tensor, ShapeText({length}));
+    std::vector<float> values(static_cast<size_t>(length));
+    for (size_t i = 0; i < values.size(); ++i) {
+      const auto value = FloatAt(tensor, i);
+      if (!value) return BadShape(name, tensor, "floats");
+      values[i] = *value;
+    }
+    return values;
+  }
+
+  Result<tensor::Weight> Dense(const std::string& module, const SafeTensor& weight, int64_t rows, int64_t cols,
+                               bool has_scales) const {
+    const std::string name = module + ".weight";
+    if (has_scales && weight.dtype == tensor::DType::kU32) {
+      return DataLoss(fmt::format("{}: tensor \"{}\" is quantized, but config.json has no \"quantization\" for it",
+                                  files_.files()[weight.file].path(), name));
+    }
+    if (!IsScaleType(weight.dtype) || weight.shape != std::vector<int64_t>{rows, cols}) {
+      return BadShape(name, weight, fmt::format("floats {}", ShapeText({rows, cols})));
+    }
+    return tensor::Weight(tensor::DenseWeight{rows, cols, weight.dtype, weight.bytes.data()});
+  }
+
+  Result<tensor::Weight> Affine(const std::string& module, const SafeTensor& weight, const QuantizationParams& params,
+                                int64_t rows, int64_t cols) const {
+    if (cols % params.group != 0) {
+      return DataLoss(fmt::format("{}: tensor \"{}.weight\": {} columns are no multiple of the group size {}", Place(),
+                                  module, cols, params.group));
+    }
+    const std::vector<int64_t> packed = {rows, cols * params.bits / 32};
+    if (weight.dtype != tensor::DType::kU32 || weight.shape != packed) {
+      return BadShape(module + ".weight", weight, fmt::format("U32 {} ({}-bit)", ShapeText(packed), params.bits));
+    }
+    PENSIEVE_TRY(const SafeTensor* const scales, Require(module + ".scales"));
+    PENSIEVE_TRY(const SafeTensor* const biases, Require(module + ".biases"));
+    const std::vector<int64_t> groups = {rows, cols / params.group};
+    for (const auto& [kind, tensor] : {std::pair{".scales", scales}, std::pair{".biases", biases}}) {
+      if (!IsScaleType(tensor->dtype) || tensor->shape != groups || tensor->dtype != scales->dtype) {
+        return BadShape(module + kind, *tensor, fmt::format("floats {} (group {})", ShapeText(groups), params.group));
+      }
+    }
+    return tensor::Weight(tensor::AffineWeight{
+        .rows = rows, .cols = cols, .bits = params.bits, .group = params.group,
+        .codes = reinterpret_cast<const uint8_t*>(weight.bytes.data()), .scale_dtype = scales->dtype,
+        .scales = scales->bytes.data(), .biases = biases->bytes.data()});
+  }
+
+  Result<tensor::Weight> Mxfp4(const std::string& module, const SafeTensor& weight, int64_t rows, int64_t cols) const {
+    const std::vector<int64_t> packed = {rows, cols / 8};
+    if (cols % 32 != 0 || weight.dtype != tensor::DType::kU32 || weight.shape != packed) {
+      return BadShape(module + ".weight", weight, fmt::format("U32 {} (mxfp4)", ShapeText(packed)));
+    }
+    PENSIEVE_TRY(const SafeTensor* const scales, Require(module + ".scales"));
+    const std::vector<int64_t> groups = {rows, cols / 32};
+    if (scales->dtype != tensor::DType::kU8 || scales->shape != groups) {
+      return BadShape(module + ".scales", *scales, fmt::format("U8 {}", ShapeText(groups)));
+    }
+    return tensor::Weight(tensor::Mxfp4Weight{rows, cols, reinterpret_cast<const uint8_t*>(weight.bytes.data()),
+                                              reinterpret_cast<const uint8_t*>(scales->bytes.data())});
+  }
+
+  const SafetensorsSet& files_;
+  const QuantizationConfig quantization_;
+};
+
+int64_t Elements(const SafeTensor& tensor) {
+  int64_t elements = 1;
+  for (const int64_t extent : tensor.shape) elements *= extent;
+  return elements;
+}
+
+}  // namespace
+
+std::unique_ptr<WeightSource> NewSafetensorsSource(WeightStore& store, QuantizationConfig quantization) {
+  return std::make_unique<SafetensorsSource>(store, std::move(quantization));
+}
+
+WeightCensus CountSafetensors(const SafetensorsSet& files, const QuantizationConfig& quantization) {
+  WeightCensus census;
+  for (const auto& [name, tensor] : files.tensors()) {
+    const auto bytes = static_cast<int64_t>(tensor.bytes.size());
+    census.weight_bytes += bytes;
+    std::string type = tensor.dtype_name;
+    int64_t parameters = Elements(tensor);
+    const std::string module = name.substr(0, name.rfind('.'));
+    const SafeTensor* scales = files.Find(module + ".scales");
+    if (scales != nullptr && (name.ends_with(".scales") || name.ends_with(".biases"))) {
+      parameters = 0;
+    } else if (scales != nullptr && tensor.dtype == tensor::DType::kU32) {
+      const auto params = ParamsOf(quantization, module, true).value_or(QuantizationParams{});
+      const bool mxfp4 = params.mode == QuantizationMode::kMxfp4;
+      type = mxfp4 ? "mxfp4" : fmt::format("affine {}-bit group {}", params.bits, params.group);
+      parameters = parameters * 32 / params.bits;
+    }
+    auto& [count, total] = census.types[type];
+    ++count;
+    total += bytes;
+    census.parameters += parameters;
+  }
+  return census;
+}
+
+}  // namespace pensieve::model
