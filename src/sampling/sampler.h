@@ -26,7 +26,7 @@ struct SamplingParams {
   float frequency_penalty = 0.0f;   // [-2, 2]; for every occurrence in the answer
   int32_t penalty_window = 64;      // last tokens (prompt and answer) that repetition_penalty looks at; -1: all
   uint64_t seed = 0;
-  std::vector<std::pair<int32_t, float>> logit_bias;  // ids in the vocabulary, values [-100, 100]; added up
+  std::vector<std::pair<int32_t, float>> logit_bias = {};  // ids in the vocabulary, values [-100, 100]; added up
   int32_t top_logprobs = 0;         // alternatives to report, 0..20
   bool logprobs = false;            // report the chosen token's log-probability (of the raw logits)
 };
