@@ -1,0 +1,63 @@
+"""Ids and text against the `tokenizers` package, over thousands of hard strings a tokenizer."""
+import base64
+import json
+import sys
+
+import pytest
+
+import model_files
+from harness import DATA, EMBEDDER, GENERATOR, ROOT, SHARED, run
+
+sys.path.insert(0, str(ROOT / "tools"))
+import tokenizer_golden  # noqa: E402
+from tokenizer_strings import Strings  # noqa: E402
+
+STRINGS = 2000
+
+
+def compare(model, reference):
+    texts = Strings(tokenizer_golden.SEED).make(STRINGS)
+    assert len(texts) >= STRINGS
+    stdin = "".join(json.dumps({"text_b64": tokenizer_golden.b64(data)}) + "\n" for data in texts)
+    done = run("tokenize", "--model", model, "--jsonl", stdin=stdin, timeout=600)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(texts)
+    different = []
+    for data, line in zip(texts, lines):
+        want, have = tokenizer_golden.expected(reference, data), json.loads(line)
+        if have["ids"] != want["ids"] or have["decoded_b64"] != want["decoded_b64"]:
+            different.append((data, have["ids"][:20], want["ids"][:20], base64.b64decode(have["decoded_b64"])[:60],
+                              base64.b64decode(want["decoded_b64"])[:60]))
+    assert not different, f"{len(different)} of {len(texts)} strings differ, first: {different[:3]}"
+
+
+def test_smollm2():
+    compare(GENERATOR, tokenizer_golden.load(str(GENERATOR)))
+
+
+def test_minilm():
+    compare(EMBEDDER, tokenizer_golden.load(str(EMBEDDER / "tokenizer.json")))
+
+
+def test_qwen3():
+    path = SHARED / "tokenizers" / "qwen3" / "tokenizer.json"
+    if not path.exists():
+        pytest.skip("the large tokenizer is not beside this checkout")
+    compare(path, tokenizer_golden.load(str(path)))
+
+
+@pytest.mark.parametrize("name", ["llama2", "unigram", "o200k"])
+def test_a_tokenizer_json_by_itself(name):
+    path = DATA / "tokenizer" / f"{name}.tokenizer.json"
+    compare(path, tokenizer_golden.load(str(path)))
+
+
+def test_decoding_gives_the_text_back():
+    """Byte-level BPE loses nothing of valid UTF-8."""
+    texts = [data.decode("utf-8", "replace").encode() for data in Strings(7).make(500)]
+    stdin = "".join(json.dumps({"text_b64": tokenizer_golden.b64(data)}) + "\n" for data in texts)
+    lines = run("tokenize", "--model", GENERATOR, "--no-special", "--jsonl", stdin=stdin).stdout.splitlines()
+    for data, line in zip(texts, lines):
+        if b"<|" not in data and b"<" not in data:  # special tokens in the text are left out of decoded text
+            assert base64.b64decode(json.loads(line)["decoded_b64"]) == data
