@@ -19,16 +19,16 @@ namespace pensieve::chat {
 struct RenderInputs {
   // Array of {role, content (string, null or array of parts), tool_calls?, tool_call_id?, name?, reasoning_content?}
   // in OpenAI / HF shape.
-  Json messages;
+  Json messages = nullptr;
   // Array of {"type": "function", "function": {name, description, parameters}}, or null.
-  Json tools;
+  Json tools = nullptr;
   bool add_generation_prompt = true;
   // The last message is the beginning of the answer: the prompt ends with its content, so that the model goes on.
   bool continue_final_message = false;
   // Object of further variables (enable_thinking, reasoning_effort, documents, date_string...), or null.
-  Json extra_context;
+  Json extra_context = nullptr;
   // What strftime_now() shows, seconds since 1970; the system's clock when absent.
-  std::optional<int64_t> now_s;
+  std::optional<int64_t> now_s = std::nullopt;
 };
 
 // Immutable and thread-safe. Copies share the parsed tree.
