@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -57,28 +56,17 @@ def run_json(*arguments, **options):
     return json.loads(done.stdout)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Server:
     """`pensieve serve` on free ports, up to /ready. Use as a context manager."""
 
-    def __init__(self, *arguments, env=None, cwd=None, wait=True, http_port=None, grpc_port=None):
+    def __init__(self, *arguments, grpc=0, memory_gate="false", env=None, cwd=None):
         self.directory = tempfile.TemporaryDirectory(prefix="pensieve-test-")
         self.log_path = pathlib.Path(self.directory.name) / "log"
-        self.http_port = http_port or free_port()
-        self.grpc_port = grpc_port or free_port()
-        self.url = f"http://127.0.0.1:{self.http_port}"
-        command = [BINARY, "serve", "--port", str(self.http_port), "--grpc-port", str(self.grpc_port),
-                   "--memory-gate", "false", *map(str, arguments)]
+        command = [BINARY, "serve", "--port", "0", f"--grpc-port={grpc}", f"--memory-gate={memory_gate}", *map(str, arguments)]
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                             env=env or clean_environment(), cwd=cwd or self.directory.name)
-        if wait:
-            self.wait_ready()
+        self.wait_ready()
 
     def __enter__(self):
         return self
@@ -91,16 +79,15 @@ class Server:
         return self.log_path.read_text("utf-8", "replace")
 
     def wait_ready(self):
+        """Until the welcome says where the server is; then /ready must agree."""
         deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            try:
-                if requests.get(self.url + "/ready", timeout=5).status_code == 200:
-                    return
-            except requests.ConnectionError:
-                pass
-            time.sleep(0.05)
+        while time.monotonic() < deadline and self.process.poll() is None:
+            welcome = re.search(r"is ready after .* at (http://[\d.]+:(\d+))(?: \(gRPC at [\d.]+:(\d+)\))?\n", self.log())
+            if welcome:
+                self.url, self.http_port, self.grpc_port = welcome[1], int(welcome[2]), int(welcome[3] or 0)
+                assert self.get("/ready").status_code == 200
+                return
+            time.sleep(0.02)
         self.kill()
         raise AssertionError(f"the server did not become ready (exit code {self.process.returncode}):\n"
                              f"{self.log()[-4000:]}")

@@ -116,14 +116,12 @@ def test_a_text_alone_and_in_any_batch(server):
 
 
 def test_goldens(server):
-    """Against vectors of an independent float32 reference (tools/embedding_golden.py)."""
-    golden = json.loads((DATA / "embedding" / "all-minilm-l6-v2.json").read_text())
-    for start in range(0, len(golden["cases"]), 32):
-        cases = golden["cases"][start:start + 32]
-        for case, vector in zip(cases, embed(server, [case["text"] for case in cases])["embeddings"]):
-            have, want = np.array(vector), np.array(case["embedding"])
-            assert have @ want / np.linalg.norm(have) / np.linalg.norm(want) >= 0.9999, case["text"][:60]
-            assert np.abs(have - want).max() < 1e-4, case["text"][:60]
+    """Against vectors of an independent float64 reference (tools/golden_minilm.py)."""
+    cases = json.loads((DATA / "models" / "minilm_golden.json").read_text())["texts"]
+    for case, vector in zip(cases, embed(server, [case["text"] for case in cases])["embeddings"], strict=True):
+        have, want = np.array(vector), np.array(case["vector"])
+        assert have @ want / np.linalg.norm(have) / np.linalg.norm(want) >= 0.9999, case["text"][:60]
+        assert np.abs(have - want).max() < 1e-4, case["text"][:60]
 
 
 def test_full_queue_says_busy(start_server):
@@ -142,7 +140,7 @@ def test_full_queue_says_busy(start_server):
 
 def test_memory_gate(start_server):
     """Work is refused, and said how, while less memory is free than asked for."""
-    short = start_server("--memory-gate", "true", "--memory-critical-gb", "65536")
+    short = start_server("--memory-critical-gb", "65536", memory_gate="true")
     answers = {"/api/v1/embed": {"texts": ["x"]}, "/v1/messages": {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]},
                "/v1/embeddings": {"model": "all-minilm-l6-v2", "input": "x"}}
     for path, request in answers.items():

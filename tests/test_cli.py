@@ -242,18 +242,10 @@ def test_a_given_model_fetches_nothing(tmp_path):
 
 # ---- settings ----
 
-def config_of(*arguments, **environment):
+def config_of(*arguments, cwd=None, **environment):
     """{key: (value, source)} of serve --print-config."""
-    cwd = environment.pop("cwd", None)
-    done = run("serve", "--print-config", *arguments, env=clean_environment(**environment), cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    settings = {}
-    for line in done.stdout.splitlines():
-        setting, _, source = line.partition("#")
-        if "=" in setting:
-            key, _, value = setting.partition("=")
-            settings[key.strip()] = (value.strip(), source.strip())
-    return settings
+    settings = run_json("serve", "--print-config", "--json", *arguments, env=clean_environment(**environment), cwd=cwd)
+    return {key: (setting["value"], setting["source"]) for key, setting in settings.items()}
 
 
 def test_precedence(tmp_path):
@@ -261,15 +253,16 @@ def test_precedence(tmp_path):
     settings = config_of("--port", 8003, cwd=tmp_path, AKIDB_REST_PORT="8002", AKIDB_GRPC_PORT="9002")
     assert settings["server.http_port"] == ("8003", "flag --port")
     assert settings["server.grpc_port"] == ("9002", "environment AKIDB_GRPC_PORT")
-    assert settings["server.host"][0] == '"127.0.0.2"' and "config.toml" in settings["server.host"][1]
-    assert settings["logging.level"][0] == '"warn"'
+    assert settings["server.host"] == ('"127.0.0.2"', "config.toml") and settings["logging.level"] == ('"warn"', "config.toml")
     assert settings["server.idle_timeout_ms"][1] == "default"
+    text = run("serve", "--print-config", "--port", 8003, cwd=tmp_path).stdout
+    assert any(line.split() == ["server.http_port", "=", "8003", "#", "flag", "--port"] for line in text.splitlines())
 
 
 def test_environment_of_both_ancestors():
     settings = config_of(MAX_CONTEXT_LENGTH="2048", GPU_MEMORY_LIMIT="2GB", LOG_LEVEL="debug", MODEL_PATH="/models/a,b.gguf",
                          AKIDB_HOST="127.0.0.1", AKIDB_EMBEDDING_MODEL=EMBEDDER_NAME)
-    assert settings["model.context_max"][0] == "2048" and settings["engine.kv_bytes_max"][0] == str(2 << 30)
+    assert settings["model.context_max"][0] == "2048" and settings["engine.kv_bytes_max"] == (str(2 << 30), "environment GPU_MEMORY_LIMIT")
     assert settings["logging.level"] == ('"debug"', "environment LOG_LEVEL")
     assert "/models/a,b.gguf" in settings["model.models"][0] and EMBEDDER_NAME in settings["embedding.model"][0]
 

@@ -4,8 +4,9 @@ import socket
 import time
 
 import pytest
+import requests
 
-from harness import wait_for
+from harness import Server, wait_for
 
 BODY = json.dumps({"model": "m", "max_tokens": 2, "temperature": 0, "messages": [{"role": "user", "content": "Hi"}]}).encode()
 HOST = b"host: localhost\r\ncontent-type: application/json\r\n"
@@ -14,7 +15,6 @@ HOST = b"host: localhost\r\ncontent-type: application/json\r\n"
 @pytest.fixture(scope="module")
 def server():
     """One of its own, with short timeouts."""
-    from harness import Server
     with Server("--header-timeout", "700ms", "--idle-timeout", "2s", "--body-max", "1MB", "--connections-max", "32") as running:
         yield running
         assert running.alive(), running.log()[-4000:]
@@ -302,7 +302,6 @@ def test_foreign_host_and_origin(server):
 
 def test_cors_of_an_allowed_origin(start_server):
     allowed = start_server("--cors-origin", "https://app.example")
-    import requests
     headers = {"origin": "https://app.example", "access-control-request-method": "POST", "access-control-request-headers": "x-api-key, x-custom"}
     preflight = requests.options(allowed.url + "/v1/messages", headers=headers, timeout=60)
     assert preflight.status_code in (200, 204)

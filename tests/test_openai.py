@@ -6,7 +6,7 @@ import numpy as np
 import openai
 import pytest
 
-from harness import EMBEDDER_NAME, GENERATOR_NAME
+from harness import DATA, EMBEDDER, EMBEDDER_NAME, GENERATOR, GENERATOR_NAME, run_json
 
 CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
 PARIS = "The capital of France is Paris."
@@ -83,7 +83,6 @@ def test_seed_and_logit_bias(openai_client, server):
 
 
 def token_id(text):
-    from harness import GENERATOR, run_json
     ids = run_json("tokenize", "--model", GENERATOR, "--json", "--no-special", text)["ids"]
     assert len(ids) == 1
     return ids[0]
@@ -118,6 +117,16 @@ def test_completion(openai_client):
     assert streamed == choice.text
 
 
+def test_exact_mode_goes_the_references_way(start_server):
+    """64 greedy tokens of a float reference over the same weights (tools/golden_smollm2.py)."""
+    golden = json.loads((DATA / "models" / "smollm2_golden.json").read_text())
+    exact = start_server("--activations", "f32", "--kv-dtype", "f32")
+    answer = exact.post("/v1/completions", {"model": GENERATOR_NAME, "prompt": golden["greedy_prompt"], "temperature": 0,
+                                            "max_tokens": len(golden["greedy"])}).json()
+    want = run_json("tokenize", "--model", GENERATOR, "--decode", "--json", "--no-special", json.dumps(golden["greedy"]))["text"]
+    assert answer["usage"]["completion_tokens"] == len(golden["greedy"]) and answer["choices"][0]["text"] == want
+
+
 # ---- embeddings ----
 
 def embed(client, texts, **fields):
@@ -145,7 +154,6 @@ def test_embeddings_as_base64_are_the_same_bits(openai_client, server):
 
 
 def test_embeddings_of_token_ids(openai_client, server):
-    from harness import EMBEDDER, run_json
     ids = run_json("tokenize", "--model", EMBEDDER, "--json", "Hello world")["ids"]
     by_text = embed(openai_client, "Hello world")
     by_ids = embed(openai_client, [ids, ids])

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-import model_files
 from harness import DATA, EMBEDDER, GENERATOR, ROOT, SHARED, run
 
 sys.path.insert(0, str(ROOT / "tools"))
