@@ -51,8 +51,10 @@ class MatchScratch {
   pcre2_jit_stack* jit_stack_;
 };
 
-// Oniguruma's Unicode \w, which knows marks and connectors; PCRE2's has neither.
-constexpr std::string_view kWordClass = "\\p{L}\\p{M}\\p{N}\\p{Pc}";
+// Oniguruma's Unicode \w, measured over all code points (with the superscripts and fractions of Latin-1); PCRE2's has
+// neither marks nor connectors.
+constexpr std::string_view kWordClass =
+    "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
 
 // Rewrites Oniguruma's dialect where PCRE2 would read something else, and refuses what has no equivalent.
 class PatternTranslator {

@@ -1,0 +1,338 @@
+#include "tokenizer/tokenizer.h"
+
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/mapped_file.h"
+#include "tokenizer/regex.h"
+#include "tokenizer/unicode.h"
+#include "tokenizer/utf8.h"
+
+namespace pensieve::tokenizer {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+// A whole tokenizer.json around a few of its parts.
+std::string File(const std::string& model, const std::string& others = "") {
+  return fmt::format(R"({{"version":"1.0","added_tokens":[]{}{},"model":{}}})", others.empty() ? "" : ",", others, model);
+}
+
+const std::string kTinyBpe =
+    R"({"type":"BPE","vocab":{"a":0,"b":1,"c":2,"ab":3,"bc":4,"abc":5,"Ġ":6,"Ġa":7},)"
+    R"("merges":["b c","a b","a bc","Ġ a"]})";
+
+std::unique_ptr<Tokenizer> Load(const std::string& text, const Json& config = Json()) {
+  auto tokenizer = Tokenizer::FromHuggingFace(text, config, "test.json");
+  EXPECT_TRUE(tokenizer.has_value()) << tokenizer.error().ToString();
+  return tokenizer ? *std::move(tokenizer) : nullptr;
+}
+
+std::unique_ptr<Tokenizer> LoadSample(const std::string& name) {
+  const auto text = ReadFile(std::string(PENSIEVE_SOURCE_DIR) + "/tests/data/tokenizer/" + name + ".tokenizer.json",
+                             1 << 20);
+  EXPECT_TRUE(text.has_value());
+  return Load(*text);
+}
+
+TEST(Bpe, MergesByRank) {
+  const auto tokenizer = Load(File(kTinyBpe));
+  EXPECT_THAT(tokenizer->Encode("abc"), ElementsAre(5));
+  EXPECT_THAT(tokenizer->Encode("Ġab"), ElementsAre(6, 3));
+  EXPECT_THAT(tokenizer->Encode("aabc"), ElementsAre(0, 5));
+  EXPECT_THAT(tokenizer->Encode("abcab"), ElementsAre(5, 3));
+  EXPECT_THAT(tokenizer->Encode("azb"), ElementsAre(3)) << "without an unk token unknown characters vanish";
+  EXPECT_THAT(tokenizer->Encode(""), ElementsAre());
+  EXPECT_EQ(tokenizer->vocab_size(), 8);
+  EXPECT_EQ(tokenizer->TokenToId("bc"), 4);
+  EXPECT_EQ(tokenizer->TokenToId("zz"), std::nullopt);
+  EXPECT_EQ(tokenizer->IdToToken(8), "");
+  EXPECT_EQ(tokenizer->IdToToken(-1), "");
+}
+
+TEST(Bpe, IgnoresMergesForWholeWords) {
+  const auto tokenizer = Load(File(
+      R"({"type":"BPE","ignore_merges":true,"vocab":{"a":0,"b":1,"c":2,"ab":3,"bc":4,"abc":5,"Ġ":6,"Ġa":7,"Ġab":8},)"
+      R"("merges":[["b","c"],["a","b"],["a","bc"],["Ġ","a"]]})"));
+  EXPECT_THAT(tokenizer->Encode("Ġab"), ElementsAre(8));
+  EXPECT_THAT(tokenizer->Encode("Ġabc"), ElementsAre(6, 5));
+}
+
+struct BadFile {
+  const char* name;
+  std::string text;
+  StatusCode code;
+  const char* message;
+};
+
+class BadFileTest : public testing::TestWithParam<BadFile> {};
+
+TEST_P(BadFileTest, IsRefusedByName) {
+  const auto tokenizer = Tokenizer::FromHuggingFace(GetParam().text, Json(), "bad.json");
+  ASSERT_FALSE(tokenizer.has_value());
+  EXPECT_EQ(tokenizer.error().code(), GetParam().code);
+  EXPECT_THAT(tokenizer.error().message(), HasSubstr("bad.json"));
+  EXPECT_THAT(tokenizer.error().message(), HasSubstr(GetParam().message));
+}
+
+std::string Bpe(const std::string& vocab, const std::string& merges = "[]") {
+  return File(R"({"type":"BPE","vocab":)" + vocab + R"(,"merges":)" + merges + "}");
+}
+
+const StatusCode kLoss = StatusCode::kDataLoss;
+const StatusCode kUnknownType = StatusCode::kUnimplemented;
+INSTANTIATE_TEST_SUITE_P(
+    HuggingFace, BadFileTest,
+    testing::Values(
+        BadFile{"empty", "", kLoss, "invalid JSON"}, BadFile{"no_object", "[]", kLoss, "no JSON object"},
+        BadFile{"scalar", "3", kLoss, "no JSON object"}, BadFile{"no_model", "{}", kLoss, "model is missing"},
+        BadFile{"cut", File(kTinyBpe).substr(0, 90), kLoss, "invalid JSON"},
+        BadFile{"invalid_utf8", File("{\"type\":\"BPE\",\"vocab\":{\"\xff\":0}}"), kLoss, "invalid JSON"},
+        BadFile{"negative_id", Bpe(R"({"a":-1})"), kLoss, "id -1"},
+        BadFile{"huge_id", Bpe(R"({"a":10000001})"), kLoss, "outside"},
+        BadFile{"endless_id", Bpe(R"({"a":18446744073709551615})"), kLoss, "outside"},
+        BadFile{"id_twice", Bpe(R"({"a":1,"b":1})"), kLoss, "id 1 is given twice"},
+        BadFile{"token_twice", Bpe(R"({"a":1,"a":2})"), kLoss, "\"a\" is given twice"},
+        BadFile{"id_string", Bpe(R"({"a":"1"})"), kLoss, "model.vocab"},
+        BadFile{"id_float", Bpe(R"({"a":1.5})"), kLoss, "model.vocab"},
+        BadFile{"id_null", Bpe(R"({"a":null})"), kLoss, "model.vocab"},
+        BadFile{"vocab_twice", File(R"({"vocab":{"a":0},"vocab":{"a":0}})"), kLoss, "model.vocab"},
+        BadFile{"vocab_array", Bpe(R"([["a",1.0]])"), kLoss, "model.vocab is no object"},
+        BadFile{"piece_short", File(R"({"type":"Unigram","vocab":[["a"]]})"), kLoss, "piece"},
+        BadFile{"piece_long", File(R"({"type":"Unigram","vocab":[["a",1,2]]})"), kLoss, "model.vocab"},
+        BadFile{"unigram_unk", File(R"({"type":"Unigram","unk_id":5,"vocab":[["a",1]]})"), kLoss, "unk_id 5"},
+        BadFile{"unigram_empty", File(R"({"type":"Unigram","vocab":[]})"), kLoss, "0 pieces"},
+        BadFile{"merge_unknown", Bpe(R"({"a":0,"b":1})", R"(["a b"])"), kLoss, "merges[0] names the token \"ab\""},
+        BadFile{"merge_left", Bpe(R"({"b":1,"xb":2})", R"(["x b"])"), kLoss, "\"x\""},
+        BadFile{"merge_words", Bpe(R"({"a":0})", R"(["a b c"])"), kLoss, "model.merges[0]"},
+        BadFile{"merge_single", Bpe(R"({"a":0})", R"(["a"])"), kLoss, "model.merges[0]"},
+        BadFile{"merge_triple", Bpe(R"({"a":0})", R"([["a","b","c"]])"), kLoss, "model.merges"},
+        BadFile{"merge_half", Bpe(R"({"a":0})", R"([["a"]])"), kLoss, "model.merges"},
+        BadFile{"merge_number", Bpe(R"({"a":0})", "[1]"), kLoss, "model.merges"},
+        BadFile{"no_merges", File(R"({"type":"BPE","vocab":{"a":0}})"), kLoss, "model.merges"},
+        BadFile{"no_unk", File(R"({"type":"WordPiece","unk_token":"[UNK]","vocab":{"a":0}})"), kLoss, "[UNK]"},
+        BadFile{"model_type", File(R"({"type":"Magic","vocab":{"a":0}})"), kUnknownType, "model.type \"Magic\""},
+        BadFile{"model_list", File("[]"), kLoss, "model"},
+        BadFile{"normalizer_type", File(kTinyBpe, R"("normalizer":{"type":"Nmt"})"), kUnknownType, "\"Nmt\""},
+        BadFile{"normalizer_none", File(kTinyBpe, R"("normalizer":{})"), kLoss, "normalizer.type"},
+        BadFile{"normalizer_text", File(kTinyBpe, R"("normalizer":"NFC")"), kLoss, "normalizer"},
+        BadFile{"normalizer_parts", File(kTinyBpe, R"("normalizer":{"type":"Sequence","normalizers":[1]})"), kLoss,
+                "normalizer.normalizers[0]"},
+        BadFile{"charsmap", File(kTinyBpe, R"("normalizer":{"type":"Precompiled","precompiled_charsmap":"//////8="})"),
+                kLoss, "precompiled_charsmap"},
+        BadFile{"charsmap_base64",
+                File(kTinyBpe, R"("normalizer":{"type":"Precompiled","precompiled_charsmap":"*"})"), kLoss, "base64"},
+        BadFile{"split_type", File(kTinyBpe, R"("pre_tokenizer":{"type":"UnicodeScripts"})"), kUnknownType,
+                "UnicodeScripts"},
+        BadFile{"split_behavior",
+                File(kTinyBpe, R"("pre_tokenizer":{"type":"Split","pattern":{"String":"a"},"behavior":"Odd"})"),
+                kUnknownType, "behavior \"Odd\""},
+        BadFile{"split_regex",
+                File(kTinyBpe, R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a"},"behavior":"Isolated"})"),
+                kLoss, "pre_tokenizer.pattern"},
+        BadFile{"split_class",
+                File(kTinyBpe, R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"[a&&b]"},"behavior":"Isolated"})"),
+                kUnknownType, "intersection"},
+        BadFile{"split_empty",
+                File(kTinyBpe, R"("pre_tokenizer":{"type":"Split","pattern":{"String":""},"behavior":"Isolated"})"),
+                kLoss, "pattern is empty"},
+        BadFile{"metaspace", File(kTinyBpe, R"("pre_tokenizer":{"type":"Metaspace","replacement":"ab"})"), kLoss,
+                "single character"},
+        BadFile{"processor", File(kTinyBpe, R"("post_processor":{"type":"Odd"})"), kUnknownType, "post_processor.type"},
+        BadFile{"template_token",
+                File(kTinyBpe, R"("post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}},)"
+                               R"({"Sequence":{"id":"A"}}],"special_tokens":{}})"),
+                kLoss, "special_tokens.x"},
+        BadFile{"template_id",
+                File(kTinyBpe, R"("post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}},)"
+                               R"({"Sequence":{"id":"A"}}],"special_tokens":{"x":{"ids":[-4]}}})"),
+                kLoss, "ids"},
+        BadFile{"cls", File(kTinyBpe, R"("post_processor":{"type":"BertProcessing","cls":["a"],"sep":["a",1]})"), kLoss,
+                "post_processor.cls"},
+        BadFile{"decoder", File(kTinyBpe, R"("decoder":{"type":"CTC"})"), kUnknownType, "decoder.type \"CTC\""},
+        BadFile{"strip", File(kTinyBpe, R"("decoder":{"type":"Strip","content":" ","start":-1,"stop":0})"), kLoss,
+                "decoder"},
+        BadFile{"suffix", File(kTinyBpe, R"("decoder":{"type":"BPEDecoder","suffix":""})"), kLoss, "suffix"},
+        BadFile{"added_list", R"({"added_tokens":{},"model":)" + kTinyBpe + "}", kLoss, "added_tokens"},
+        BadFile{"added_id", R"({"added_tokens":[{"id":-5,"content":"x"}],"model":)" + kTinyBpe + "}", kLoss,
+                "added_tokens[0].id"},
+        BadFile{"added_content", R"({"added_tokens":[{"id":5}],"model":)" + kTinyBpe + "}", kLoss,
+                "added_tokens[0].content"},
+        BadFile{"added_twice",
+                R"({"added_tokens":[{"id":9,"content":"x"},{"id":9,"content":"y"}],"model":)" + kTinyBpe + "}", kLoss,
+                "added_tokens[1].id 9 is given twice"},
+        BadFile{"deep", R"({"x":)" + std::string(1000, '[') + std::string(1000, ']') + "}", kLoss, "nested"}),
+    [](const auto& test) { return std::string(test.param.name); });
+
+TEST(BadFile, EveryCutOfARealFileIsRefused) {
+  const auto text = ReadFile(std::string(PENSIEVE_SOURCE_DIR) + "/tests/data/tokenizer/llama3.tokenizer.json", 1 << 20);
+  ASSERT_TRUE(text.has_value());
+  const size_t end = text->find_last_of('}');
+  for (size_t size = 0; size < end; size += 97) {
+    EXPECT_FALSE(Tokenizer::FromHuggingFace(text->substr(0, size), Json(), "cut").has_value()) << size;
+  }
+}
+
+TEST(BadFile, ChangedBytesNeverCrash) {
+  std::mt19937 random(1);
+  for (const char* name : {"llama2", "unigram", "precompiled", "bert_uncased", "clip"}) {
+    const auto text = ReadFile(std::string(PENSIEVE_SOURCE_DIR) + "/tests/data/tokenizer/" + name + ".tokenizer.json",
+                               1 << 20);
+    ASSERT_TRUE(text.has_value());
+    for (int round = 0; round < 60; ++round) {
+      std::string changed = *text;
+      for (int i = 0; i < 3; ++i) changed[random() % changed.size()] = "0\"{}[],:-9xZ"[random() % 12];
+      const auto tokenizer = Tokenizer::FromHuggingFace(changed, Json(), name);
+      if (tokenizer) (*tokenizer)->Decode((*tokenizer)->Encode("Hello wörld, ﬁ <mask> 12 \xff"));
+    }
+  }
+}
+
+TEST(Config, NamesSpecialTokensAndAddsMissingOnes) {
+  const Json config = *ParseJson(R"({"tokenizer_class":"LlamaTokenizer","bos_token":{"content":"<s>"},)"
+                                 R"("eos_token":"<|im_end|>","pad_token":null,"add_bos_token":true,"add_eos_token":true,)"
+                                 R"("added_tokens_decoder":{"20":{"content":"<s>","special":true},)"
+                                 R"("21":{"content":"<|im_end|>","special":true}}})");
+  const auto tokenizer = Load(File(kTinyBpe), config);
+  EXPECT_THAT(tokenizer->Encode("a<|im_end|>b"), ElementsAre(20, 0, 21, 1, 21));
+  EXPECT_THAT(tokenizer->Encode("a", {.add_special = false}), ElementsAre(0));
+  EXPECT_THAT(tokenizer->Encode("<s>a", {.add_special = false, .parse_special = false}), ElementsAre(0));
+  EXPECT_EQ(tokenizer->special().bos->id, 20);
+  EXPECT_EQ(tokenizer->special().eos->text, "<|im_end|>");
+  EXPECT_FALSE(tokenizer->special().pad);
+  EXPECT_TRUE(tokenizer->special().add_bos && tokenizer->special().add_eos);
+  EXPECT_THAT(tokenizer->special().eog_ids, ElementsAre(21));
+  EXPECT_EQ(tokenizer->vocab_size(), 22);
+  EXPECT_TRUE(tokenizer->IsSpecial(20));
+  EXPECT_FALSE(tokenizer->IsSpecial(0));
+}
+
+TEST(Phi3, TokensSwallowTheLineBreakBehindThem) {
+  const auto tokenizer = LoadSample("phi3");
+  const std::string marked = "<|user|>\nHi<|end|>\n<|assistant|>\n";
+  EXPECT_EQ(tokenizer->Encode(marked), tokenizer->Encode("<|user|>Hi<|end|><|assistant|>"));
+}
+
+TEST(Gguf, RefusesWhatItCannotRead) {
+  const auto fail = [](GgufVocabulary vocabulary) {
+    const auto tokenizer = Tokenizer::FromGguf(std::move(vocabulary), "model.gguf");
+    return tokenizer ? "loaded" : tokenizer.error().ToString();
+  };
+  EXPECT_THAT(fail({}), HasSubstr("tokens"));
+  EXPECT_THAT(fail({.model = "t5", .tokens = {"a"}}), HasSubstr("UNIMPLEMENTED: model.gguf: tokenizer.ggml.model \"t5\""));
+  EXPECT_THAT(fail({.model = "llama", .tokens = {"a", "b"}, .scores = {1}}), HasSubstr("2 tokens, but 1 scores"));
+  EXPECT_THAT(fail({.model = "llama", .tokens = {"a"}, .token_types = {1, 1}}), HasSubstr("token_type has 2"));
+  EXPECT_THAT(fail({.model = "gpt2", .tokens = {"a"}, .merges = {"a"}}), HasSubstr("merges[0]"));
+  EXPECT_THAT(fail({.model = "gpt2", .tokens = {"a"}, .merges = {"a b"}}), HasSubstr("\"b\""));
+  EXPECT_THAT(fail({.model = "gpt2", .tokens = {"a"}, .bos_id = 7}), HasSubstr("bos_token_id is 7"));
+  EXPECT_THAT(fail({.model = "bert", .tokens = {"a"}}), HasSubstr("[UNK]"));
+  EXPECT_EQ(fail({.model = "gpt2", .tokens = {"a"}}), "loaded");
+}
+
+TEST(Gguf, ScoredMergesTakeTheBestScoreAndSplitUnusedTokensAgain) {
+  GgufVocabulary vocabulary{.model = "llama",
+                            .tokens = {"<unk>", "▁", "a", "b", "c", "ab", "bc", "abc", "<0x64>"},
+                            .scores = {0, -1, -1, -1, -1, -5, -4, -6, 0},
+                            .token_types = {2, 1, 1, 1, 1, 1, 5, 1, 6}};
+  vocabulary.add_space_prefix = false;
+  vocabulary.unk_id = 0;
+  const auto tokenizer = Tokenizer::FromGguf(std::move(vocabulary), "x");
+  ASSERT_TRUE(tokenizer.has_value()) << tokenizer.error().ToString();
+  EXPECT_THAT((*tokenizer)->Encode("abc"), ElementsAre(7)) << "by way of the unused bc";
+  EXPECT_THAT((*tokenizer)->Encode("bc ab"), ElementsAre(3, 4, 1, 5));
+  EXPECT_THAT((*tokenizer)->Encode("de"), ElementsAre(8, 0)) << "a byte token, and unk where there is none";
+  EXPECT_EQ((*tokenizer)->TokenBytes(8), "d");
+}
+
+TEST(Gguf, WarnsAboutUnknownPatterns) {
+  const auto tokenizer = Tokenizer::FromGguf({.model = "gpt2", .pre = "brand-new", .tokens = {"a"}}, "x");
+  ASSERT_TRUE(tokenizer.has_value());
+  ASSERT_EQ((*tokenizer)->warnings().size(), 1u);
+  EXPECT_THAT((*tokenizer)->warnings()[0], HasSubstr("brand-new"));
+}
+
+// A quadratic step would take minutes on these: the test's time limit is the check.
+TEST(Cost, LongRunsAreLinear) {
+  const size_t size = 1 << 20;
+  std::vector<std::string> texts;
+  for (const std::string& unit : {"a", " ", "A", "\n", "0", "é", "中", "\u0301", "\u0345\u0301", "'", "aB", "a ", "\xff", "<|"}) {
+    std::string text;
+    while (text.size() < size) text += unit;
+    texts.push_back(text);
+    texts.push_back(text + "!");
+  }
+  for (const char* name : {"llama2", "llama3", "o200k", "qwen35", "bert_uncased", "unigram", "precompiled", "deepseek",
+                           "roberta", "clip", "prefix_bpe"}) {
+    const auto tokenizer = LoadSample(name);
+    for (const std::string& text : texts) tokenizer->Decode(tokenizer->Encode(text));
+  }
+}
+
+TEST(Cost, AnExponentialPatternEndsAndKeepsTheText) {
+  const auto regex = Regex::Compile("(a+)+b");
+  ASSERT_TRUE(regex.has_value());
+  EXPECT_TRUE(regex->FindAll(std::string(200, 'a')).empty());
+  const auto recursive = Regex::Compile("(?:a|(?:b(?:c)*)*)*z");
+  ASSERT_TRUE(recursive.has_value());
+  recursive->FindAll(std::string(100000, 'b'));
+}
+
+TEST(Stream, GivesWholeCharactersAtOnce) {
+  const auto tokenizer = LoadSample("llama3");
+  const std::string text = "a é 中文 👨‍👩‍👧‍👦 ";
+  const auto ids = tokenizer->Encode(text, {.add_special = false});
+  const auto stream = tokenizer->NewStreamDecoder(true);
+  std::string bytes;
+  std::string streamed;
+  for (const int32_t id : ids) {
+    bytes += tokenizer->TokenBytes(id);
+    streamed += stream->Push(id);
+    EXPECT_TRUE(IsValidUtf8(streamed));
+    EXPECT_LT(bytes.size() - streamed.size(), 4u) << "holds back no more than part of a character";
+  }
+  EXPECT_EQ(bytes, text);
+  EXPECT_EQ(streamed + stream->Flush(), text);
+  EXPECT_EQ(tokenizer->Decode(std::vector<int32_t>{-1, 1 << 30}), "");
+}
+
+TEST(Threads, ShareOneTokenizer) {
+  const auto tokenizer = LoadSample("llama3");
+  const std::string text = "Hello world, it's 12345 times नमस्ते!";
+  const auto expected = tokenizer->Encode(text);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int round = 0; round < 200; ++round) {
+        EXPECT_EQ(tokenizer->Encode(text), expected);
+        tokenizer->Encode(std::to_string(round) + " words " + std::to_string(round * 7));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST(Utf8, ReplacesMaximalSubparts) {
+  const std::string r(kReplacementCharacter);
+  EXPECT_EQ(ToValidUtf8("a\xff" "b"), "a" + r + "b");
+  EXPECT_EQ(ToValidUtf8("\xf0\x9f\x98"), r);
+  EXPECT_EQ(ToValidUtf8("\xf0\x9f\x98x"), r + "x");
+  EXPECT_EQ(ToValidUtf8("\xed\xa0\x80"), r + r + r);
+  EXPECT_EQ(ToValidUtf8("\xc0\x80"), r + r);
+  EXPECT_EQ(ToValidUtf8("\xf4\x90\x80\x80"), r + r + r + r);
+  EXPECT_EQ(ToValidUtf8("\xf0\x9f\x98\x80"), "\xf0\x9f\x98\x80");
+}
+
+TEST(Unicode, NormalForms) {
+  EXPECT_EQ(Normalize("e\u0301", NormalForm::kNfc), "é");
+  EXPECT_EQ(Normalize("q\u0307\u0323", NormalForm::kNfc), "q\u0323\u0307");
+  EXPECT_EQ(Normalize("각", NormalForm::kNfd), "\u1100\u1161\u11a8");
+  EXPECT_EQ(Normalize("\u1100\u1161\u11a8", NormalForm::kNfc), "각");
+  EXPECT_EQ(Normalize("ﬁ①", NormalForm::kNfkc), "fi1");
+  EXPECT_EQ(Lowercase("ÀΣİ"), "àσi\u0307");
+}
+
+}  // namespace
+}  // namespace pensieve::tokenizer
