@@ -134,6 +134,8 @@ std::string ToLower(std::string_view text) {
 size_t Find(std::string_view text, std::string_view needle, size_t from) {
   if (from > text.size()) return std::string_view::npos;
   if (needle.empty()) return from;
+  // The plain search is quicker for the usual short needle; for a long one it could be quadratic, and this one is not.
+  if (needle.size() <= 32) return text.find(needle, from);
   const void* hit = memmem(text.data() + from, text.size() - from, needle.data(), needle.size());
   return hit == nullptr ? std::string_view::npos : static_cast<const char*>(hit) - text.data();
 }
