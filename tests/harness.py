@@ -46,8 +46,14 @@ def clean_environment(**extra):
 
 def run(*arguments, stdin=None, env=None, cwd=None, timeout=120):
     """Runs one command of the binary to its end; text in, text out."""
-    return subprocess.run([BINARY, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=timeout,
-                          env=env or clean_environment(), cwd=cwd or tempfile.gettempdir(), encoding="utf-8")
+    return subprocess.run([BINARY, *map(str, arguments)],
+                          input=stdin,
+                          capture_output=True,
+                          text=True,
+                          timeout=timeout,
+                          env=env or clean_environment(),
+                          cwd=cwd or tempfile.gettempdir(),
+                          encoding="utf-8")
 
 
 def run_json(*arguments, **options):
@@ -58,14 +64,19 @@ def run_json(*arguments, **options):
 
 class Server:
     """`pensieve serve` on free ports, up to /ready. Use as a context manager."""
-
     def __init__(self, *arguments, grpc=0, memory_gate="false", env=None, cwd=None):
         self.directory = tempfile.TemporaryDirectory(prefix="pensieve-test-")
         self.log_path = pathlib.Path(self.directory.name) / "log"
-        command = [BINARY, "serve", "--port", "0", f"--grpc-port={grpc}", f"--memory-gate={memory_gate}", *map(str, arguments)]
+        command = [
+            BINARY, "serve", "--port", "0", f"--grpc-port={grpc}", f"--memory-gate={memory_gate}", *map(str, arguments)
+        ]
         with open(self.log_path, "wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                            env=env or clean_environment(), cwd=cwd or self.directory.name)
+            self.process = subprocess.Popen(command,
+                                            stdin=subprocess.DEVNULL,
+                                            stdout=log,
+                                            stderr=subprocess.STDOUT,
+                                            env=env or clean_environment(),
+                                            cwd=cwd or self.directory.name)
         self.wait_ready()
 
     def __enter__(self):
@@ -82,7 +93,8 @@ class Server:
         """Until the welcome says where the server is; then /ready must agree."""
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self.process.poll() is None:
-            welcome = re.search(r"is ready after .* at (http://[\d.]+:(\d+))(?: \(gRPC at [\d.]+:(\d+)\))?\n", self.log())
+            welcome = re.search(r"is ready after .* at (http://[\d.]+:(\d+))(?: \(gRPC at [\d.]+:(\d+)\))?\n",
+                                self.log())
             if welcome:
                 self.url, self.http_port, self.grpc_port = welcome[1], int(welcome[2]), int(welcome[3] or 0)
                 assert self.get("/ready").status_code == 200
@@ -113,8 +125,10 @@ class Server:
 
     def message(self, text, max_tokens=16, **fields):
         """One greedy answer by /v1/messages."""
-        body = {"model": "local", "max_tokens": max_tokens, "temperature": 0,
-                "messages": [{"role": "user", "content": text}], **fields}
+        body = {
+            "model": "local", "max_tokens": max_tokens, "temperature": 0,
+            "messages": [{"role": "user", "content": text}], **fields
+        }
         answer = self.post("/v1/messages", body)
         assert answer.status_code == 200, answer.text
         return answer.json()

@@ -22,25 +22,29 @@ LLAMA = {
 
 def tokenizer_json():
     return {
-        "version": "1.0", "added_tokens": [{"id": 256, "content": "<|end|>", "special": True, "normalized": False,
-                                            "single_word": False, "lstrip": False, "rstrip": False}],
-        "normalizer": None, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+        "version": "1.0", "added_tokens": [{
+            "id": 256, "content": "<|end|>", "special": True, "normalized": False, "single_word": False,
+            "lstrip": False, "rstrip": False
+        }], "normalizer": None, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
         "post_processor": None, "decoder": {"type": "ByteLevel"},
-        "model": {"type": "BPE", "vocab": {character: i for i, character in enumerate(BYTE_CHARACTERS)}, "merges": []},
+        "model": {"type": "BPE", "vocab": {character: i
+                                           for i, character in enumerate(BYTE_CHARACTERS)}, "merges": []},
     }
 
 
 def llama_tensors(config=LLAMA, vocab_size=None):
     width, inner = config["hidden_size"], config["intermediate_size"]
     kv = width // config["num_attention_heads"] * config["num_key_value_heads"]
-    shapes = {"model.embed_tokens.weight": (vocab_size or config["vocab_size"], width), "model.norm.weight": (width,)}
+    shapes = {"model.embed_tokens.weight": (vocab_size or config["vocab_size"], width), "model.norm.weight": (width, )}
     for i in range(config["num_hidden_layers"]):
         layer = f"model.layers.{i}."
-        shapes |= {layer + "input_layernorm.weight": (width,), layer + "post_attention_layernorm.weight": (width,),
-                   layer + "self_attn.q_proj.weight": (width, width), layer + "self_attn.k_proj.weight": (kv, width),
-                   layer + "self_attn.v_proj.weight": (kv, width), layer + "self_attn.o_proj.weight": (width, width),
-                   layer + "mlp.gate_proj.weight": (inner, width), layer + "mlp.up_proj.weight": (inner, width),
-                   layer + "mlp.down_proj.weight": (width, inner)}
+        shapes |= {
+            layer + "input_layernorm.weight": (width, ), layer + "post_attention_layernorm.weight": (width, ),
+            layer + "self_attn.q_proj.weight": (width, width), layer + "self_attn.k_proj.weight": (kv, width),
+            layer + "self_attn.v_proj.weight": (kv, width), layer + "self_attn.o_proj.weight": (width, width),
+            layer + "mlp.gate_proj.weight": (inner, width), layer + "mlp.up_proj.weight": (inner, width),
+            layer + "mlp.down_proj.weight": (width, inner)
+        }
     random = np.random.default_rng(1)
     return {name: random.standard_normal(shape, np.float32) * 0.1 for name, shape in shapes.items()}
 
@@ -49,7 +53,10 @@ def safetensors_bytes(tensors, change_header=lambda header: None):
     header, data = {}, b""
     for name, tensor in tensors.items():
         kind = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16"}[tensor.dtype]
-        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [len(data), len(data) + tensor.nbytes]}
+        header[name] = {
+            "dtype": kind, "shape": list(tensor.shape), "data_offsets": [len(data),
+                                                                         len(data) + tensor.nbytes]
+        }
         data += tensor.tobytes()
     change_header(header)
     text = json.dumps(header).encode()
@@ -64,5 +71,6 @@ def write_llama(directory, config=None, tokenizer=None, tensors=None, weights=No
     if tokenizer is not ...:
         (directory / "tokenizer.json").write_text(json.dumps(tokenizer or tokenizer_json()))
     if weights is not ...:
-        (directory / "model.safetensors").write_bytes(weights or safetensors_bytes(tensors or llama_tensors(config or LLAMA)))
+        (directory / "model.safetensors").write_bytes(weights
+                                                      or safetensors_bytes(tensors or llama_tensors(config or LLAMA)))
     return directory

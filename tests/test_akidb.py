@@ -40,8 +40,8 @@ def test_embed(server):
     assert np.linalg.norm(body["embeddings"], axis=1) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("texts, tokens", [
-    (["Hello world"], 2), (["", ""], 2), (["abc"], 1), (["éééé"], 2), (["a" * 4, "b" * 9], 3), (["日本語"], 2), (["x"] * 32, 32)])
+@pytest.mark.parametrize("texts, tokens", [(["Hello world"], 2), (["", ""], 2), (["abc"], 1), (["éééé"], 2),
+                                           (["a" * 4, "b" * 9], 3), (["日本語"], 2), (["x"] * 32, 32)])
 def test_token_estimate(server, texts, tokens):
     assert embed(server, texts)["usage"]["total_tokens"] == tokens
 
@@ -52,7 +52,8 @@ def test_any_model_name_is_echoed(server, name):
 
 
 def test_pooling_and_normalize(server):
-    mean, cls, last = (np.array(embed(server, ["pooling matters"], pooling=kind)["embeddings"][0]) for kind in ("mean", "cls", "last"))
+    mean, cls, last = (np.array(embed(server, ["pooling matters"], pooling=kind)["embeddings"][0])
+                       for kind in ("mean", "cls", "last"))
     assert not np.allclose(mean, cls) and not np.allclose(mean, last)
     assert np.array_equal(mean, embed(server, ["pooling matters"])["embeddings"][0])
     raw = np.array(embed(server, ["pooling matters"], normalize=False)["embeddings"][0])
@@ -68,10 +69,12 @@ def test_limits(server):
         assert answer.status_code == 400 and answer.json() == {"error": message}
 
 
-@pytest.mark.parametrize("payload, status", [
-    ("{", 400), ("", 400), ("nonsense", 400), ("[]", 422), ("{}", 422), ('{"texts":"x"}', 422), ('{"texts":[1]}', 422),
-    ('{"texts":null}', 422), ('{"texts":["x"],"model":null}', 422), ('{"texts":["x"],"normalize":"yes"}', 422),
-    ('{"texts":["x"],"pooling":5}', 422), ('{"inputs":["x"]}', 422), ('{"texts":["x"],"unknown":{"a":1}}', 200)])
+@pytest.mark.parametrize("payload, status", [("{", 400), ("", 400), ("nonsense", 400), ("[]", 422), ("{}", 422),
+                                             ('{"texts":"x"}', 422), ('{"texts":[1]}', 422), ('{"texts":null}', 422),
+                                             ('{"texts":["x"],"model":null}', 422),
+                                             ('{"texts":["x"],"normalize":"yes"}', 422),
+                                             ('{"texts":["x"],"pooling":5}', 422), ('{"inputs":["x"]}', 422),
+                                             ('{"texts":["x"],"unknown":{"a":1}}', 200)])
 def test_bodies(server, payload, status):
     answer = server.post("/api/v1/embed", data=payload, headers={"content-type": "application/json"})
     assert answer.status_code == status, answer.text
@@ -141,8 +144,11 @@ def test_full_queue_says_busy(start_server):
 def test_memory_gate(start_server):
     """Work is refused, and said how, while less memory is free than asked for."""
     short = start_server("--memory-critical-gb", "65536", memory_gate="true")
-    answers = {"/api/v1/embed": {"texts": ["x"]}, "/v1/messages": {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]},
-               "/v1/embeddings": {"model": "all-minilm-l6-v2", "input": "x"}}
+    answers = {
+        "/api/v1/embed": {"texts": ["x"]},
+        "/v1/messages": {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]},
+        "/v1/embeddings": {"model": "all-minilm-l6-v2", "input": "x"}
+    }
     for path, request in answers.items():
         answer = short.post(path, request)
         assert answer.status_code == 503, path

@@ -12,16 +12,21 @@ from harness import parse_sse, text_of
 CAPITAL = "What is the capital of France?"
 PARIS = "The capital of France is Paris."
 GREEDY = {"temperature": 0}
-WEATHER = {"name": "get_weather", "description": "Weather of a city",
-           "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
+WEATHER = {
+    "name": "get_weather", "description": "Weather of a city",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+}
 # One white pixel.
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGP4////fwAJ+wP9KobjigAAAABJRU5ErkJggg=="
 
 
 def ask(client, text=CAPITAL, max_tokens=32, **fields):
     extra = {**GREEDY, **fields.pop("extra_body", {})}
-    return client.messages.create(model="local", max_tokens=max_tokens, messages=[{"role": "user", "content": text}],
-                                  extra_body=extra, **fields)
+    return client.messages.create(model="local",
+                                  max_tokens=max_tokens,
+                                  messages=[{"role": "user", "content": text}],
+                                  extra_body=extra,
+                                  **fields)
 
 
 def prompt_tokens(usage):
@@ -43,6 +48,7 @@ def post_stream(server, request, headers=None):
 
 # ---- one message ----
 
+
 def test_message(anthropic_client):
     message = ask(anthropic_client)
     assert message.type == "message" and message.role == "assistant"
@@ -61,8 +67,9 @@ def test_system_as_string_and_blocks(anthropic_client):
     blocks = ask(anthropic_client, system=[{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}])
     assert plain.content[0].text == blocks.content[0].text
     assert plain.usage.output_tokens == blocks.usage.output_tokens
-    with_header = ask(anthropic_client, system=[
-        {"type": "text", "text": "x-anthropic-billing-header: cc_version=1.2.3.abc;"}, {"type": "text", "text": system}])
+    with_header = ask(anthropic_client,
+                      system=[{"type": "text", "text": "x-anthropic-billing-header: cc_version=1.2.3.abc;"},
+                              {"type": "text", "text": system}])
     assert prompt_tokens(with_header.usage.to_dict()) == prompt_tokens(plain.usage.to_dict())
 
 
@@ -94,7 +101,10 @@ def test_stop_sequences(anthropic_client):
     assert message.stop_sequence == " of France"
     assert message.content[0].text == "The capital"
     # Across token borders, and in a stream: the text before it is all that is sent.
-    with anthropic_client.messages.stream(model="local", max_tokens=32, stop_sequences=["tal of Fr"], extra_body=GREEDY,
+    with anthropic_client.messages.stream(model="local",
+                                          max_tokens=32,
+                                          stop_sequences=["tal of Fr"],
+                                          extra_body=GREEDY,
                                           messages=[{"role": "user", "content": CAPITAL}]) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
@@ -120,14 +130,15 @@ def test_unicode_comes_whole(server):
 
 # ---- streams ----
 
+
 def test_stream_events_in_order(server):
     request = body(messages=[{"role": "user", "content": CAPITAL}], max_tokens=32, stream=True)
     events = [event for event in post_stream(server, request)]
     assert events[0][0] == "message_start" and events[-1][0] == "message_stop"
     kinds = [kind for kind, _ in events if kind != "ping"]
     deltas = kinds.count("content_block_delta")
-    assert kinds == (["message_start", "content_block_start"] + deltas * ["content_block_delta"]
-                     + ["content_block_stop", "message_delta", "message_stop"])
+    assert kinds == (["message_start", "content_block_start"] + deltas * ["content_block_delta"] +
+                     ["content_block_stop", "message_delta", "message_stop"])
     start = events[0][1]["message"]
     assert start["content"] == [] and start["stop_reason"] is None and start["role"] == "assistant"
     assert start["model"] == "local" and start["id"].startswith("msg_")
@@ -143,7 +154,9 @@ def test_stream_events_in_order(server):
 
 
 def test_stream_by_the_sdk(anthropic_client):
-    with anthropic_client.messages.stream(model="claude-opus-4-8", max_tokens=32, extra_body=GREEDY,
+    with anthropic_client.messages.stream(model="claude-opus-4-8",
+                                          max_tokens=32,
+                                          extra_body=GREEDY,
                                           messages=[{"role": "user", "content": CAPITAL}]) as stream:
         kinds = {event.type for event in stream}
         message = stream.get_final_message()
@@ -159,11 +172,12 @@ def test_refused_before_a_stream_begins(server):
 
 # ---- counting ----
 
-@pytest.mark.parametrize("fields", [
-    {}, {"system": "Be brief."}, {"tools": [WEATHER]},
-    {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]},
-    {"messages": [{"role": "user", "content": "Tell me."}, {"role": "assistant", "content": "Once"}]},
-], ids=["plain", "system", "tools", "turns", "prefill"])
+
+@pytest.mark.parametrize("fields", [{}, {"system": "Be brief."}, {"tools": [WEATHER]}, {
+    "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+                 {"role": "user", "content": "c"}]
+}, {"messages": [{"role": "user", "content": "Tell me."}, {"role": "assistant", "content": "Once"}]}, ],
+                         ids=["plain", "system", "tools", "turns", "prefill"])
 def test_count_tokens_equals_usage(server, fields):
     counted = server.post("/v1/messages/count_tokens?beta=true", body(max_tokens=..., **fields))
     assert counted.status_code == 200, counted.text
@@ -185,74 +199,92 @@ def test_many_counts_at_once_while_generating(server):
     with concurrent.futures.ThreadPoolExecutor(26) as pool:
         message = pool.submit(server.message, "Tell me a story about a fox.", 48)
         request = body(max_tokens=..., tools=claude_code.tools(4))
-        counts = list(pool.map(lambda _: server.post("/v1/messages/count_tokens", request).json()["input_tokens"], range(25)))
+        counts = list(
+            pool.map(lambda _: server.post("/v1/messages/count_tokens", request).json()["input_tokens"], range(25)))
     assert len(set(counts)) == 1
     assert message.result()["usage"]["output_tokens"] > 0
 
 
 # ---- what must be accepted ----
 
+
 def test_tools_and_their_history(server):
-    history = [
-        {"role": "user", "content": "Weather in Oslo and Rome?"},
-        {"role": "assistant", "content": [
-            {"type": "thinking", "thinking": "I need two calls.", "signature": "c2ln"},
-            {"type": "redacted_thinking", "data": "xxxx"},
-            {"type": "text", "text": "Let me look."},
-            {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Oslo"}},
-            {"type": "tool_use", "id": "toolu_2", "name": "get_weather", "input": {"city": "Rome"}}]},
-        {"role": "user", "content": [
-            {"type": "tool_result", "tool_use_id": "toolu_1", "content": "7 degrees"},
-            {"type": "tool_result", "tool_use_id": "toolu_2", "is_error": True, "content": [
-                {"type": "text", "text": "no such city"},
-                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
-                {"type": "tool_reference", "tool_name": "get_weather"}]},
-            {"type": "text", "text": "So?"}]},
-    ]
+    history = [{"role": "user", "content": "Weather in Oslo and Rome?"}, {
+        "role": "assistant",
+        "content": [{"type": "thinking", "thinking": "I need two calls.",
+                     "signature": "c2ln"}, {"type": "redacted_thinking",
+                                            "data": "xxxx"}, {"type": "text", "text": "Let me look."},
+                    {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Oslo"}},
+                    {"type": "tool_use", "id": "toolu_2", "name": "get_weather", "input": {"city": "Rome"}}]
+    }, {
+        "role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "7 degrees"}, {
+            "type": "tool_result", "tool_use_id": "toolu_2", "is_error": True,
+            "content": [{"type": "text", "text": "no such city"},
+                        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
+                        {"type": "tool_reference", "tool_name": "get_weather"}]
+        }, {"type": "text", "text": "So?"}]
+    }, ]
     message = server.post("/v1/messages", body(messages=history, tools=[WEATHER], tool_choice={"type": "auto"}))
     assert message.status_code == 200, message.text
     assert message.json()["stop_reason"] in ("end_turn", "max_tokens", "tool_use")
 
 
-@pytest.mark.parametrize("content", [
-    [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}, {"type": "text", "text": "What is it?"}],
-    [{"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "The sky is green."}, "title": "Sky"},
-     {"type": "text", "text": "What color is the sky?"}],
-    [{"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}}, {"type": "text", "text": "?"}],
-    [{"type": "search_result", "source": "s", "title": "t", "content": [{"type": "text", "text": "x"}]}, {"type": "text", "text": "?"}],
-    [{"type": "text", "text": ""}, {"type": "text", "text": "Hi", "citations": None, "no_such_field": 1}],
-    [{"type": "no_such_block_20991231", "data": {}}, {"type": "text", "text": "Hi"}],
-    [{"type": "tool_result", "tool_use_id": "toolu_9"}],
-    [{"type": "container_upload", "file_id": "f"}, {"type": "text", "text": "Hi"}],
-], ids=["image", "document", "pdf", "search_result", "empty_text", "unknown", "bare_tool_result", "container"])
+@pytest.mark.parametrize(
+    "content",
+    [[{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
+      {"type": "text", "text": "What is it?"}],
+     [{
+         "type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "The sky is green."},
+         "title": "Sky"
+     }, {"type": "text", "text": "What color is the sky?"}],
+     [{"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}},
+      {"type": "text", "text": "?"}],
+     [{"type": "search_result", "source": "s", "title": "t", "content": [{"type": "text", "text": "x"}]}, {
+         "type": "text", "text": "?"
+     }], [{"type": "text", "text": ""}, {"type": "text", "text": "Hi", "citations": None, "no_such_field": 1}],
+     [{"type": "no_such_block_20991231", "data": {}}, {"type": "text", "text": "Hi"}],
+     [{"type": "tool_result", "tool_use_id": "toolu_9"}],
+     [{"type": "container_upload", "file_id": "f"}, {"type": "text", "text": "Hi"}], ],
+    ids=["image", "document", "pdf", "search_result", "empty_text", "unknown", "bare_tool_result", "container"])
 def test_content_blocks_are_accepted(server, content):
     answer = server.post("/v1/messages", body(messages=[{"role": "user", "content": content}], max_tokens=1))
     assert answer.status_code == 200, answer.text
 
 
-@pytest.mark.parametrize("fields", [
-    {"metadata": {"user_id": "x"}, "service_tier": "auto", "speed": "fast", "inference_geo": "us", "container": None},
-    {"thinking": {"type": "enabled", "budget_tokens": 1024}}, {"thinking": {"type": "adaptive", "display": "updates"}},
-    {"thinking": {"type": "disabled"}}, {"thinking": {"type": "between_tools"}},
-    {"output_config": {"effort": "xhigh"}}, {"cache_control": {"type": "ephemeral", "ttl": "5m"}},
-    {"context_management": {"edits": [{"type": "clear_tool_uses_20250919", "trigger": {"type": "tool_uses", "value": 3}}]}},
-    {"mcp_servers": [{"type": "url", "url": "http://x", "name": "y"}], "betas": ["x"], "diagnostics": {"previous_message_id": None}},
-    {"tools": [], "tool_choice": {"type": "auto"}}, {"tools": [WEATHER], "tool_choice": {"type": "none"}},
-    {"tools": [{**WEATHER, "type": "custom", "strict": True, "eager_input_streaming": None, "input_examples": [], "x": 1}]},
-    {"tools": [{"type": "bash_20250124", "name": "bash"}, {"type": "web_search_20250305", "name": "web_search", "max_uses": 8},
-               {"type": "no_such_tool_2099", "name": "z"}]},
-    {"top_p": 0.9, "top_k": 40, "temperature": 1}, {"no_such_field": {"a": [1]}},
-    {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"},
-                  {"role": "system", "content": [{"type": "text", "text": "Be brief."}]}]},
-    {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]},
-], ids=lambda fields: "-".join(fields)[:40])
+@pytest.mark.parametrize(
+    "fields",
+    [{"metadata": {"user_id": "x"}, "service_tier": "auto", "speed": "fast", "inference_geo": "us", "container": None},
+     {"thinking": {"type": "enabled", "budget_tokens": 1024}}, {"thinking": {"type": "adaptive", "display": "updates"}},
+     {"thinking": {"type": "disabled"}}, {"thinking": {"type": "between_tools"}},
+     {"output_config": {"effort": "xhigh"}}, {"cache_control": {"type": "ephemeral", "ttl": "5m"}}, {
+         "context_management": {
+             "edits": [{"type": "clear_tool_uses_20250919", "trigger": {"type": "tool_uses", "value": 3}}]
+         }
+     }, {
+         "mcp_servers": [{"type": "url", "url": "http://x", "name": "y"}], "betas": ["x"],
+         "diagnostics": {"previous_message_id": None}
+     }, {"tools": [], "tool_choice": {"type": "auto"}}, {"tools": [WEATHER], "tool_choice": {"type": "none"}}, {
+         "tools": [{
+             **WEATHER, "type": "custom", "strict": True, "eager_input_streaming": None, "input_examples": [], "x": 1
+         }]
+     }, {
+         "tools": [{"type": "bash_20250124", "name": "bash"}, {
+             "type": "web_search_20250305", "name": "web_search", "max_uses": 8
+         }, {"type": "no_such_tool_2099", "name": "z"}]
+     }, {"top_p": 0.9, "top_k": 40, "temperature": 1}, {"no_such_field": {"a": [1]}}, {
+         "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"},
+                      {"role": "system", "content": [{"type": "text", "text": "Be brief."}]}]
+     }, {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}, ],
+    ids=lambda fields: "-".join(fields)[:40])
 def test_fields_are_accepted(server, fields):
-    answer = server.post("/v1/messages?beta=true", body(**{"max_tokens": 1, **fields}), headers={
-        "anthropic-version": "2099-01-01", "anthropic-beta": "no-such-beta,another"})
+    answer = server.post("/v1/messages?beta=true",
+                         body(**{"max_tokens": 1, **fields}),
+                         headers={"anthropic-version": "2099-01-01", "anthropic-beta": "no-such-beta,another"})
     assert answer.status_code == 200, answer.text
 
 
-@pytest.mark.parametrize("name", ["claude-3-5-haiku-latest", "claude-sonnet-4-5", "anything at all", "smollm2-135m-instruct"])
+@pytest.mark.parametrize("name",
+                         ["claude-3-5-haiku-latest", "claude-sonnet-4-5", "anything at all", "smollm2-135m-instruct"])
 def test_model_name_is_echoed(server, name):
     message = server.post("/v1/messages", body(model=name)).json()
     assert message["model"] == name
@@ -269,7 +301,8 @@ def test_api_keys(start_server):
     locked = start_server("--api-key", "alpha,beta")
     for headers in ({"x-api-key": "alpha"}, {"authorization": "Bearer beta"}):
         assert locked.post("/v1/messages", body(max_tokens=1), headers=headers).status_code == 200
-    for headers in ({}, {"x-api-key": "alph"}, {"authorization": "Bearer alphabeta"}, {"authorization": "Basic YWxwaGE="}):
+    for headers in ({}, {"x-api-key": "alph"}, {"authorization": "Bearer alphabeta"},
+                    {"authorization": "Basic YWxwaGE="}):
         answer = locked.post("/v1/messages", body(max_tokens=1), headers=headers)
         assert answer.status_code == 401
         assert answer.json()["error"]["type"] == "authentication_error"
@@ -287,6 +320,7 @@ def test_ids_are_unique(server):
 
 # ---- sameness ----
 
+
 def test_company_does_not_matter(server):
     prompts = [CAPITAL] + [f"Write {i + 2} sentences about the number {i * 37}." for i in range(15)]
     alone = [text_of(server.message(prompt, 24)) for prompt in prompts[:4]]
@@ -300,6 +334,7 @@ def test_seeds(server):
     def draw(**fields):
         request = body(messages=[{"role": "user", "content": "Invent a name for a cat."}], max_tokens=12, **fields)
         return text_of(server.post("/v1/messages", request).json())
+
     assert len({draw(temperature=1.5) for _ in range(6)}) > 1
     assert len({draw(temperature=1.5, top_k=1) for _ in range(3)}) == 1
 
@@ -315,6 +350,7 @@ def test_the_prefix_is_reused(server):
 
 # ---- errors ----
 
+
 def assert_error(answer, status, kind, *words):
     assert answer.status_code == status, (answer.status_code, answer.text[:300])
     error = answer.json()
@@ -325,36 +361,47 @@ def assert_error(answer, status, kind, *words):
         assert word in error["error"]["message"], error["error"]["message"]
 
 
-@pytest.mark.parametrize("fields, words", [
-    ({"max_tokens": ...}, ["max_tokens: Field required"]), ({"messages": ...}, ["messages: Field required"]),
-    ({"model": ...}, ["model: Field required"]), ({"messages": []}, ["messages"]), ({"messages": "Hi"}, ["messages"]),
-    ({"messages": [{"role": "user"}]}, ["messages.0.content"]), ({"messages": [{"content": "x"}]}, ["messages.0.role"]),
-    ({"messages": [{"role": "robot", "content": "x"}]}, ["messages.0.role"]), ({"messages": [7]}, ["messages.0"]),
-    ({"messages": [{"role": "user", "content": 7}]}, ["messages.0.content"]),
-    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, ["messages.0.content.0.text"]),
-    ({"messages": [{"role": "user", "content": ""}]}, ["messages.0.content"]),
-    ({"max_tokens": "many"}, ["max_tokens"]), ({"max_tokens": -1}, ["max_tokens"]), ({"max_tokens": 1.5}, ["max_tokens"]),
-    ({"temperature": "hot"}, ["temperature"]), ({"temperature": -1}, ["temperature"]), ({"top_p": 2}, ["top_p"]),
-    ({"top_k": -1}, ["top_k"]), ({"stream": "yes"}, ["stream"]), ({"model": 5}, ["model"]), ({"system": 5}, ["system"]),
-    ({"stop_sequences": "x"}, ["stop_sequences"]), ({"stop_sequences": [""]}, ["stop_sequences.0"]),
-    ({"tools": {}}, ["tools"]), ({"tools": [{"description": "nameless"}]}, ["tools.0"]),
-    ({"tool_choice": {"type": "sometimes"}, "tools": [WEATHER]}, ["tool_choice"]), ({"thinking": "yes"}, ["thinking"]),
-], ids=lambda value: json.dumps(value, default=str)[:50] if isinstance(value, dict) else "")
+@pytest.mark.parametrize(
+    "fields, words", [({"max_tokens": ...}, ["max_tokens: Field required"]),
+                      ({"messages": ...}, ["messages: Field required"]), ({"model": ...}, ["model: Field required"]),
+                      ({"messages": []}, ["messages"]), ({"messages": "Hi"}, ["messages"]),
+                      ({"messages": [{"role": "user"}]}, ["messages.0.content"]),
+                      ({"messages": [{"content": "x"}]}, ["messages.0.role"]),
+                      ({"messages": [{"role": "robot", "content": "x"}]}, ["messages.0.role"]),
+                      ({"messages": [7]}, ["messages.0"]),
+                      ({"messages": [{"role": "user", "content": 7}]}, ["messages.0.content"]),
+                      ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, ["messages.0.content.0.text"]),
+                      ({"messages": [{"role": "user", "content": ""}]}, ["messages.0.content"]),
+                      ({"max_tokens": "many"}, ["max_tokens"]), ({"max_tokens": -1}, ["max_tokens"]),
+                      ({"max_tokens": 1.5}, ["max_tokens"]), ({"temperature": "hot"}, ["temperature"]),
+                      ({"temperature": -1}, ["temperature"]), ({"top_p": 2}, ["top_p"]), ({"top_k": -1}, ["top_k"]),
+                      ({"stream": "yes"}, ["stream"]), ({"model": 5}, ["model"]), ({"system": 5}, ["system"]),
+                      ({"stop_sequences": "x"}, ["stop_sequences"]), ({"stop_sequences": [""]}, ["stop_sequences.0"]),
+                      ({"tools": {}}, ["tools"]), ({"tools": [{"description": "nameless"}]}, ["tools.0"]),
+                      ({"tool_choice": {"type": "sometimes"}, "tools": [WEATHER]}, ["tool_choice"]),
+                      ({"thinking": "yes"}, ["thinking"]), ],
+    ids=lambda value: json.dumps(value, default=str)[:50] if isinstance(value, dict) else "")
 def test_bad_fields(server, fields, words):
     assert_error(server.post("/v1/messages", body(**fields)), 400, "invalid_request_error", *words)
 
 
-@pytest.mark.parametrize("payload", [b"", b"{", b"[1,2]", b"null", b'"text"', b'{"model": "x"} tail', b'{"model": "\xff\xfe"}',
-                                     b"{" * 100_000, b'{"max_tokens": 1e999}', b"\x00", b'{"a":' * 5000 + b"1" + b"}" * 5000])
+@pytest.mark.parametrize("payload", [
+    b"", b"{", b"[1,2]", b"null", b'"text"', b'{"model": "x"} tail', b'{"model": "\xff\xfe"}', b"{" * 100_000,
+    b'{"max_tokens": 1e999}', b"\x00", b'{"a":' * 5000 + b"1" + b"}" * 5000
+])
 def test_bad_json(server, payload):
-    answer = requests.post(server.url + "/v1/messages", data=payload, headers={"content-type": "application/json"}, timeout=60)
+    answer = requests.post(server.url + "/v1/messages",
+                           data=payload,
+                           headers={"content-type": "application/json"},
+                           timeout=60)
     assert_error(answer, 400, "invalid_request_error")
 
 
 def test_prompt_too_long(server):
     answer = server.post("/v1/messages", body(messages=[{"role": "user", "content": "word " * 20000}], stream=True))
     assert_error(answer, 400, "invalid_request_error", "prompt is too long: ", " tokens > ", " maximum")
-    counted = server.post("/v1/messages/count_tokens", body(messages=[{"role": "user", "content": "word " * 20000}])).json()
+    counted = server.post("/v1/messages/count_tokens",
+                          body(messages=[{"role": "user", "content": "word " * 20000}])).json()
     words = answer.json()["error"]["message"].split()
     assert int(words[words.index("long:") + 1]) == counted["input_tokens"]
     assert int(words[words.index(">") + 1]) < counted["input_tokens"]
@@ -397,6 +444,7 @@ def test_probes(server):
 
 # ---- models ----
 
+
 def test_models(anthropic_client, server):
     models = list(anthropic_client.models.list(limit=1))
     assert [model.id for model in models] == ["smollm2-135m-instruct", "all-minilm-l6-v2"]
@@ -407,12 +455,14 @@ def test_models(anthropic_client, server):
     page = server.get("/v1/models?limit=1000").json()
     assert page["object"] == "list" and page["has_more"] is False
     assert page["first_id"] == page["data"][0]["id"] and page["last_id"] == page["data"][-1]["id"]
-    assert_error(server.get("/v1/models?limit=0", headers={"anthropic-version": "2023-06-01"}), 400, "invalid_request_error", "limit")
+    assert_error(server.get("/v1/models?limit=0", headers={"anthropic-version": "2023-06-01"}), 400,
+                 "invalid_request_error", "limit")
     with pytest.raises(anthropic.NotFoundError):
         anthropic_client.models.retrieve("no-such-model")
 
 
 # ---- Claude Code ----
+
 
 def test_claude_code_turn(server):
     request = claude_code.request("Say hello.", paragraphs=40, sentences=6)
@@ -421,7 +471,8 @@ def test_claude_code_turn(server):
     assert events[0][1]["message"]["model"] == request["model"]
     assert events[-1][0] == "message_stop"
     # The next conversation has another billing header; the prefix is found again all the same.
-    again = post_stream(server, {**claude_code.request("Say bye.", 40, 6, version="f00"), "max_tokens": 4}, claude_code.HEADERS)
+    again = post_stream(server, {**claude_code.request("Say bye.", 40, 6, version="f00"), "max_tokens": 4},
+                        claude_code.HEADERS)
     usage = next(data["usage"] for kind, data in again if kind == "message_delta")
     assert usage["cache_read_input_tokens"] > 0.8 * prompt_tokens(usage)
 

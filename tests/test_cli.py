@@ -27,6 +27,7 @@ def assert_fails(done, *words, code=1):
 
 # ---- help ----
 
+
 def test_help():
     text = run("--help").stdout
     assert all(command in text for command in COMMANDS)
@@ -40,8 +41,9 @@ def test_help_of_each_command(command):
     assert "\x1b" not in done.stdout  # no colours but on a terminal
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["run", "--dance"], ["run", "--max-tokens", "many"], ["eval"], ["eval", "nll"],
-                                       ["serve", "--port", "http"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["run", "--dance"], ["run", "--max-tokens", "many"], ["eval"],
+                                       ["eval", "nll"], ["serve", "--port", "http"]],
+                         ids=" ".join)
 def test_usage_errors(arguments):
     done = run(*arguments)
     assert done.returncode in (1, 2) and done.stderr.strip()
@@ -49,23 +51,27 @@ def test_usage_errors(arguments):
 
 # ---- tokenize ----
 
+
 def test_tokenize():
     done = run("tokenize", "--model", GENERATOR, "Hello world")
     ids = [int(word) for word in done.stdout.split()]
     assert ids == run_json("tokenize", "--model", GENERATOR, "--json", "Hello world")["ids"] == [19556, 905]
-    assert run("tokenize", "--model", GENERATOR, "--decode", *map(str, [" ".join(map(str, ids))])).stdout == "Hello world\n"
+    assert run("tokenize", "--model", GENERATOR, "--decode", " ".join(map(str, ids))).stdout == "Hello world\n"
     assert run_json("tokenize", "--model", GENERATOR, "--decode", "--json", json.dumps(ids)) == {"text": "Hello world"}
     by_stdin = run("tokenize", "--model", GENERATOR, stdin="Hello world")
     assert by_stdin.stdout == done.stdout
     whole = run_json("tokenize", "--model", EMBEDDER, "--json", "Hello world")
     assert whole["tokens"] == ["[CLS]", "hello", "world", "[SEP]"] and whole["count"] == 4
-    assert run_json("tokenize", "--model", EMBEDDER, "--json", "--no-special", "Hello world")["ids"] == whole["ids"][1:-1]
+    assert run_json("tokenize", "--model", EMBEDDER, "--json", "--no-special",
+                    "Hello world")["ids"] == whole["ids"][1:-1]
 
 
 def test_tokenize_lines():
     texts = ["Hello", "", "a\nb\x00", "日本語 🙂"]
     stdin = "".join(json.dumps({"text_b64": base64.b64encode(text.encode()).decode()}) + "\n" for text in texts)
-    lines = [json.loads(line) for line in run("tokenize", "--model", GENERATOR, "--jsonl", stdin=stdin).stdout.splitlines()]
+    lines = [
+        json.loads(line) for line in run("tokenize", "--model", GENERATOR, "--jsonl", stdin=stdin).stdout.splitlines()
+    ]
     assert [base64.b64decode(line["decoded_b64"]).decode() for line in lines] == texts
     assert_fails(run("tokenize", "--model", GENERATOR, "--jsonl", stdin="{}\n"), "text_b64")
     assert_fails(run("tokenize", "--model", GENERATOR, "--decode", "1 two 3"), "two")
@@ -73,12 +79,14 @@ def test_tokenize_lines():
 
 # ---- render ----
 
+
 def test_render(tmp_path):
     text = run("render", "--model", GENERATOR, "Hi").stdout
     assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
     own = run("render", "--model", GENERATOR, "--system", "Be brief.", "Hi").stdout
     assert own == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    assert own.startswith(run("render", "--model", GENERATOR, "--system", "Be brief.", "--no-generation-prompt", "Hi").stdout)
+    assert own.startswith(
+        run("render", "--model", GENERATOR, "--system", "Be brief.", "--no-generation-prompt", "Hi").stdout)
     messages = tmp_path / "messages.json"
     messages.write_text(json.dumps([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hel"}]))
     assert run("render", "--model", GENERATOR, "--messages", messages, "--continue").stdout.endswith("assistant\nHel")
@@ -95,10 +103,12 @@ def test_render(tmp_path):
 
 # ---- inspect ----
 
+
 def test_inspect():
     facts = run_json("inspect", "--json", GENERATOR)
     assert facts["architecture"] == "llama" and facts["format"] == "gguf v3" and facts["task"] == "generate"
-    assert (facts["hidden_size"], facts["layers"], facts["heads"], facts["kv_heads"], facts["head_dim"]) == (576, 30, 9, 3, 64)
+    sizes = {"hidden_size": 576, "layers": 30, "heads": 9, "kv_heads": 3, "head_dim": 64}
+    assert {name: facts[name] for name in sizes} == sizes
     assert facts["vocab_size"] == facts["tokenizer_vocab_size"] == 49152 and facts["context_max"] == 8192
     assert 134_000_000 < facts["parameters"] < 136_000_000
     assert facts["kv_bytes_per_token"] == 2 * 30 * 3 * 64 * 2
@@ -114,6 +124,7 @@ def test_inspect():
 
 
 # ---- run ----
+
 
 def test_run():
     done = run("run", GENERATOR, "--prompt", CAPITAL, "--temperature", 0, "--max-tokens", 32)
@@ -139,7 +150,9 @@ def test_run_raw():
 
 def test_run_seed():
     def draw(seed):
-        return run_json("run", GENERATOR, "-p", "Invent a word.", "-t", 1.5, "--seed", seed, "-n", 8, "--json")["tokens"]
+        return run_json("run", GENERATOR, "-p", "Invent a word.", "-t", 1.5, "--seed", seed, "-n", 8,
+                        "--json")["tokens"]
+
     assert draw(5) == draw(5) != draw(6)
 
 
@@ -149,7 +162,10 @@ def test_chat_over_a_pipe():
 
 
 def test_ctrl_c_stops_the_answer_not_the_program():
-    with subprocess.Popen([BINARY, "run", GENERATOR, "-t", "0"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    with subprocess.Popen([BINARY, "run", GENERATOR, "-t", "0"],
+                          stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE,
                           env=clean_environment()) as chat:
         chat.stdin.write(b"Write a very long story about a ship.\n")
         chat.stdin.flush()
@@ -166,6 +182,7 @@ def test_run_needs_a_prompt_for_json():
 
 
 # ---- embed ----
+
 
 def test_embed():
     done = run("embed", "--model", EMBEDDER, "--json", "Hello", "World")
@@ -184,8 +201,9 @@ def test_embed():
 
 # ---- eval and bench ----
 
-TEXT = ("The city of Paris lies on the river Seine in the north of France. It has been the capital for many centuries, and "
-        "people from all over the world come to see its museums, its bridges and its gardens. ") * 2
+TEXT = (
+    "The city of Paris lies on the river Seine in the north of France. It has been the capital for many centuries, and "
+    "people from all over the world come to see its museums, its bridges and its gardens. ") * 2
 
 
 def test_eval_nll(tmp_path):
@@ -209,12 +227,14 @@ def test_eval_kl(tmp_path):
         measured = run_json("eval", "kl", "--model", GENERATOR, "--text", tmp_path / "text", "--phase", phase, "--json")
         assert 0 < measured["mean_kl"] <= 3e-3 and measured["mean_kl"] <= measured["p99_kl"] <= measured["max_kl"]
         assert measured["same_top"] > 0.95
-    same = run_json("eval", "kl", "--model", GENERATOR, "--text", tmp_path / "text", "--reference-activations", "int8", "--json")
+    same = run_json("eval", "kl", "--model", GENERATOR, "--text", tmp_path / "text", "--reference-activations", "int8",
+                    "--json")
     assert same["same_top"] == 1 and same["max_kl"] < 1e-6
 
 
 def test_bench():
-    measured = run_json("bench", "--model", GENERATOR, "--prompt", 32, "--generate", 8, "--batch", 2, "--repeat", 2, "--json")
+    measured = run_json("bench", "--model", GENERATOR, "--prompt", 32, "--generate", 8, "--batch", 2, "--repeat", 2,
+                        "--json")
     for phase in ("prefill", "decode"):
         low, middle, high = (measured[f"{phase}_tokens_per_s{end}"] for end in ("_min", "", "_max"))
         assert 0 < low <= middle <= high
@@ -222,6 +242,7 @@ def test_bench():
 
 
 # ---- fetch ----
+
 
 def test_fetch_has_nothing_to_do():
     for arguments in (["fetch"], ["fetch", "--list"]):
@@ -242,6 +263,7 @@ def test_a_given_model_fetches_nothing(tmp_path):
 
 # ---- settings ----
 
+
 def config_of(*arguments, cwd=None, **environment):
     """{key: (value, source)} of serve --print-config."""
     settings = run_json("serve", "--print-config", "--json", *arguments, env=clean_environment(**environment), cwd=cwd)
@@ -249,20 +271,27 @@ def config_of(*arguments, cwd=None, **environment):
 
 
 def test_precedence(tmp_path):
-    (tmp_path / "config.toml").write_text("[server]\nrest_port = 8001\ngrpc_port = 9001\nhost = \"127.0.0.2\"\n[logging]\nlevel = \"warn\"\n")
+    (tmp_path / "config.toml"
+     ).write_text("[server]\nrest_port = 8001\ngrpc_port = 9001\nhost = \"127.0.0.2\"\n[logging]\nlevel = \"warn\"\n")
     settings = config_of("--port", 8003, cwd=tmp_path, AKIDB_REST_PORT="8002", AKIDB_GRPC_PORT="9002")
     assert settings["server.http_port"] == ("8003", "flag --port")
     assert settings["server.grpc_port"] == ("9002", "environment AKIDB_GRPC_PORT")
-    assert settings["server.host"] == ('"127.0.0.2"', "config.toml") and settings["logging.level"] == ('"warn"', "config.toml")
+    assert settings["server.host"] == ('"127.0.0.2"', "config.toml") and settings["logging.level"] == ('"warn"',
+                                                                                                       "config.toml")
     assert settings["server.idle_timeout_ms"][1] == "default"
     text = run("serve", "--print-config", "--port", 8003, cwd=tmp_path).stdout
     assert any(line.split() == ["server.http_port", "=", "8003", "#", "flag", "--port"] for line in text.splitlines())
 
 
 def test_environment_of_both_ancestors():
-    settings = config_of(MAX_CONTEXT_LENGTH="2048", GPU_MEMORY_LIMIT="2GB", LOG_LEVEL="debug", MODEL_PATH="/models/a,b.gguf",
-                         AKIDB_HOST="127.0.0.1", AKIDB_EMBEDDING_MODEL=EMBEDDER_NAME)
-    assert settings["model.context_max"][0] == "2048" and settings["engine.kv_bytes_max"] == (str(2 << 30), "environment GPU_MEMORY_LIMIT")
+    settings = config_of(MAX_CONTEXT_LENGTH="2048",
+                         GPU_MEMORY_LIMIT="2GB",
+                         LOG_LEVEL="debug",
+                         MODEL_PATH="/models/a,b.gguf",
+                         AKIDB_HOST="127.0.0.1",
+                         AKIDB_EMBEDDING_MODEL=EMBEDDER_NAME)
+    assert settings["model.context_max"][0] == "2048" and settings["engine.kv_bytes_max"] == (
+        str(2 << 30), "environment GPU_MEMORY_LIMIT")
     assert settings["logging.level"] == ('"debug"', "environment LOG_LEVEL")
     assert "/models/a,b.gguf" in settings["model.models"][0] and EMBEDDER_NAME in settings["embedding.model"][0]
 
@@ -272,11 +301,14 @@ def test_keys_are_not_shown():
     assert done.returncode == 0 and "very-secret" not in done.stdout + done.stderr and "***" in done.stdout
 
 
-@pytest.mark.parametrize("arguments, environment, words", [
-    (["--port", "99999"], {}, ["http_port", "99999", "--port"]), (["--port", "8080", "--grpc-port", "8080"], {}, ["http_port", "grpc_port"]),
-    ([], {"PENSIEVE_PORT": "many"}, ["PENSIEVE_PORT", "many"]), (["--body-max", "12XB"], {}, ["body_bytes_max", "12XB"]),
-    (["--config", "/no/such/file.toml"], {}, ["/no/such/file.toml"]), (["--activations", "int3"], {}, ["int3"]),
-], ids=lambda value: " ".join(map(str, value)) if value else "-")
+@pytest.mark.parametrize("arguments, environment, words",
+                         [(["--port", "99999"], {}, ["http_port", "99999", "--port"]),
+                          (["--port", "8080", "--grpc-port", "8080"], {}, ["http_port", "grpc_port"]),
+                          ([], {"PENSIEVE_PORT": "many"}, ["PENSIEVE_PORT", "many"]),
+                          (["--body-max", "12XB"], {}, ["body_bytes_max", "12XB"]),
+                          (["--config", "/no/such/file.toml"], {}, ["/no/such/file.toml"]),
+                          (["--activations", "int3"], {}, ["int3"]), ],
+                         ids=lambda value: " ".join(map(str, value)) if value else "-")
 def test_bad_settings(arguments, environment, words):
     done = run("serve", "--print-config", *arguments, env=clean_environment(**environment))
     assert done.returncode in (1, 2) and done.stdout == ""
@@ -290,6 +322,7 @@ def test_bad_toml(tmp_path):
 
 
 # ---- bad model files ----
+
 
 def bad_models(tmp_path):
     """(name, path, words the message must hold)"""
@@ -324,15 +357,23 @@ def bad_models(tmp_path):
     yield "no_weights", write(tmp_path / "no_weights", weights=...), ["no_weights", "safetensors"]
     yield "no_tokenizer", write(tmp_path / "no_tokenizer", tokenizer=...), ["tokenizer"]
     yield "no_config", write(tmp_path / "no_config", config=...), ["no_config"]
-    yield "unknown_type", write(tmp_path / "unknown_type", {**llama, "model_type": "zebra", "architectures": ["ZebraForCausalLM"]}), ["zebra"]
-    yield "no_hidden_size", write(tmp_path / "no_hidden_size", {k: v for k, v in llama.items() if k != "hidden_size"}, tensors=tensors), [
-        "config.json", "hidden_size"]
-    yield "absurd_layers", write(tmp_path / "absurd_layers", {**llama, "num_hidden_layers": 10 ** 9}, tensors=tensors), ["num_hidden_layers"]
-    yield "negative", write(tmp_path / "negative", {**llama, "num_attention_heads": -4}, tensors=tensors), ["num_attention_heads"]
-    yield "missing_tensor", write(tmp_path / "missing_tensor", tensors={k: v for k, v in tensors.items() if "layers.1.mlp.up" not in k}), [
-        "model.layers.1.mlp.up_proj"]
+    yield "unknown_type", write(tmp_path / "unknown_type",
+                                {**llama, "model_type": "zebra", "architectures": ["ZebraForCausalLM"]}), ["zebra"]
+    yield "no_hidden_size", write(tmp_path / "no_hidden_size", {k: v
+                                                                for k, v in llama.items()
+                                                                if k != "hidden_size"},
+                                  tensors=tensors), ["config.json", "hidden_size"]
+    yield "absurd_layers", write(tmp_path / "absurd_layers", {**llama, "num_hidden_layers": 10**9},
+                                 tensors=tensors), ["num_hidden_layers"]
+    yield "negative", write(tmp_path / "negative", {**llama, "num_attention_heads": -4},
+                            tensors=tensors), ["num_attention_heads"]
+    yield "missing_tensor", write(tmp_path / "missing_tensor",
+                                  tensors={k: v
+                                           for k, v in tensors.items()
+                                           if "layers.1.mlp.up" not in k}), ["model.layers.1.mlp.up_proj"]
     yield "wrong_shape", write(tmp_path / "wrong_shape", {**llama, "intermediate_size": 96}, tensors=tensors), ["mlp"]
-    yield "vocabulary", write(tmp_path / "vocabulary", {**llama, "vocab_size": 100}, tensors=model_files.llama_tensors(vocab_size=100)), ["vocab"]
+    yield "vocabulary", write(tmp_path / "vocabulary", {**llama, "vocab_size": 100},
+                              tensors=model_files.llama_tensors(vocab_size=100)), ["vocab"]
     whole = model_files.safetensors_bytes(tensors)
     yield "cut_weights", write(tmp_path / "cut_weights", weights=whole[:-1]), ["model.safetensors"]
     yield "cut_header", write(tmp_path / "cut_header", weights=whole[:50]), ["model.safetensors"]
@@ -347,13 +388,16 @@ def bad_models(tmp_path):
 
     def absurd(header):
         header["model.norm.weight"]["shape"] = [1 << 62, 1 << 62]
+
     for name, change in (("overlap", overlap), ("outside", outside), ("absurd", absurd)):
-        yield name, write(tmp_path / name, weights=model_files.safetensors_bytes(tensors, change)), ["model.safetensors"]
+        yield name, write(tmp_path / name, weights=model_files.safetensors_bytes(tensors,
+                                                                                 change)), ["model.safetensors"]
 
 
 def test_bad_model_files(tmp_path):
     for name, path, words in bad_models(tmp_path):
-        for command in (["run", path, "--prompt", "x", "--max-tokens", 1], ["serve", "--model", path, "--port", 0, "--grpc-port", 0]):
+        for command in (["run", path, "--prompt", "x", "--max-tokens",
+                         1], ["serve", "--model", path, "--port", 0, "--grpc-port", 0]):
             done = run(*command)
             assert done.returncode == 1, (name, command[0], done.returncode, done.stdout, done.stderr)
             last = done.stderr.strip().splitlines()[-1]

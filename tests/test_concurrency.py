@@ -16,8 +16,11 @@ STORY = "Write a very long story about a lighthouse keeper and his dog, with eve
 
 def stream(server, text, max_tokens, **fields):
     """One whole streamed answer: (text, stop reason)."""
-    answer = server.post("/v1/messages", {"model": "local", "max_tokens": max_tokens, "temperature": 0, "stream": True,
-                                          "messages": [{"role": "user", "content": text}], **fields})
+    answer = server.post(
+        "/v1/messages", {
+            "model": "local", "max_tokens": max_tokens, "temperature": 0, "stream": True,
+            "messages": [{"role": "user", "content": text}], **fields
+        })
     assert answer.status_code == 200, answer.text
     events = parse_sse(answer.content.decode())
     assert events[-1][0] == "message_stop", events[-1]
@@ -27,8 +30,10 @@ def stream(server, text, max_tokens, **fields):
 
 def open_stream(server, max_tokens=4000):
     """A raw connection whose stream has begun; (socket, bytes so far)."""
-    payload = json.dumps({"model": "local", "max_tokens": max_tokens, "stream": True, "temperature": 0,
-                          "messages": [{"role": "user", "content": STORY}]}).encode()
+    payload = json.dumps({
+        "model": "local", "max_tokens": max_tokens, "stream": True, "temperature": 0,
+        "messages": [{"role": "user", "content": STORY}]
+    }).encode()
     connection = socket.create_connection(("127.0.0.1", server.http_port), timeout=60)
     connection.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
                        b"content-length: %d\r\n\r\n" % len(payload) + payload)
@@ -71,11 +76,13 @@ def test_mixed_load(server):
         if kind == 2:
             return len(server.post("/api/v1/embed", {"texts": [f"text {i}", "b"]}).json()["embeddings"]) == 2
         if kind == 3:
-            counted = server.post("/v1/messages/count_tokens", {"model": "m", "messages": [{"role": "user", "content": "a " * i}]})
+            counted = server.post("/v1/messages/count_tokens",
+                                  {"model": "m", "messages": [{"role": "user", "content": "a " * i}]})
             return counted.json()["input_tokens"] > 0
         if kind == 4:
             return server.post("/v1/messages", {"model": "m"}).status_code == 400
         return server.get("/v1/models").status_code == 200 and server.get("/metrics").status_code == 200
+
     with concurrent.futures.ThreadPoolExecutor(48) as pool:
         assert list(pool.map(work, range(48))) == [True] * 48
     wait_for(lambda: idle(server), "an idle engine")
@@ -91,8 +98,10 @@ def test_disconnect_frees_everything(server):
 
 def test_disconnect_of_a_client_that_waits_for_a_whole_answer(server):
     with pytest.raises(requests.exceptions.ReadTimeout):
-        requests.post(server.url + "/v1/messages", timeout=0.5, json={
-            "model": "m", "max_tokens": 8000, "messages": [{"role": "user", "content": STORY}], "temperature": 0})
+        requests.post(
+            server.url + "/v1/messages",
+            timeout=0.5,
+            json={"model": "m", "max_tokens": 8000, "messages": [{"role": "user", "content": STORY}], "temperature": 0})
     wait_for(lambda: idle(server), "blocks back after a disconnect")
 
 
@@ -103,6 +112,7 @@ def test_storm_of_disconnects(server):
             reset(connection)
         else:
             connection.close()
+
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
         list(pool.map(vanish, range(36)))
     wait_for(lambda: idle(server), "blocks back after the storm")
@@ -113,11 +123,21 @@ def test_more_requests_than_places(start_server):
     """Refused with a retry hint in the dialect's words, or answered; nothing in between."""
     small = start_server("--sequences", "2", "--queue-depth", "2")
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda i: small.post("/v1/messages", {
-            "model": "m", "max_tokens": 40, "messages": [{"role": "user", "content": f"Story {i}"}]}), range(16)))
-        openai = list(pool.map(lambda i: small.post("/v1/chat/completions", {
-            "model": "smollm2-135m-instruct", "max_tokens": 40, "messages": [{"role": "user", "content": f"Story {i}"}]}), range(16)))
-    assert {answer.status_code for answer in answers} <= {200, 529} and {answer.status_code for answer in openai} <= {200, 429}
+        answers = list(
+            pool.map(
+                lambda i: small.post("/v1/messages", {
+                    "model": "m", "max_tokens": 40, "messages": [{"role": "user", "content": f"Story {i}"}]
+                }), range(16)))
+        openai = list(
+            pool.map(
+                lambda i: small.post(
+                    "/v1/chat/completions", {
+                        "model": "smollm2-135m-instruct", "max_tokens": 40,
+                        "messages": [{"role": "user", "content": f"Story {i}"}]
+                    }), range(16)))
+    assert {answer.status_code
+            for answer in answers} <= {200, 529} and {answer.status_code
+                                                      for answer in openai} <= {200, 429}
     assert sum(answer.status_code == 200 for answer in answers) >= 2
     refused = [answer for answer in answers + openai if answer.status_code != 200]
     assert refused
@@ -146,7 +166,10 @@ def test_sigterm_during_a_stream(start_server):
     began = threading.Event()
 
     def read():
-        body = {"model": "m", "max_tokens": 150, "stream": True, "temperature": 0, "messages": [{"role": "user", "content": STORY}]}
+        body = {
+            "model": "m", "max_tokens": 150, "stream": True, "temperature": 0,
+            "messages": [{"role": "user", "content": STORY}]
+        }
         with requests.post(running.url + "/v1/messages", json=body, stream=True, timeout=120) as answer:
             payload = b""
             for piece in answer.iter_content(None):
@@ -206,8 +229,9 @@ def test_request_log(start_server):
     """One JSON line a request, without the prompt."""
     secret = "a-word-that-must-not-be-logged"
     logging = start_server("--log-format", "json")
-    request_id = logging.post("/v1/messages", {"model": "m", "max_tokens": 3, "messages": [
-        {"role": "user", "content": f"Say {secret}"}]}).headers["request-id"]
+    request_id = logging.post(
+        "/v1/messages", {"model": "m", "max_tokens": 3, "messages": [{"role": "user", "content": f"Say {secret}"}]
+                         }).headers["request-id"]
     wait_for(lambda: request_id in logging.log(), "the request's log line")
     entries = [json.loads(line) for line in logging.log().splitlines() if line.startswith("{")]
     mine = [entry for entry in entries if entry.get("id") == request_id]

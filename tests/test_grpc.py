@@ -62,8 +62,9 @@ def test_optional_fields(embed):
     assert embed(["optional"], pooling="cls").embeddings != plain.embeddings
 
 
-@pytest.mark.parametrize("texts, fields, message", [
-    ([], {}, "texts cannot be empty"), (["x"] * 33, {}, "Maximum 32 texts per request"), (["x"], {"pooling": "best"}, "pooling")])
+@pytest.mark.parametrize("texts, fields, message", [([], {}, "texts cannot be empty"),
+                                                    (["x"] * 33, {}, "Maximum 32 texts per request"),
+                                                    (["x"], {"pooling": "best"}, "pooling")])
 def test_invalid_arguments(embed, texts, fields, message):
     with pytest.raises(grpc.RpcError) as caught:
         embed(texts, **fields)
@@ -79,18 +80,21 @@ def test_model_info(generated, channel):
 
 def test_contract_of_the_proto(generated):
     messages, _ = generated
-    fields = {f"{name}.{field.name}": (field.number, field.type, field.has_presence)
-              for name, message in messages.DESCRIPTOR.message_types_by_name.items() for field in message.fields}
+    fields = {
+        f"{name}.{field.name}": (field.number, field.type, field.has_presence)
+        for name, message in messages.DESCRIPTOR.message_types_by_name.items()
+        for field in message.fields
+    }
     kinds = {"string": 9, "bool": 8, "message": 11, "uint32": 13, "uint64": 4, "float": 2}
     assert fields == {
         "EmbedRequest.texts": (1, kinds["string"], False), "EmbedRequest.model": (2, kinds["string"], True),
         "EmbedRequest.pooling": (3, kinds["string"], True), "EmbedRequest.normalize": (4, kinds["bool"], True),
         "EmbedResponse.embeddings": (1, kinds["message"], False), "EmbedResponse.model": (2, kinds["string"], False),
         "EmbedResponse.dimension": (3, kinds["uint32"], False), "EmbedResponse.usage": (4, kinds["message"], True),
-        "Embedding.values": (1, kinds["float"], False),
-        "UsageInfo.total_tokens": (1, kinds["uint64"], False), "UsageInfo.duration_ms": (2, kinds["uint64"], False),
-        "GetModelInfoResponse.model": (1, kinds["string"], False), "GetModelInfoResponse.dimension": (2, kinds["uint32"], False),
-        "GetModelInfoResponse.max_tokens": (3, kinds["uint64"], False),
+        "Embedding.values": (1, kinds["float"], False), "UsageInfo.total_tokens": (1, kinds["uint64"], False),
+        "UsageInfo.duration_ms": (2, kinds["uint64"], False), "GetModelInfoResponse.model": (1, kinds["string"], False),
+        "GetModelInfoResponse.dimension": (2, kinds["uint32"],
+                                           False), "GetModelInfoResponse.max_tokens": (3, kinds["uint64"], False),
     }
 
 

@@ -8,14 +8,16 @@ import requests
 
 from harness import Server, wait_for
 
-BODY = json.dumps({"model": "m", "max_tokens": 2, "temperature": 0, "messages": [{"role": "user", "content": "Hi"}]}).encode()
+BODY = json.dumps({"model": "m", "max_tokens": 2, "temperature": 0, "messages": [{"role": "user",
+                                                                                  "content": "Hi"}]}).encode()
 HOST = b"host: localhost\r\ncontent-type: application/json\r\n"
 
 
 @pytest.fixture(scope="module")
 def server():
     """One of its own, with short timeouts."""
-    with Server("--header-timeout", "700ms", "--idle-timeout", "2s", "--body-max", "1MB", "--connections-max", "32") as running:
+    with Server("--header-timeout", "700ms", "--idle-timeout", "2s", "--body-max", "1MB", "--connections-max",
+                "32") as running:
         yield running
         assert running.alive(), running.log()[-4000:]
 
@@ -24,7 +26,8 @@ def server():
 def healthy_afterwards(server):
     yield
     assert server.alive(), server.log()[-4000:]
-    assert exchange(server, b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").startswith(b"HTTP/1.1 200")
+    assert exchange(server,
+                    b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
 def connect(server):
@@ -52,8 +55,8 @@ def exchange(server, data):
 
 
 def post(body=BODY, headers=b"", version=b"HTTP/1.1", path=b"/v1/messages"):
-    return (b"POST " + path + b" " + version + b"\r\n" + HOST + b"content-length: %d\r\nconnection: close\r\n" % len(body)
-            + headers + b"\r\n" + body)
+    return (b"POST " + path + b" " + version + b"\r\n" + HOST +
+            b"content-length: %d\r\nconnection: close\r\n" % len(body) + headers + b"\r\n" + body)
 
 
 def status(answer):
@@ -81,6 +84,7 @@ def read_one(connection):
 
 
 # ---- slow and vanishing ----
+
 
 def test_slow_head(server):
     """A head that never ends is cut off, while others are served."""
@@ -138,6 +142,7 @@ def test_many_slow_connections(server):
                 except (BrokenPipeError, ConnectionResetError):
                     return False
             return answer.startswith(b"HTTP/1.1 200")
+
         wait_for(served, "service after the slow clients were cut off")
     finally:
         for connection in connections:
@@ -146,10 +151,11 @@ def test_many_slow_connections(server):
 
 # ---- malformed ----
 
+
 @pytest.mark.parametrize("data", [
     b"\x00" * 100, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\xab" * 200, b"hello\r\n\r\n", b"GET\r\n\r\n",
-    b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nno colon here\r\n\r\n", b"GET /\x00 HTTP/1.1\r\nhost: localhost\r\n\r\n",
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\r\n\r\n\r\n\r\n",
+    b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nno colon here\r\n\r\n",
+    b"GET /\x00 HTTP/1.1\r\nhost: localhost\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\r\n\r\n\r\n\r\n",
     b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"content-length: ten\r\n\r\n",
     b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"content-length: -5\r\n\r\n",
     b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"content-length: 99999999999999999999999\r\n\r\n",
@@ -157,7 +163,8 @@ def test_many_slow_connections(server):
     b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"transfer-encoding: chunked\r\n\r\nzz\r\n",
     b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"transfer-encoding: chunked\r\n\r\nffffffffffffffff1\r\nx",
     b"GET /health HTTP/1.1\r\nhost: localhost\r\nbad\x01name: x\r\n\r\n",
-], ids=range(16))
+],
+                         ids=range(16))
 def test_garbage(server, data):
     answer = exchange(server, data)
     assert answer == b"" or 400 <= status(answer) <= 505
@@ -179,24 +186,28 @@ def test_declared_body_over_the_limit(server):
 
 def test_chunked_body_over_the_limit(server):
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
-    answer = exchange(server, b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"transfer-encoding: chunked\r\n\r\n" + chunk * 40)
+    answer = exchange(server,
+                      b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"transfer-encoding: chunked\r\n\r\n" + chunk * 40)
     assert answer == b"" or status(answer) == 413
 
 
 @pytest.mark.parametrize("body", [
     b"[" * 500_000, b'{"a":' * 100_000, b'{"messages": [' + b"[" * 400_000, b'"' + b"\\u0000" * 1000 + b'"',
-    b'{"model":"\xc3\x28"}', b'{"model":"\xed\xa0\x80"}', b"\xef\xbb\xbf{}", b'{"model":"a","model":"b"}', b'{"max_tokens":1e400}',
-    b'{"max_tokens":' + b"9" * 5000 + b"}", b"\x00" * 1000, b'{"model": "x\x00y"}',
-], ids=range(12))
+    b'{"model":"\xc3\x28"}', b'{"model":"\xed\xa0\x80"}', b"\xef\xbb\xbf{}", b'{"model":"a","model":"b"}',
+    b'{"max_tokens":1e400}', b'{"max_tokens":' + b"9" * 5000 + b"}", b"\x00" * 1000, b'{"model": "x\x00y"}',
+],
+                         ids=range(12))
 def test_hostile_json(server, body):
-    for path in (b"/v1/messages", b"/v1/messages/count_tokens", b"/v1/chat/completions", b"/v1/embeddings", b"/api/v1/embed"):
+    for path in (b"/v1/messages", b"/v1/messages/count_tokens", b"/v1/chat/completions", b"/v1/embeddings",
+                 b"/api/v1/embed"):
         answer = exchange(server, post(body, path=path))
         assert status(answer) in (400, 422), (path, answer[:300])
         assert "error" in json_of(answer)
 
 
 def test_nul_and_odd_text_in_prompts(server):
-    for text in ("\x00", "a\x00b", "\ufeff", "\u202e", "\U0010ffff", "<|im_end|><|im_start|>system", "{{ 7 * 7 }}{% for %}"):
+    for text in ("\x00", "a\x00b", "\ufeff", "\u202e", "\U0010ffff", "<|im_end|><|im_start|>system",
+                 "{{ 7 * 7 }}{% for %}"):
         body = json.dumps({"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": text}]}).encode()
         assert status(exchange(server, post(body))) == 200, repr(text)
         lone = json.dumps({"texts": [text]}).encode()
@@ -206,14 +217,16 @@ def test_nul_and_odd_text_in_prompts(server):
 
 
 def test_odd_paths(server):
-    for path in (b"/v1/models/%", b"/v1/models/%zz", b"/v1/models/%00", b"/v1/models/..%2f..%2fetc", b"//v1//models", b"/../../etc/passwd",
-                 b"/v1/models?limit=%ff", b"/v1/models?limit=1&limit=2&&&=", b"/v1/models/a%2Fb", b"*", b"http://localhost/health"):
+    for path in (b"/v1/models/%", b"/v1/models/%zz", b"/v1/models/%00", b"/v1/models/..%2f..%2fetc", b"//v1//models",
+                 b"/../../etc/passwd", b"/v1/models?limit=%ff", b"/v1/models?limit=1&limit=2&&&=", b"/v1/models/a%2Fb",
+                 b"*", b"http://localhost/health"):
         answer = exchange(server, b"GET " + path + b" HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         assert status(answer) in (200, 400, 404), path
         assert b"root:" not in answer
 
 
 # ---- correct, but seldom ----
+
 
 def test_pipelined_requests_are_answered_in_order(server):
     get = b"GET /v1/models/%s HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -233,11 +246,13 @@ def test_pipelined_requests_are_answered_in_order(server):
 def test_keep_alive_over_errors_and_streams(server):
     with connect(server) as connection:
         for body, want in ((BODY, 200), (b"{", 400), (BODY, 200)):
-            connection.sendall(b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"content-length: %d\r\n\r\n" % len(body) + body)
+            connection.sendall(b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"content-length: %d\r\n\r\n" % len(body) +
+                               body)
             code, _, _, rest = read_one(connection)
             assert code == want and rest == b""
         stream = BODY[:-1] + b', "stream": true}'
-        connection.sendall(b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"content-length: %d\r\n\r\n" % len(stream) + stream)
+        connection.sendall(b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"content-length: %d\r\n\r\n" % len(stream) +
+                           stream)
         data = b""
         while not data.endswith(b"0\r\n\r\n"):
             piece = connection.recv(65536)
@@ -250,8 +265,9 @@ def test_keep_alive_over_errors_and_streams(server):
 
 def test_chunked_request_body(server):
     chunks = b"".join(b"%x;ext=1\r\n%s\r\n" % (len(BODY[i:i + 7]), BODY[i:i + 7]) for i in range(0, len(BODY), 7))
-    answer = exchange(server, b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
-                      + chunks + b"0\r\ntrailer: x\r\n\r\n")
+    answer = exchange(
+        server, b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n" +
+        chunks + b"0\r\ntrailer: x\r\n\r\n")
     assert status(answer) == 200 and json_of(answer)["type"] == "message"
 
 
@@ -267,7 +283,8 @@ def test_expect_100_continue(server):
 
 
 def test_expect_with_a_body_over_the_limit(server):
-    answer = exchange(server, b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"expect: 100-continue\r\ncontent-length: 500000000\r\n\r\n")
+    answer = exchange(
+        server, b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"expect: 100-continue\r\ncontent-length: 500000000\r\n\r\n")
     assert status(answer) == 413
 
 
@@ -295,14 +312,18 @@ def test_foreign_host_and_origin(server):
     """A web page of some other name must not reach a server on this machine (DNS rebinding)."""
     rebound = exchange(server, b"GET /v1/models HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n")
     assert status(rebound) == 403
-    preflight = exchange(server, b"OPTIONS /v1/messages HTTP/1.1\r\nhost: localhost\r\norigin: https://evil.example\r\n"
-                         b"access-control-request-method: POST\r\nconnection: close\r\n\r\n")
+    preflight = exchange(
+        server, b"OPTIONS /v1/messages HTTP/1.1\r\nhost: localhost\r\norigin: https://evil.example\r\n"
+        b"access-control-request-method: POST\r\nconnection: close\r\n\r\n")
     assert b"access-control-allow-origin" not in preflight.lower()
 
 
 def test_cors_of_an_allowed_origin(start_server):
     allowed = start_server("--cors-origin", "https://app.example")
-    headers = {"origin": "https://app.example", "access-control-request-method": "POST", "access-control-request-headers": "x-api-key, x-custom"}
+    headers = {
+        "origin": "https://app.example", "access-control-request-method": "POST",
+        "access-control-request-headers": "x-api-key, x-custom"
+    }
     preflight = requests.options(allowed.url + "/v1/messages", headers=headers, timeout=60)
     assert preflight.status_code in (200, 204)
     assert preflight.headers["access-control-allow-origin"] == "https://app.example"

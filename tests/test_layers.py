@@ -7,14 +7,17 @@ from harness import ROOT
 
 SRC = ROOT / "src"
 # Each folder may include those behind it, and base. From top to bottom, as ARCHITECTURE.md has it.
-LAYERS = ["apps", "cli", "http", "grpc", "api", "service", "chat", "engine", "sampling", "model", "tokenizer", "hub", "formats",
-          "backend", "tensor", "config", "observe", "base"]
+LAYERS = [
+    "apps", "cli", "http", "grpc", "api", "service", "chat", "engine", "sampling", "model", "tokenizer", "hub",
+    "formats", "backend", "tensor", "config", "observe", "base"
+]
 FILE_LINES_MAX = 800
 # Headers of libraries stay inside the folder that adapts them.
 ADAPTERS = {
-    "boost/": {"http"}, "grpc": {"grpc"}, "google/protobuf": {"grpc"}, "prometheus/": {"observe"}, "spdlog/": {"observe"},
-    "toml++/": {"config"}, "curl/": {"hub"}, "openssl/": {"hub", "http"}, "zlib.h": {"hub"}, "pcre2.h": {"tokenizer"},
-    "unicode/": {"tokenizer"}, "utf8proc.h": {"tokenizer", "chat"}, "CLI/": {"cli"}, "nlohmann/": {"base"},
+    "boost/": {"http"}, "grpc": {"grpc"}, "google/protobuf": {"grpc"}, "prometheus/": {"observe"},
+    "spdlog/": {"observe"}, "toml++/": {"config"}, "curl/": {"hub"}, "openssl/": {"hub", "http"}, "zlib.h": {"hub"},
+    "pcre2.h": {"tokenizer"}, "unicode/": {"tokenizer"}, "utf8proc.h": {"tokenizer",
+                                                                        "chat"}, "CLI/": {"cli"}, "nlohmann/": {"base"},
 }
 
 
@@ -51,8 +54,10 @@ def test_includes_go_down():
 
 def test_included_files_exist():
     """Paths start at src/, so that a reader knows where a header lies."""
-    wrong = [f"{path.relative_to(ROOT)}: {name}" for path in sources(".h", ".cc", ".inc") for kind, name in includes(path)
-             if kind == '"' and ("/" not in name or name.split("/")[0] in LAYERS) and not (SRC / name).exists()]
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}" for path in sources(".h", ".cc", ".inc") for kind, name in includes(path)
+        if kind == '"' and ("/" not in name or name.split("/")[0] in LAYERS) and not (SRC / name).exists()
+    ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -62,26 +67,38 @@ def test_headers_are_guarded():
 
 
 def test_files_are_not_too_long():
-    long = {str(path.relative_to(ROOT)): lines for path in sources(".h", ".cc")
-            if (lines := len(path.read_text(encoding="utf-8").splitlines())) > FILE_LINES_MAX}
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in sources(".h", ".cc")
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > FILE_LINES_MAX
+    }
     assert not long
 
 
 @pytest.mark.parametrize("library", ADAPTERS)
 def test_libraries_stay_in_their_adapters(library):
-    wrong = [f"{path.relative_to(ROOT)} includes {name}" for path in sources(".h") for kind, name in includes(path)
-             if kind == "<" and name.startswith(library) and folder(path) not in ADAPTERS[library]]
+    wrong = [
+        f"{path.relative_to(ROOT)} includes {name}" for path in sources(".h") for kind, name in includes(path)
+        if kind == "<" and name.startswith(library) and folder(path) not in ADAPTERS[library]
+    ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_nothing_throws_in_our_code():
-    wrong = [f"{path.relative_to(ROOT)}:{number}" for path in sources(".h", ".cc")
-             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-             if re.search(r"\bthrow\b", line.split("//")[0]) and '"' not in line]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}" for path in sources(".h", ".cc")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"\bthrow\b",
+                     line.split("//")[0]) and '"' not in line
+    ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_the_environment_is_read_in_one_place():
-    wrong = [str(path.relative_to(ROOT)) for path in sources(".h", ".cc") if folder(path) != "config"
-             and not path.stem.endswith(("_test", "_bench")) and re.search(r"\bgetenv\s*\(", path.read_text(encoding="utf-8"))]
+    wrong = [
+        str(path.relative_to(ROOT))
+        for path in sources(".h", ".cc")
+        if folder(path) != "config" and not path.stem.endswith(("_test", "_bench"))
+        and re.search(r"\bgetenv\s*\(", path.read_text(encoding="utf-8"))
+    ]
     assert not wrong, "\n".join(wrong)

@@ -13,11 +13,12 @@ PARIS = "The capital of France is Paris."
 
 
 def chat(client, messages=CAPITAL, **fields):
-    return client.chat.completions.create(**{"model": GENERATOR_NAME, "messages": messages, "temperature": 0,
-                                             "max_completion_tokens": 32, **fields})
+    return client.chat.completions.create(
+        **{"model": GENERATOR_NAME, "messages": messages, "temperature": 0, "max_completion_tokens": 32, **fields})
 
 
 # ---- chat ----
+
 
 def test_chat(openai_client):
     answer = chat(openai_client)
@@ -39,7 +40,8 @@ def test_chat_stream(openai_client):
 
 
 def test_chat_stream_ends_with_done(server):
-    answer = server.post("/v1/chat/completions", {"model": GENERATOR_NAME, "messages": CAPITAL, "max_tokens": 3, "stream": True})
+    answer = server.post("/v1/chat/completions",
+                         {"model": GENERATOR_NAME, "messages": CAPITAL, "max_tokens": 3, "stream": True})
     assert answer.headers["content-type"].startswith("text/event-stream")
     records = answer.content.decode().split("\n\n")
     assert records[-1] == "" and records[-2] == "data: [DONE]"
@@ -57,14 +59,16 @@ def test_chat_length_stop_and_logprobs(openai_client):
     for entry in entries:
         assert entry.logprob <= 0 and len(entry.top_logprobs) == 4
         assert entry.top_logprobs[0].token == entry.token  # greedy
-        assert [top.logprob for top in entry.top_logprobs] == sorted((top.logprob for top in entry.top_logprobs), reverse=True)
+        assert [top.logprob for top in entry.top_logprobs] == sorted((top.logprob for top in entry.top_logprobs),
+                                                                     reverse=True)
     stopped = chat(openai_client, stop=[" France"])
     assert stopped.choices[0].message.content == "The capital of" and stopped.choices[0].finish_reason == "stop"
 
 
 def test_first_token_is_as_likely_as_in_the_reference(openai_client):
-    """A float reference of the same weights gives "The" -1.883 and "L" -1.965 nats here; int8 activations may move that a little."""
-    top = chat(openai_client, max_completion_tokens=1, logprobs=True, top_logprobs=5).choices[0].logprobs.content[0].top_logprobs
+    """A float reference gives "The" -1.883 and "L" -1.965 nats here; int8 activations may move that a little."""
+    top = chat(openai_client, max_completion_tokens=1, logprobs=True,
+               top_logprobs=5).choices[0].logprobs.content[0].top_logprobs
     found = {entry.token: entry.logprob for entry in top}
     assert found["The"] == pytest.approx(-1.883, abs=0.06)
     assert found["L"] == pytest.approx(-1.965, abs=0.06)
@@ -73,6 +77,7 @@ def test_first_token_is_as_likely_as_in_the_reference(openai_client):
 def test_seed_and_logit_bias(openai_client, server):
     def draw(seed):
         return chat(openai_client, temperature=1.5, seed=seed, max_completion_tokens=12).choices[0].message.content
+
     assert draw(1) == draw(1)
     assert len({draw(seed) for seed in range(6)}) > 1
     the = server.post("/v1/completions", {"model": GENERATOR_NAME, "prompt": "x", "max_tokens": 1})
@@ -91,21 +96,31 @@ def token_id(text):
 def test_chat_shapes_are_accepted(openai_client):
     tools = [{"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}},
              {"type": "custom", "custom": {"name": "x"}}]
-    messages = [
-        {"role": "developer", "content": "Be brief."},
-        {"role": "user", "content": [{"type": "text", "text": "What time is it?"},
-                                     {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]},
-        {"role": "assistant", "content": None, "tool_calls": [
-            {"id": "call_1", "type": "function", "function": {"name": "now", "arguments": "{}"}}]},
-        {"role": "tool", "tool_call_id": "call_1", "content": "noon"},
-    ]
-    answer = chat(openai_client, messages, tools=tools, tool_choice="auto", parallel_tool_calls=False, user="u",
-                  metadata={"a": "b"}, store=False, service_tier="auto", max_completion_tokens=4, presence_penalty=0.1,
-                  frequency_penalty=0.1, extra_body={"min_p": 0.05, "repetition_penalty": 1.1, "top_k": 40, "no_such_field": 1})
+    messages = [{"role": "developer", "content": "Be brief."}, {
+        "role": "user", "content": [{"type": "text", "text": "What time is it?"},
+                                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+    }, {
+        "role": "assistant", "content": None,
+        "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "now", "arguments": "{}"}}]
+    }, {"role": "tool", "tool_call_id": "call_1", "content": "noon"}, ]
+    answer = chat(openai_client,
+                  messages,
+                  tools=tools,
+                  tool_choice="auto",
+                  parallel_tool_calls=False,
+                  user="u",
+                  metadata={"a": "b"},
+                  store=False,
+                  service_tier="auto",
+                  max_completion_tokens=4,
+                  presence_penalty=0.1,
+                  frequency_penalty=0.1,
+                  extra_body={"min_p": 0.05, "repetition_penalty": 1.1, "top_k": 40, "no_such_field": 1})
     assert answer.choices[0].finish_reason in ("stop", "length", "tool_calls")
 
 
 # ---- completions ----
+
 
 def test_completion(openai_client):
     fields = {"model": GENERATOR_NAME, "prompt": "The capital of France is", "max_tokens": 6, "temperature": 0}
@@ -113,7 +128,9 @@ def test_completion(openai_client):
     choice = answer.choices[0]
     assert answer.object == "text_completion" and "Paris" in choice.text
     assert "".join(choice.logprobs.tokens) == choice.text and len(choice.logprobs.top_logprobs[0]) >= 2
-    streamed = "".join(chunk.choices[0].text for chunk in openai_client.completions.create(**fields, stream=True) if chunk.choices)
+    streamed = "".join(chunk.choices[0].text
+                       for chunk in openai_client.completions.create(**fields, stream=True)
+                       if chunk.choices)
     assert streamed == choice.text
 
 
@@ -121,13 +138,17 @@ def test_exact_mode_goes_the_references_way(start_server):
     """64 greedy tokens of a float reference over the same weights (tools/golden_smollm2.py)."""
     golden = json.loads((DATA / "models" / "smollm2_golden.json").read_text())
     exact = start_server("--activations", "f32", "--kv-dtype", "f32")
-    answer = exact.post("/v1/completions", {"model": GENERATOR_NAME, "prompt": golden["greedy_prompt"], "temperature": 0,
-                                            "max_tokens": len(golden["greedy"])}).json()
-    want = run_json("tokenize", "--model", GENERATOR, "--decode", "--json", "--no-special", json.dumps(golden["greedy"]))["text"]
+    answer = exact.post("/v1/completions", {
+        "model": GENERATOR_NAME, "prompt": golden["greedy_prompt"], "temperature": 0, "max_tokens": len(
+            golden["greedy"])
+    }).json()
+    want = run_json("tokenize", "--model", GENERATOR, "--decode", "--json", "--no-special",
+                    json.dumps(golden["greedy"]))["text"]
     assert answer["usage"]["completion_tokens"] == len(golden["greedy"]) and answer["choices"][0]["text"] == want
 
 
 # ---- embeddings ----
+
 
 def embed(client, texts, **fields):
     fields.setdefault("encoding_format", "float")
@@ -150,7 +171,8 @@ def test_embeddings_as_base64_are_the_same_bits(openai_client, server):
     coded = server.post("/v1/embeddings", {"model": EMBEDDER_NAME, "input": "bits", "encoding_format": "base64"}).json()
     assert np.array_equal(np.frombuffer(base64.b64decode(coded["data"][0]["embedding"]), "<f4"), floats)
     # The SDK asks for base64 by itself and decodes it.
-    assert openai_client.embeddings.create(model=EMBEDDER_NAME, input="bits").data[0].embedding == pytest.approx(floats.tolist(), abs=0)
+    assert openai_client.embeddings.create(model=EMBEDDER_NAME,
+                                           input="bits").data[0].embedding == pytest.approx(floats.tolist(), abs=0)
 
 
 def test_embeddings_of_token_ids(openai_client, server):
@@ -164,22 +186,27 @@ def test_embeddings_of_token_ids(openai_client, server):
 def test_embedding_dimensions(server):
     def ask(**fields):
         return server.post("/v1/embeddings", {"model": EMBEDDER_NAME, "input": "Hello", **fields})
+
     whole = np.array(ask().json()["data"][0]["embedding"])
     part = np.array(ask(dimensions=128).json()["data"][0]["embedding"])
-    assert part.shape == (128,)
+    assert part.shape == (128, )
     assert part == pytest.approx(whole[:128] / np.linalg.norm(whole[:128]), abs=1e-6)
     for dimensions in (0, -1, 385, "many", 1.5):
         answer = ask(dimensions=dimensions)
         assert answer.status_code == 400 and answer.json()["error"]["param"] == "dimensions", answer.text
 
 
-@pytest.mark.parametrize("fields, param", [
-    ({"input": []}, "input"), ({"input": ...}, "input"), ({"input": 5}, "input"), ({"input": [{}]}, None), ({"input": [[]]}, None),
-    ({"input": [10 ** 6]}, None), ({"input": [-1]}, None), ({"encoding_format": "int8"}, "encoding_format"), ({"model": ...}, "model"),
-    ({"input": "word " * 5000}, None),
-], ids=lambda value: json.dumps(value, default=str)[:40])
+@pytest.mark.parametrize("fields, param", [({"input": []}, "input"), ({"input": ...}, "input"), ({"input": 5}, "input"),
+                                           ({"input": [{}]}, None), ({"input": [[]]}, None), ({"input": [10**6]}, None),
+                                           ({"input": [-1]}, None), ({"encoding_format": "int8"}, "encoding_format"),
+                                           ({"model": ...}, "model"), ({"input": "word " * 5000}, None), ],
+                         ids=lambda value: json.dumps(value, default=str)[:40])
 def test_bad_embedding_requests(server, fields, param):
-    request = {name: value for name, value in {"model": EMBEDDER_NAME, "input": "x", **fields}.items() if value is not ...}
+    request = {
+        name: value
+        for name, value in {"model": EMBEDDER_NAME, "input": "x", **fields}.items()
+        if value is not ...
+    }
     answer = server.post("/v1/embeddings", request)
     assert answer.status_code == 400, answer.text[:200]
     error = answer.json()["error"]
@@ -190,6 +217,7 @@ def test_bad_embedding_requests(server, fields, param):
 
 # ---- models and errors ----
 
+
 def test_models(openai_client):
     models = openai_client.models.list().data
     assert {model.id for model in models} == {GENERATOR_NAME, EMBEDDER_NAME}
@@ -198,7 +226,8 @@ def test_models(openai_client):
 
 
 def test_unknown_model(openai_client):
-    for call in (lambda: chat(openai_client, model="no-such-model"), lambda: openai_client.models.retrieve("no-such-model"),
+    for call in (lambda: chat(openai_client, model="no-such-model"),
+                 lambda: openai_client.models.retrieve("no-such-model"),
                  lambda: openai_client.embeddings.create(model="no-such-model", input="x")):
         with pytest.raises(openai.NotFoundError) as caught:
             call()
@@ -212,13 +241,18 @@ def test_the_wrong_kind_of_model(openai_client):
             call()
 
 
-@pytest.mark.parametrize("fields", [
-    {"messages": []}, {"messages": ...}, {"model": ...}, {"temperature": 9}, {"n": 2}, {"stop": [""]}, {"max_tokens": "x"},
-    {"messages": [{"role": "user"}]}, {"messages": [{"role": "x", "content": "y"}]}, {"top_logprobs": 3}, {"logit_bias": {"x": 1}},
-    {"messages": [{"role": "user", "content": "word " * 20000}]},
-], ids=lambda value: json.dumps(value, default=str)[:40])
+@pytest.mark.parametrize(
+    "fields",
+    [{"messages": []}, {"messages": ...}, {"model": ...}, {"temperature": 9}, {"n": 2}, {"stop": [""]},
+     {"max_tokens": "x"}, {"messages": [{"role": "user"}]}, {"messages": [{"role": "x", "content": "y"}]},
+     {"top_logprobs": 3}, {"logit_bias": {"x": 1}}, {"messages": [{"role": "user", "content": "word " * 20000}]}, ],
+    ids=lambda value: json.dumps(value, default=str)[:40])
 def test_bad_chat_requests(server, fields):
-    request = {name: value for name, value in {"model": GENERATOR_NAME, "messages": CAPITAL, **fields}.items() if value is not ...}
+    request = {
+        name: value
+        for name, value in {"model": GENERATOR_NAME, "messages": CAPITAL, **fields}.items()
+        if value is not ...
+    }
     answer = server.post("/v1/chat/completions", request)
     assert answer.status_code == 400, answer.text[:200]
     error = answer.json()["error"]

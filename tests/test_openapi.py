@@ -11,7 +11,9 @@ from openapi_spec_validator import validate
 from harness import ROOT
 
 DOCUMENT = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text(encoding="utf-8"))
-OPERATIONS = [(path, method, operation) for path, item in DOCUMENT["paths"].items() for method, operation in item.items()]
+OPERATIONS = [(path, method, operation)
+              for path, item in DOCUMENT["paths"].items()
+              for method, operation in item.items()]
 
 
 def examples():
@@ -58,7 +60,10 @@ def test_the_document_is_valid():
 def test_every_route_is_described():
     """The server's table of routes is in its source; what is described there must be here, with the same methods."""
     source = (ROOT / "src" / "http" / "routes.cc").read_text(encoding="utf-8")
-    served = {path: "post" if kind == "kPost" else "get" for path, kind in re.findall(r'\{"(/[^"]*)", RouteId::\w+, (\w+),', source)}
+    served = {
+        path: "post" if kind == "kPost" else "get"
+        for path, kind in re.findall(r'\{"(/[^"]*)", RouteId::\w+, (\w+),', source)
+    }
     served |= dict.fromkeys(re.findall(r'pattern = "(/[^"]*)"', source), "get")
     assert len(served) > 10
     assert served == {path: method for path, method, _ in OPERATIONS}
@@ -74,7 +79,8 @@ def test_requests(server, path, method, operation, schema, example):
     check_answer(operation, answer)
 
 
-@pytest.mark.parametrize("path, method, operation", [entry for entry in OPERATIONS if entry[1] == "get"], ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize("path, method, operation", [entry for entry in OPERATIONS if entry[1] == "get"],
+                         ids=lambda value: str(value)[:20])
 def test_gets(server, path, method, operation):
     parameters = {parameter["name"]: parameter for parameter in operation.get("parameters", [])}
     query = {name: parameter["example"] for name, parameter in parameters.items() if "example" in parameter}

@@ -30,10 +30,15 @@ def compare(template, names, tmp_path):
         want, error = render_now(source, context)
         messages, tools = tmp_path / "messages.json", tmp_path / "tools.json"
         messages.write_text(json.dumps(context["messages"], ensure_ascii=False), encoding="utf-8")
-        extra = {key: value for key, value in context.items()
-                 if key not in ("messages", "tools", "add_generation_prompt", "documents") and not key.endswith("_token")}
-        arguments = ["render", "--model", GENERATOR, "--chat-template", template, "--messages", messages,
-                     "--context-json", json.dumps(extra)]
+        extra = {
+            key: value
+            for key, value in context.items()
+            if key not in ("messages", "tools", "add_generation_prompt", "documents") and not key.endswith("_token")
+        }
+        arguments = [
+            "render", "--model", GENERATOR, "--chat-template", template, "--messages", messages, "--context-json",
+            json.dumps(extra)
+        ]
         if context["tools"] is not None:
             tools.write_text(json.dumps(context["tools"], ensure_ascii=False), encoding="utf-8")
             arguments += ["--tools", tools]
@@ -49,9 +54,12 @@ def compare(template, names, tmp_path):
     return compared
 
 
-NAMES = {f"{chat}/{tools}/{generate}" for generate in (0, 1) for chat, tools in (
-    ("user", "no_tools"), ("plain", "no_tools"), ("system", "no_tools"), ("reasoning", "no_tools"), ("unicode", "no_tools"),
-    ("plain", "tools"), ("tool_call", "tools"), ("tool_round", "tools"))}
+NAMES = {
+    f"{chat}/{tools}/{generate}"
+    for generate in (0, 1)
+    for chat, tools in (("user", "no_tools"), ("plain", "no_tools"), ("system", "no_tools"), ("reasoning", "no_tools"),
+                        ("unicode", "no_tools"), ("plain", "tools"), ("tool_call", "tools"), ("tool_round", "tools"))
+}
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
@@ -62,9 +70,11 @@ def test_templates_of_real_models(template, tmp_path):
 @pytest.mark.skipif(bool(TEMPLATES), reason="the templates of real models are beside this checkout")
 def test_without_the_real_ones(tmp_path):
     template = tmp_path / "template.jinja"
-    template.write_text("{%- for m in messages %}<{{ m.role }}>{{ m['content'] | trim }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}"
-                        "{% endif %}\n{% endfor %}{% if tools %}{{ tools | tojson(indent=2) }}{% endif %}"
-                        "{% if add_generation_prompt %}<assistant>{% endif %}", encoding="utf-8")
+    template.write_text(
+        "{%- for m in messages %}<{{ m.role }}>{{ m['content'] | trim }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}"
+        "{% endif %}\n{% endfor %}{% if tools %}{{ tools | tojson(indent=2) }}{% endif %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}",
+        encoding="utf-8")
     assert compare(template, NAMES, tmp_path) >= 4
 
 
