@@ -10,8 +10,9 @@ namespace {
 Json Parse(const char* text) { return *ParseJson(text); }
 
 TEST(ConfigFields, ReadsTypedValuesAndDefaults) {
-  const Json json = Parse(R"({"i":5,"f":1.5,"whole":3.0,"b":true,"s":"x","n":null,"list":[1,2.5],"ids":[1,2],"names":["a"],)"
-                          R"("in":{"i":9}})");
+  const Json json =
+      Parse(R"({"i":5,"f":1.5,"whole":3.0,"b":true,"s":"x","n":null,"list":[1,2.5],"ids":[1,2],"names":["a"],)"
+            R"("in":{"i":9}})");
   ConfigFields fields("config.json", json);
   EXPECT_EQ(fields.RequiredInt("i", {0, 10}), 5);
   EXPECT_EQ(fields.Int("whole", 0, {}), 3);
@@ -30,7 +31,8 @@ TEST(ConfigFields, ReadsTypedValuesAndDefaults) {
 }
 
 TEST(ConfigFields, KeepsTheFirstErrorWithFileAndField) {
-  const Json json = Parse(R"({"i":"five","huge":18446744073709551615,"f":"x","b":1,"s":2,"list":[1,"x"],"o":3,"in":{"i":-1}})");
+  const Json json =
+      Parse(R"({"i":"five","huge":18446744073709551615,"f":"x","b":1,"s":2,"list":[1,"x"],"o":3,"in":{"i":-1}})");
   const auto message = [&](auto read) {
     ConfigFields fields("config.json", json);
     read(fields);
@@ -39,7 +41,11 @@ TEST(ConfigFields, KeepsTheFirstErrorWithFileAndField) {
     return fields.status().message();
   };
   using F = ConfigFields;
-  ExpectMessage(message([](F& f) { f.Int("i", 0, {0, 9}); f.Bool("b", true); }), {"config.json: field \"i\"", "between 0 and 9", "five"});
+  ExpectMessage(message([](F& f) {
+                  f.Int("i", 0, {0, 9});
+                  f.Bool("b", true);
+                }),
+                {"config.json: field \"i\"", "between 0 and 9", "five"});
   ExpectMessage(message([](F& f) { f.Int("huge", 0, {}); }), {"\"huge\""});
   ExpectMessage(message([](F& f) { f.RequiredInt("none", {1, 2}); }), {"\"none\" is missing"});
   ExpectMessage(message([](F& f) { f.Float("f", 0); }), {"\"f\"", "finite number"});

@@ -202,7 +202,9 @@ Status DecodeGgmlRow(GgmlType type, const std::byte* blocks, int64_t elements, f
     case GgmlType::kF32: DecodeDense<float>(blocks, elements, out, [](float v) { return v; }); break;
     case GgmlType::kF16: DecodeDense<uint16_t>(blocks, elements, out, F16ToF32); break;
     case GgmlType::kBF16: DecodeDense<uint16_t>(blocks, elements, out, Bf16ToF32); break;
-    case GgmlType::kF64: DecodeDense<double>(blocks, elements, out, [](double v) { return static_cast<float>(v); }); break;
+    case GgmlType::kF64:
+      DecodeDense<double>(blocks, elements, out, [](double v) { return static_cast<float>(v); });
+      break;
     case GgmlType::kQ4_0: DecodeBlocks<BlockQ4_0, 32>(blocks, elements, out); break;
     case GgmlType::kQ4_1: DecodeBlocks<BlockQ4_1, 32>(blocks, elements, out); break;
     case GgmlType::kQ5_0: DecodeBlocks<BlockQ5_0, 32>(blocks, elements, out); break;

@@ -1,7 +1,8 @@
 // The block formats of GGUF files: their layout in memory and what they mean, one scalar decoder each.
 //
 // A row of a tensor is a sequence of blocks. The factors are multiplied in the order the format's authors use
-// ((d * sub-scale) first, then the code, then the minimum is taken off), in f32, so decoded values are theirs bit for bit.
+// ((d * sub-scale) first, then the code, then the minimum is taken off), in f32, so decoded values are theirs bit for
+// bit.
 #pragma once
 
 #include <cstddef>

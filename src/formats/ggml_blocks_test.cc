@@ -132,7 +132,8 @@ TEST(GgmlBlocks, RefusesTypesWithoutADecoder) {
   EXPECT_EQ(FindGgmlType(4000), nullptr);
 }
 
-// --- conversion -------------------------------------------------------------------------------------------------------
+// --- conversion
+// -------------------------------------------------------------------------------------------------------
 
 // Random bytes, with f16 fields made finite where the block's scale could be NaN.
 std::vector<std::byte> RandomBlocks(const GgmlTypeTraits& traits, int64_t blocks, std::mt19937& random) {
@@ -185,14 +186,17 @@ TEST_P(Conversion, GivesTheDecodersValuesBitForBit) {
     for (int32_t r = 0; r < kRows; ++r) order[static_cast<size_t>(r)] = (r * 5 + 3) % kRows;
     for (const bool permuted : {false, true}) {
       Memory memory;
-      const GgmlMatrix matrix{traits.type, kRows, cols, bytes, permuted ? std::span<const int32_t>(order) : std::span<const int32_t>()};
+      const GgmlMatrix matrix{traits.type, kRows, cols, bytes,
+                              permuted ? std::span<const int32_t>(order) : std::span<const int32_t>()};
       const auto weight = ConvertGgmlMatrix(matrix, memory.allocate(), 3);
       ASSERT_TRUE(weight.has_value());
       EXPECT_EQ(tensor::WeightBytes(*weight), ConvertedBytes(traits.type, kRows, cols));
       std::vector<float> expected(static_cast<size_t>(cols)), got(static_cast<size_t>(cols));
       for (int64_t r = 0; r < kRows; ++r) {
         const int64_t source = permuted ? order[static_cast<size_t>(r)] : r;
-        ASSERT_TRUE(DecodeGgmlRow(traits.type, bytes.data() + source * blocks_per_row * traits.block_bytes, cols, expected.data()).ok());
+        ASSERT_TRUE(DecodeGgmlRow(traits.type, bytes.data() + source * blocks_per_row * traits.block_bytes, cols,
+                                  expected.data())
+                        .ok());
         tensor::DequantizeRow(*weight, r, got.data());
         ASSERT_EQ(got, expected) << traits.name << " row " << r;  // == on floats: the two zeros are equal
       }
@@ -201,10 +205,10 @@ TEST_P(Conversion, GivesTheDecodersValuesBitForBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(AllTypes, Conversion,
-                         testing::Values(GgmlType::kF32, GgmlType::kF16, GgmlType::kBF16, GgmlType::kQ4_0, GgmlType::kQ4_1,
-                                         GgmlType::kQ5_0, GgmlType::kQ5_1, GgmlType::kQ8_0, GgmlType::kIQ4_NL,
-                                         GgmlType::kIQ4_XS, GgmlType::kQ2_K, GgmlType::kQ3_K, GgmlType::kQ4_K,
-                                         GgmlType::kQ5_K, GgmlType::kQ6_K, GgmlType::kMXFP4),
+                         testing::Values(GgmlType::kF32, GgmlType::kF16, GgmlType::kBF16, GgmlType::kQ4_0,
+                                         GgmlType::kQ4_1, GgmlType::kQ5_0, GgmlType::kQ5_1, GgmlType::kQ8_0,
+                                         GgmlType::kIQ4_NL, GgmlType::kIQ4_XS, GgmlType::kQ2_K, GgmlType::kQ3_K,
+                                         GgmlType::kQ4_K, GgmlType::kQ5_K, GgmlType::kQ6_K, GgmlType::kMXFP4),
                          [](const auto& type) { return FindGgmlType(static_cast<uint32_t>(type.param))->name; });
 
 TEST(GgmlConversion, LeavesDenseTensorsWhereTheyAre) {

@@ -33,8 +33,9 @@ inline void PackEight(const uint8_t* q, uint8_t* out) {
   std::memcpy(out, &x, kBits);
 }
 
-// --- what each block type is as affine groups -------------------------------------------------------------------------
-// Unpack writes one code a byte in element order; Scales writes block_elements / kGroup scales (and biases).
+// --- what each block type is as affine groups
+// ------------------------------------------------------------------------- Unpack writes one code a byte in element
+// order; Scales writes block_elements / kGroup scales (and biases).
 
 template <typename T>
 inline void Put(std::byte* out, int64_t index, T value) {
@@ -256,7 +257,8 @@ struct AsQ6_K {
   }
 };
 
-// --- conversion of rows -----------------------------------------------------------------------------------------------
+// --- conversion of rows
+// -----------------------------------------------------------------------------------------------
 
 template <typename Form>
 void ConvertRow(const std::byte* blocks, int64_t cols, const Target& target, int64_t row) {
@@ -407,7 +409,8 @@ Result<tensor::Weight> ConvertGgmlMatrix(const GgmlMatrix& matrix, const Allocat
   PENSIEVE_CHECK(matrix.bytes.size() == static_cast<size_t>(matrix.rows * row_bytes));
   PENSIEVE_CHECK(matrix.source_rows.empty() || matrix.source_rows.size() == static_cast<size_t>(matrix.rows));
   if (const auto dense = DenseDType(matrix.type)) {
-    if (UsedInPlace(matrix)) return tensor::Weight(tensor::DenseWeight{matrix.rows, matrix.cols, *dense, matrix.bytes.data()});
+    if (UsedInPlace(matrix))
+      return tensor::Weight(tensor::DenseWeight{matrix.rows, matrix.cols, *dense, matrix.bytes.data()});
     return CopyDense(matrix, *dense, allocate, threads);
   }
   const Conversion form = FindConversion(matrix.type);
@@ -433,9 +436,14 @@ Result<tensor::Weight> ConvertGgmlMatrix(const GgmlMatrix& matrix, const Allocat
     return tensor::Weight(tensor::Mxfp4Weight{matrix.rows, matrix.cols, target.codes,
                                               reinterpret_cast<const uint8_t*>(target.scales)});
   }
-  return tensor::Weight(tensor::AffineWeight{.rows = matrix.rows, .cols = matrix.cols, .bits = form.bits,
-                                             .group = form.group, .codes = target.codes, .scale_dtype = form.scale_dtype,
-                                             .scales = target.scales, .biases = target.biases});
+  return tensor::Weight(tensor::AffineWeight{.rows = matrix.rows,
+                                             .cols = matrix.cols,
+                                             .bits = form.bits,
+                                             .group = form.group,
+                                             .codes = target.codes,
+                                             .scale_dtype = form.scale_dtype,
+                                             .scales = target.scales,
+                                             .biases = target.biases});
 }
 
 }  // namespace pensieve::formats

@@ -222,7 +222,8 @@ uint64_t Alignment(const Header& header) {
 Status PlaceTensors(const MappedFile& file, size_t infos_end, Header& header) {
   const uint64_t alignment = Alignment(header);
   if (alignment == 0) {
-    return DataLoss(fmt::format("{}: metadata \"general.alignment\" must be a power of two up to {}", file.path(), kAlignmentMax));
+    return DataLoss(
+        fmt::format("{}: metadata \"general.alignment\" must be a power of two up to {}", file.path(), kAlignmentMax));
   }
   const uint64_t data_begin = (infos_end + alignment - 1) / alignment * alignment;
   const uint64_t data_bytes = file.bytes().size() > data_begin ? file.bytes().size() - data_begin : 0;
@@ -233,17 +234,20 @@ Status PlaceTensors(const MappedFile& file, size_t infos_end, Header& header) {
                                   header.tensors[i].name, offset, alignment));
     }
     if (offset > data_bytes || header.lengths[i] > data_bytes - offset) {
-      return DataLoss(fmt::format("{}: tensor \"{}\" takes {} bytes from {}, but the file's data has only {} (truncated?)",
-                                  file.path(), header.tensors[i].name, header.lengths[i], offset, data_bytes));
+      return DataLoss(
+          fmt::format("{}: tensor \"{}\" takes {} bytes from {}, but the file's data has only {} (truncated?)",
+                      file.path(), header.tensors[i].name, header.lengths[i], offset, data_bytes));
     }
-    header.tensors[i].bytes = file.bytes().subspan(static_cast<size_t>(data_begin + offset), static_cast<size_t>(header.lengths[i]));
+    header.tensors[i].bytes =
+        file.bytes().subspan(static_cast<size_t>(data_begin + offset), static_cast<size_t>(header.lengths[i]));
   }
   std::vector<const GgufTensor*> order;
   for (const GgufTensor& tensor : header.tensors) order.push_back(&tensor);
   std::sort(order.begin(), order.end(), [](auto* a, auto* b) { return a->bytes.data() < b->bytes.data(); });
   for (size_t i = 1; i < order.size(); ++i) {
     if (order[i - 1]->bytes.data() + order[i - 1]->bytes.size() > order[i]->bytes.data()) {
-      return DataLoss(fmt::format("{}: tensors \"{}\" and \"{}\" overlap", file.path(), order[i - 1]->name, order[i]->name));
+      return DataLoss(
+          fmt::format("{}: tensors \"{}\" and \"{}\" overlap", file.path(), order[i - 1]->name, order[i]->name));
     }
   }
   return OkStatus();
@@ -320,7 +324,8 @@ Status GgufFile::CheckSplit(const std::string& path, int64_t part, int64_t parts
   PENSIEVE_RETURN_IF_ERROR(fields.status());
   if (declared <= 1 && parts <= 1) return OkStatus();
   if (part != 1 || declared != parts) {
-    return DataLoss(fmt::format("{}: metadata \"split.count\" is {}, which the file's name does not say", path, declared));
+    return DataLoss(
+        fmt::format("{}: metadata \"split.count\" is {}, which the file's name does not say", path, declared));
   }
   return OkStatus();
 }
@@ -345,7 +350,8 @@ Result<GgufFile> GgufFile::Open(const std::string& path) {
   const auto total = fields.OptionalInt("split.tensors.count", {0, INT64_MAX});
   PENSIEVE_RETURN_IF_ERROR(fields.status());
   if (total && static_cast<size_t>(*total) != file.tensors_.size()) {
-    return fields.Error("split.tensors.count", fmt::format("is {}, but the parts hold {} tensors", *total, file.tensors_.size()));
+    return fields.Error("split.tensors.count",
+                        fmt::format("is {}, but the parts hold {} tensors", *total, file.tensors_.size()));
   }
   return file;
 }

@@ -55,7 +55,10 @@ TEST(Gguf, FieldsNameWhatIsWrong) {
     return fields.status().message();
   };
   ExpectMessage(message([](GgufFields& f) { f.RequiredInt("nope", {}); }), {"a.gguf", "\"nope\" is missing"});
-  ExpectMessage(message([](GgufFields& f) { f.Int("llama.block_count", 1, {5, 9}); }), {"llama.block_count", "between 5 and 9"});
+  ExpectMessage(message([](GgufFields& f) {
+                  f.Int("llama.block_count", 1, {5, 9});
+                }),
+                {"llama.block_count", "between 5 and 9"});
   ExpectMessage(message([](GgufFields& f) { f.Int("tokens", 1, {}); }), {"tokens", "an integer"});
   ExpectMessage(message([](GgufFields& f) { f.String("eps", ""); }), {"eps", "a string"});
   ExpectMessage(message([](GgufFields& f) { f.Strings("eps"); }), {"eps", "array of strings"});

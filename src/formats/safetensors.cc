@@ -51,7 +51,8 @@ Result<SafeTensor> ParseTensor(const Json& entry, std::span<const std::byte> dat
   SafeTensor tensor;
   tensor.dtype_name = dtype->get<std::string>();
   const auto type = ParseDType(tensor.dtype_name);
-  if (!type) return DataLoss(fmt::format("field \"dtype\" holds the unknown type \"{}\"", tensor.dtype_name.substr(0, 40)));
+  if (!type)
+    return DataLoss(fmt::format("field \"dtype\" holds the unknown type \"{}\"", tensor.dtype_name.substr(0, 40)));
   tensor.dtype = *type;
 
   if (!shape->is_array() || shape->size() > kDimsMax) {
@@ -61,7 +62,8 @@ Result<SafeTensor> ParseTensor(const Json& entry, std::span<const std::byte> dat
   for (const Json& extent : *shape) {
     const auto size = AsExtent(extent);
     if (!size) return DataLoss("field \"shape\" holds something other than non-negative integers");
-    if (__builtin_mul_overflow(bytes, *size, &bytes)) return DataLoss("field \"shape\" overflows: no file is that large");
+    if (__builtin_mul_overflow(bytes, *size, &bytes))
+      return DataLoss("field \"shape\" overflows: no file is that large");
     tensor.shape.push_back(*size);
   }
 
@@ -69,11 +71,13 @@ Result<SafeTensor> ParseTensor(const Json& entry, std::span<const std::byte> dat
   const auto end = offsets->is_array() && offsets->size() == 2 ? AsExtent((*offsets)[1]) : std::nullopt;
   if (!begin || !end || *begin > *end) return DataLoss("field \"data_offsets\" must be [begin, end] with begin <= end");
   if (static_cast<uint64_t>(*end) > data.size()) {
-    return DataLoss(fmt::format("field \"data_offsets\" ends at byte {} of the data, but the file holds only {} (truncated?)",
-                                *end, data.size()));
+    return DataLoss(
+        fmt::format("field \"data_offsets\" ends at byte {} of the data, but the file holds only {} (truncated?)", *end,
+                    data.size()));
   }
   if (*end - *begin != bytes) {
-    return DataLoss(fmt::format("field \"data_offsets\" spans {} bytes, but shape and dtype need {}", *end - *begin, bytes));
+    return DataLoss(
+        fmt::format("field \"data_offsets\" spans {} bytes, but shape and dtype need {}", *end - *begin, bytes));
   }
   tensor.bytes = data.subspan(static_cast<size_t>(*begin), static_cast<size_t>(bytes));
   return tensor;
@@ -148,8 +152,8 @@ Result<std::set<std::string>> IndexedFiles(const std::string& index_path, const 
   for (const auto& [tensor, file] : map->items()) {
     const std::string name = file.is_string() ? file.get<std::string>() : "";
     if (name.empty() || name.find_first_of("/\\") != std::string::npos || name == "..") {
-      return DataLoss(fmt::format("{}: field \"weight_map.{}\" must be the name of a file in the same directory", index_path,
-                                  tensor));
+      return DataLoss(fmt::format("{}: field \"weight_map.{}\" must be the name of a file in the same directory",
+                                  index_path, tensor));
     }
     names.insert(name);
     if (names.size() > kShardsMax) return DataLoss(fmt::format("{}: more than {} files", index_path, kShardsMax));
@@ -195,7 +199,8 @@ Result<SafetensorsSet> SafetensorsSet::OpenDirectory(const std::string& director
     } else {
       paths.clear();
       for (const std::string& name : names) {
-        if (!exists(name)) return NotFound(fmt::format("{}: names {}, which is not in {}", index_path, name, directory));
+        if (!exists(name))
+          return NotFound(fmt::format("{}: names {}, which is not in {}", index_path, name, directory));
         paths.push_back((base / name).string());
       }
     }

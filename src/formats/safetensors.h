@@ -1,8 +1,8 @@
 // safetensors files, mapped: one file, or all shards of a model directory as one set of names.
 //
-// Layout: u64 little-endian header length N, N bytes of JSON {name: {dtype, shape, data_offsets}}, then data. Nothing is
-// aligned. Every claim of the header is checked at Open: lengths against the file, offsets against the data, shape times
-// element size against the offsets, overlaps, duplicate names. Holes between tensors are tolerated.
+// Layout: u64 little-endian header length N, N bytes of JSON {name: {dtype, shape, data_offsets}}, then data. Nothing
+// is aligned. Every claim of the header is checked at Open: lengths against the file, offsets against the data, shape
+// times element size against the offsets, overlaps, duplicate names. Holes between tensors are tolerated.
 #pragma once
 
 #include <cstdint>

@@ -12,7 +12,8 @@ constexpr std::string_view kSmallest = R"({"a":{"dtype":"F32","shape":[1],"data_
 TEST(Safetensors, ReadsTheSmallestExample) {
   const TempDirectory dir;
   ASSERT_EQ(kSmallest.size(), 54u);
-  const auto set = SafetensorsSet::OpenFile(dir.Write("a.safetensors", SafetensorsBytes(kSmallest, {"\0\0\x80\x3f", 4})));
+  const auto set =
+      SafetensorsSet::OpenFile(dir.Write("a.safetensors", SafetensorsBytes(kSmallest, {"\0\0\x80\x3f", 4})));
   ASSERT_TRUE(set.has_value()) << set.error().message();
   const SafeTensor* tensor = set->Find("a");
   ASSERT_NE(tensor, nullptr);
@@ -26,9 +27,10 @@ TEST(Safetensors, ReadsTheSmallestExample) {
 
 TEST(Safetensors, AcceptsPaddingScalarsEmptyTensorsHolesAndMetadata) {
   const TempDirectory dir;
-  const std::string header = R"({"__metadata__":{"format":"mlx"},"scalar":{"dtype":"BF16","shape":[],"data_offsets":[1,3]},)"
-                             R"("empty":{"dtype":"U32","shape":[0,7],"data_offsets":[2,2]},)"
-                             R"("fp8":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[4,6]}}   )";
+  const std::string header =
+      R"({"__metadata__":{"format":"mlx"},"scalar":{"dtype":"BF16","shape":[],"data_offsets":[1,3]},)"
+      R"("empty":{"dtype":"U32","shape":[0,7],"data_offsets":[2,2]},)"
+      R"("fp8":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[4,6]}}   )";
   const auto set = SafetensorsSet::OpenFile(dir.Write("a.safetensors", SafetensorsBytes(header, "123456")));
   ASSERT_TRUE(set.has_value()) << set.error().message();
   EXPECT_EQ(set->tensors().size(), 3u);
@@ -69,9 +71,13 @@ TEST(Safetensors, RefusesWhatDoesNotFit) {
       {with(R"("a":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,4]})"), {"shape"}},
       {with(R"("a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]})"), {"data_offsets"}},
       {with(R"("a":{"dtype":"F32","shape":[1],"data_offsets":[8,12]})"), {"data_offsets", "only 8"}},
-      {with(R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]})"),
+      {with(
+           R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+            R"("b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]})"),
        {"\"a\"", "\"b\"", "overlap"}},
-      {with(R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]})"),
+      {with(
+           R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+            R"("a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]})"),
        {"duplicate key \"a\""}},
   };
   const TempDirectory dir;

@@ -123,8 +123,9 @@ std::vector<std::string> KnownArchitectures() {
 }
 
 Status UnknownArchitecture(const std::string& path, std::string_view field, std::string_view name) {
-  return Unimplemented(fmt::format("{}: field \"{}\" names the architecture \"{}\", which is not supported (supported: {})",
-                                   path, field, name.substr(0, 60), fmt::join(KnownArchitectures(), ", ")));
+  return Unimplemented(
+      fmt::format("{}: field \"{}\" names the architecture \"{}\", which is not supported (supported: {})", path, field,
+                  name.substr(0, 60), fmt::join(KnownArchitectures(), ", ")));
 }
 
 }  // namespace pensieve::model

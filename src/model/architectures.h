@@ -46,7 +46,8 @@ const Architecture* FindArchitecture(std::string_view name);
 // "config.json: field "model_type" names the architecture "x", which is not supported (supported: bert, llama, ...)".
 Status UnknownArchitecture(const std::string& path, std::string_view field, std::string_view name);
 
-// --- factories, one file each ---------------------------------------------------------------------------------------------
+// --- factories, one file each
+// ---------------------------------------------------------------------------------------------
 Result<std::unique_ptr<Model>> NewLlama(const NetworkInputs& inputs);
 Result<std::unique_ptr<Model>> NewQwen2(const NetworkInputs& inputs);
 Result<std::unique_ptr<Model>> NewQwen3(const NetworkInputs& inputs);

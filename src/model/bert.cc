@@ -89,7 +89,8 @@ class Bert final : public Model {
     backend_.MatMul({attended, batch.fine_rows}, {&dense, 1});
     Normalize(w.attention_norm, x);
 
-    const Product to_inner{.weight = &w.inner.weight, .bias = w.inner.bias, .out = inner, .activation = config_.activation};
+    const Product to_inner{
+        .weight = &w.inner.weight, .bias = w.inner.bias, .out = inner, .activation = config_.activation};
     backend_.MatMul({x, batch.fine_rows}, {&to_inner, 1});
     const Product to_out{.weight = &w.out.weight, .bias = w.out.bias, .out = x, .accumulate = true};
     backend_.MatMul({inner, batch.fine_rows}, {&to_out, 1});
@@ -114,7 +115,8 @@ Status Bert::Build(const NetworkInputs& inputs) {
   const int64_t hidden = config_.hidden_size;
   attention_scale_ = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
   PENSIEVE_TRY(words_, builder.Matrix("embeddings.word_embeddings", config_.vocab_size, hidden));
-  PENSIEVE_TRY(positions_, builder.Matrix("embeddings.position_embeddings", config_.context_max + config_.position_offset, hidden));
+  PENSIEVE_TRY(positions_,
+               builder.Matrix("embeddings.position_embeddings", config_.context_max + config_.position_offset, hidden));
   if (config_.type_vocab_size > 0) {
     PENSIEVE_TRY(types_, builder.Matrix("embeddings.token_type_embeddings", config_.type_vocab_size, hidden));
   }
@@ -152,7 +154,8 @@ Status Bert::BuildLayer(NetworkBuilder& builder, int64_t layer) {
 }  // namespace
 
 Result<std::unique_ptr<Model>> NewBert(const NetworkInputs& inputs) {
-  if (inputs.config.head_dim * inputs.config.heads != inputs.config.hidden_size || inputs.config.kv_heads != inputs.config.heads) {
+  if (inputs.config.head_dim * inputs.config.heads != inputs.config.hidden_size ||
+      inputs.config.kv_heads != inputs.config.heads) {
     return InvalidArgument("an encoder's heads must make up its hidden size");
   }
   auto bert = std::make_unique<Bert>(inputs);

@@ -34,7 +34,8 @@ int64_t UniformInt(GgufFields& fields, const GgufFile& file, const std::string& 
   }
   const auto& list = std::get<std::vector<int64_t>>(*value);
   for (const int64_t entry : list) {
-    if (entry != list.front()) fields.Fail(Unimplemented(fields.Error(key, "differs between layers, which is not supported").message()));
+    if (entry != list.front())
+      fields.Fail(Unimplemented(fields.Error(key, "differs between layers, which is not supported").message()));
   }
   if (!list.empty() && list.front() >= range.min && list.front() <= range.max) return list.front();
   fields.Fail(fields.Error(key, fmt::format("must hold integers between {} and {}", range.min, range.max)));
@@ -44,11 +45,13 @@ int64_t UniformInt(GgufFields& fields, const GgufFile& file, const std::string& 
 // A small f32 tensor of the file as floats; empty when absent.
 std::vector<float> ReadFloats(const GgufFile& file, std::string_view name) {
   const GgufTensor* tensor = file.FindTensor(name);
-  if (tensor == nullptr || tensor->type->type != formats::GgmlType::kF32 || tensor->shape.size() != 1 || tensor->shape[0] > 4096) {
+  if (tensor == nullptr || tensor->type->type != formats::GgmlType::kF32 || tensor->shape.size() != 1 ||
+      tensor->shape[0] > 4096) {
     return {};
   }
   std::vector<float> values(static_cast<size_t>(tensor->shape[0]));
-  const Status decoded = formats::DecodeGgmlRow(formats::GgmlType::kF32, tensor->bytes.data(), tensor->shape[0], values.data());
+  const Status decoded =
+      formats::DecodeGgmlRow(formats::GgmlType::kF32, tensor->bytes.data(), tensor->shape[0], values.data());
   PENSIEVE_CHECK(decoded.ok());
   return values;
 }
@@ -77,9 +80,11 @@ void ReadRope(GgufFields& fields, const GgufFile& file, const Keys& key, ModelCo
     rope.beta_fast = fields.OptionalFloat(key("rope.scaling.yarn_beta_fast")).value_or(32.0);
     rope.beta_slow = fields.OptionalFloat(key("rope.scaling.yarn_beta_slow")).value_or(1.0);
     // The file's factor comes on top of yarn's own.
-    if (attention_factor) rope.attention_factor = *attention_factor * (rope.factor > 1.0 ? 0.1 * std::log(rope.factor) + 1.0 : 1.0);
+    if (attention_factor)
+      rope.attention_factor = *attention_factor * (rope.factor > 1.0 ? 0.1 * std::log(rope.factor) + 1.0 : 1.0);
   } else if (type != "none") {
-    fields.Fail(Unimplemented(fields.Error(key("rope.scaling.type"), fmt::format("is \"{}\", an unknown kind", type)).message()));
+    fields.Fail(Unimplemented(
+        fields.Error(key("rope.scaling.type"), fmt::format("is \"{}\", an unknown kind", type)).message()));
   }
 }
 
@@ -92,21 +97,25 @@ void ReadSizes(GgufFields& fields, const GgufFile& file, const Keys& key, ModelC
   config.kv_heads = UniformInt(fields, file, key("attention.head_count_kv"), config.heads, kHeadsRange);
   const auto head_dim = fields.OptionalInt(key("attention.key_length"), kHeadDimRange);
   if (!head_dim && config.hidden_size % config.heads != 0) {
-    fields.Fail(fields.Error(key("attention.head_count"), fmt::format("is {}, which does not divide {}", config.heads, config.hidden_size)));
+    fields.Fail(fields.Error(key("attention.head_count"),
+                             fmt::format("is {}, which does not divide {}", config.heads, config.hidden_size)));
   }
   if (config.heads % config.kv_heads != 0) {
-    fields.Fail(fields.Error(key("attention.head_count_kv"), fmt::format("is {}, which does not divide {} heads", config.kv_heads, config.heads)));
+    fields.Fail(fields.Error(key("attention.head_count_kv"),
+                             fmt::format("is {}, which does not divide {} heads", config.kv_heads, config.heads)));
   }
   config.head_dim = head_dim.value_or(config.hidden_size / config.heads);
   if (fields.Int(key("attention.value_length"), config.head_dim, kHeadDimRange) != config.head_dim) {
-    fields.Fail(Unimplemented(fields.Error(key("attention.value_length"), "differs from key_length, which is not supported").message()));
+    fields.Fail(Unimplemented(
+        fields.Error(key("attention.value_length"), "differs from key_length, which is not supported").message()));
   }
   if (fields.Int(key("expert_count"), 0, {0, 1 << 20}) > 0) {
     fields.Fail(Unimplemented(fields.Error(key("expert_count"), "names experts, which are not supported").message()));
   }
   const GgufTensor* embedding = file.FindTensor("token_embd.weight");
   if (embedding == nullptr || embedding->shape.size() != 2 || embedding->shape[0] > kVocabRange.max) {
-    fields.Fail(DataLoss(fmt::format("{}: tensor \"token_embd.weight\" is missing or no matrix", file.files().front().path())));
+    fields.Fail(
+        DataLoss(fmt::format("{}: tensor \"token_embd.weight\" is missing or no matrix", file.files().front().path())));
     return;
   }
   config.vocab_size = embedding->shape[0];

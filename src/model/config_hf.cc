@@ -18,7 +18,8 @@ using formats::IntRange;
 
 constexpr size_t kConfigBytesMax = 64 << 20;  // per-module quantization entries of large models take megabytes
 
-// --- rope -------------------------------------------------------------------------------------------------------------
+// --- rope
+// -------------------------------------------------------------------------------------------------------------
 
 void ReadRopeScaling(ConfigFields& rope, ConfigFields& top, ModelConfig& config) {
   std::string type = rope.String("rope_type", "");
@@ -52,7 +53,8 @@ void ReadRopeScaling(ConfigFields& rope, ConfigFields& top, ModelConfig& config)
     for (const double f : rope.Floats("short_factor", 4096)) out.short_factors.push_back(static_cast<float>(f));
     for (const double f : rope.Floats("long_factor", 4096)) out.long_factors.push_back(static_cast<float>(f));
   } else {
-    rope.Fail(Unimplemented(rope.Error("type", fmt::format("is \"{}\", an unknown kind of rope scaling", type)).message()));
+    rope.Fail(
+        Unimplemented(rope.Error("type", fmt::format("is \"{}\", an unknown kind of rope scaling", type)).message()));
   }
 }
 
@@ -70,7 +72,8 @@ void ReadRope(ConfigFields& fields, ModelConfig& config) {
   fields.Absorb(rope);
 }
 
-// --- layers of different kinds ----------------------------------------------------------------------------------------
+// --- layers of different kinds
+// ----------------------------------------------------------------------------------------
 
 void ReadLayerKinds(ConfigFields& fields, ModelConfig& config) {
   const auto num_layers = static_cast<size_t>(config.layers);
@@ -83,7 +86,8 @@ void ReadLayerKinds(ConfigFields& fields, ModelConfig& config) {
   }
   for (const std::string& kind : kinds) {
     if (kind != "sliding_attention" && kind != "full_attention") {
-      fields.Fail(Unimplemented(fields.Error("layer_types", fmt::format("holds the unknown kind \"{}\"", kind)).message()));
+      fields.Fail(
+          Unimplemented(fields.Error("layer_types", fmt::format("holds the unknown kind \"{}\"", kind)).message()));
     }
     config.sliding_layers.push_back(kind == "sliding_attention");
   }
@@ -94,12 +98,14 @@ void ReadLayerKinds(ConfigFields& fields, ModelConfig& config) {
   }
   const auto uses_rope = fields.IntOrInts("no_rope_layers", {0, 1}, 4096);  // in spite of its name, 1 means rope
   if (!uses_rope.empty() && uses_rope.size() != num_layers) {
-    fields.Fail(fields.Error("no_rope_layers", fmt::format("has {} entries for {} layers", uses_rope.size(), num_layers)));
+    fields.Fail(
+        fields.Error("no_rope_layers", fmt::format("has {} entries for {} layers", uses_rope.size(), num_layers)));
   }
   for (const int64_t uses : uses_rope) config.nope_layers.push_back(uses == 0);
 }
 
-// --- architectures ----------------------------------------------------------------------------------------------------
+// --- architectures
+// ----------------------------------------------------------------------------------------------------
 
 std::optional<backend::Activation> ParseActivation(const std::string& name) {
   using backend::Activation;
@@ -114,7 +120,8 @@ void ReadActivation(ConfigFields& fields, std::string_view fallback, ModelConfig
   const std::string name = fields.String("hidden_act", fallback);
   const auto activation = ParseActivation(name);
   if (!activation) {
-    fields.Fail(Unimplemented(fields.Error("hidden_act", fmt::format("is \"{}\", an unknown activation", name)).message()));
+    fields.Fail(
+        Unimplemented(fields.Error("hidden_act", fmt::format("is \"{}\", an unknown activation", name)).message()));
   }
   config.activation = activation.value_or(backend::Activation::kSilu);
 }
@@ -129,11 +136,12 @@ void ReadSizes(ConfigFields& fields, ModelConfig& config) {
   config.context_max = fields.RequiredInt("max_position_embeddings", kContextRange);
   const auto head_dim = fields.OptionalInt("head_dim", kHeadDimRange);
   if (!head_dim && config.hidden_size % config.heads != 0) {
-    fields.Fail(fields.Error("num_attention_heads",
-                             fmt::format("is {}, which does not divide hidden_size {}", config.heads, config.hidden_size)));
+    fields.Fail(fields.Error("num_attention_heads", fmt::format("is {}, which does not divide hidden_size {}",
+                                                                config.heads, config.hidden_size)));
   }
   if (config.heads % config.kv_heads != 0) {
-    fields.Fail(fields.Error("num_key_value_heads", fmt::format("is {}, which does not divide {} heads", config.kv_heads, config.heads)));
+    fields.Fail(fields.Error("num_key_value_heads",
+                             fmt::format("is {}, which does not divide {} heads", config.kv_heads, config.heads)));
   }
   config.head_dim = head_dim.value_or(config.hidden_size / config.heads);
 }
@@ -155,16 +163,20 @@ void ReadEncoder(ConfigFields& fields, const std::string& model_type, ModelConfi
   ReadActivation(fields, "gelu", config);
   const std::string positions = fields.String("position_embedding_type", "absolute");
   if (positions != "absolute") {
-    fields.Fail(Unimplemented(fields.Error("position_embedding_type", fmt::format("is \"{}\"; only \"absolute\" is supported", positions)).message()));
+    fields.Fail(Unimplemented(
+        fields.Error("position_embedding_type", fmt::format("is \"{}\"; only \"absolute\" is supported", positions))
+            .message()));
   }
   if (model_type != "bert") {  // the RoBERTa family counts positions from behind the padding id
     config.position_offset = fields.Int("pad_token_id", 1, kTokenIdRange) + 1;
-    if (config.position_offset >= config.context_max) fields.Fail(fields.Error("max_position_embeddings", "is too small"));
+    if (config.position_offset >= config.context_max)
+      fields.Fail(fields.Error("max_position_embeddings", "is too small"));
     config.context_max -= config.position_offset;
   }
 }
 
-// --- quantization -----------------------------------------------------------------------------------------------------
+// --- quantization
+// -----------------------------------------------------------------------------------------------------
 
 QuantizationParams ReadParams(ConfigFields& fields, bool required) {
   QuantizationParams params;
@@ -172,7 +184,8 @@ QuantizationParams ReadParams(ConfigFields& fields, bool required) {
   if (mode == "mxfp4") {
     params = {QuantizationMode::kMxfp4, 4, 32};
   } else if (mode != "affine") {
-    fields.Fail(Unimplemented(fields.Error("mode", fmt::format("is \"{}\"; \"affine\" and \"mxfp4\" are supported", mode)).message()));
+    fields.Fail(Unimplemented(
+        fields.Error("mode", fmt::format("is \"{}\"; \"affine\" and \"mxfp4\" are supported", mode)).message()));
   }
   if (required && !fields.Has("group_size")) fields.Fail(fields.Error("group_size", "is missing"));
   if (required && !fields.Has("bits")) fields.Fail(fields.Error("bits", "is missing"));
@@ -181,7 +194,8 @@ QuantizationParams ReadParams(ConfigFields& fields, bool required) {
   const bool group_known = params.group == 16 || params.group == 32 || params.group == 64 || params.group == 128;
   if (!group_known) fields.Fail(fields.Error("group_size", fmt::format("is {}, not 16, 32, 64 or 128", params.group)));
   if (params.bits == 7) fields.Fail(fields.Error("bits", "is 7; 2, 3, 4, 5, 6 and 8 are supported"));
-  if (mode == "mxfp4" && (params.bits != 4 || params.group != 32)) fields.Fail(fields.Error("bits", "must be 4, in groups of 32, for mxfp4"));
+  if (mode == "mxfp4" && (params.bits != 4 || params.group != 32))
+    fields.Fail(fields.Error("bits", "must be 4, in groups of 32, for mxfp4"));
   return params;
 }
 
@@ -192,7 +206,8 @@ QuantizationConfig ReadQuantization(ConfigFields& top, ConfigFields& text) {
     fields = top.Has("quantization_config") ? top.Object("quantization_config") : text.Object("quantization_config");
     const std::string method = fields.String("quant_method", "");
     if (!method.empty()) {
-      top.Fail(Unimplemented(fields.Error("quant_method", fmt::format("is \"{}\", which is not supported", method)).message()));
+      top.Fail(Unimplemented(
+          fields.Error("quant_method", fmt::format("is \"{}\", which is not supported", method)).message()));
       return quantization;
     }
   }
@@ -220,7 +235,8 @@ std::string DescribeQuantization(const QuantizationConfig& quantization, ConfigF
   return fmt::format("affine {}-bit group {}", quantization.global->bits, quantization.global->group);
 }
 
-// --- neighbours of config.json ----------------------------------------------------------------------------------------
+// --- neighbours of config.json
+// ----------------------------------------------------------------------------------------
 
 void ReadGenerationConfig(const fs::path& directory, HfModel& model) {
   const std::string path = (directory / "generation_config.json").string();
@@ -236,7 +252,8 @@ void ReadGenerationConfig(const fs::path& directory, HfModel& model) {
   model.defaults.top_p = number("top_p");
   model.defaults.min_p = number("min_p");
   model.defaults.repetition_penalty = number("repetition_penalty");
-  if (const auto top_k = fields.OptionalInt("top_k", {0, INT32_MAX})) model.defaults.top_k = static_cast<int32_t>(*top_k);
+  if (const auto top_k = fields.OptionalInt("top_k", {0, INT32_MAX}))
+    model.defaults.top_k = static_cast<int32_t>(*top_k);
   if (!fields.status().ok()) model.defaults = {};
 }
 

@@ -72,7 +72,8 @@ class Decoder final : public Model {
 
  private:
   Status BuildLayer(NetworkBuilder& builder, const DecoderTraits& traits, int64_t layer);
-  Status BuildAttention(NetworkBuilder& builder, const DecoderTraits& traits, const std::string& prefix, LayerWeights& w);
+  Status BuildAttention(NetworkBuilder& builder, const DecoderTraits& traits, const std::string& prefix,
+                        LayerWeights& w);
   Status BuildFfn(NetworkBuilder& builder, const DecoderTraits& traits, const std::string& prefix, LayerWeights& w);
   Status PlanActivations(NetworkBuilder& builder);
 
@@ -187,7 +188,8 @@ Status Decoder::BuildAttention(NetworkBuilder& builder, const DecoderTraits& tra
   const int64_t q_rows = config_.heads * config_.head_dim;
   const int64_t kv_rows = config_.kv_heads * config_.head_dim;
   if (traits.fused_projections) {
-    PENSIEVE_TRY(std::vector<Linear> parts, builder.SplitLayer(prefix + "qkv_proj", {q_rows, kv_rows, kv_rows}, config_.hidden_size));
+    PENSIEVE_TRY(std::vector<Linear> parts,
+                 builder.SplitLayer(prefix + "qkv_proj", {q_rows, kv_rows, kv_rows}, config_.hidden_size));
     w.q = parts[0];
     w.k = parts[1];
     w.v = parts[2];
@@ -205,14 +207,17 @@ Status Decoder::BuildAttention(NetworkBuilder& builder, const DecoderTraits& tra
   return OkStatus();
 }
 
-Status Decoder::BuildFfn(NetworkBuilder& builder, const DecoderTraits& traits, const std::string& prefix, LayerWeights& w) {
+Status Decoder::BuildFfn(NetworkBuilder& builder, const DecoderTraits& traits, const std::string& prefix,
+                         LayerWeights& w) {
   const int64_t inner = config_.intermediate_size;
   if (traits.fused_projections) {
-    PENSIEVE_TRY(std::vector<Linear> parts, builder.SplitLayer(prefix + "gate_up_proj", {inner, inner}, config_.hidden_size));
+    PENSIEVE_TRY(std::vector<Linear> parts,
+                 builder.SplitLayer(prefix + "gate_up_proj", {inner, inner}, config_.hidden_size));
     w.gate = parts[0];
     w.up = parts[1];
   } else {
-    PENSIEVE_TRY(w.gate, builder.LinearLayer(prefix + "gate_proj", inner, config_.hidden_size, /*bias_required=*/false));
+    PENSIEVE_TRY(w.gate,
+                 builder.LinearLayer(prefix + "gate_proj", inner, config_.hidden_size, /*bias_required=*/false));
     PENSIEVE_TRY(w.up, builder.LinearLayer(prefix + "up_proj", inner, config_.hidden_size, /*bias_required=*/false));
   }
   if (w.gate.bias != nullptr || w.up.bias != nullptr) {

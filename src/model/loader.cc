@@ -61,7 +61,8 @@ Result<OpenedModel> OpenDirectory(const std::string& directory) {
   PENSIEVE_TRY(opened.hf, ReadHfModel(directory));
   PENSIEVE_TRY(formats::SafetensorsSet files, formats::SafetensorsSet::OpenDirectory(directory));
   opened.census = CountSafetensors(files, opened.hf.quantization);
-  opened.format = opened.hf.quantization.global ? fmt::format("safetensors (MLX {})", opened.hf.config.quantization) : "safetensors";
+  opened.format = opened.hf.quantization.global ? fmt::format("safetensors (MLX {})", opened.hf.config.quantization)
+                                                : "safetensors";
   opened.store = std::make_shared<WeightStore>(std::move(files));
   const bool has_head = NewSafetensorsSource(*opened.store, opened.hf.quantization)->HasModule("lm_head");
   opened.hf.config.tied_embeddings = opened.hf.tied.value_or(!has_head);
@@ -90,11 +91,13 @@ Result<ModelText> ReadText(const OpenedModel& opened, const std::string& templat
 Status CheckVocabulary(const std::string& path, const ModelConfig& config, const ModelText& text) {
   const int64_t ids = text.tokenizer->vocab_size();
   if (ids > config.vocab_size) {
-    return DataLoss(fmt::format("{}: the tokenizer has ids up to {}, but the model's vocab_size is {}", path, ids - 1, config.vocab_size));
+    return DataLoss(fmt::format("{}: the tokenizer has ids up to {}, but the model's vocab_size is {}", path, ids - 1,
+                                config.vocab_size));
   }
   for (const int32_t id : text.stop_ids) {
     if (id < 0 || id >= config.vocab_size) {
-      return DataLoss(fmt::format("{}: eos_token_id {} is outside the model's vocab_size {}", path, id, config.vocab_size));
+      return DataLoss(
+          fmt::format("{}: eos_token_id {} is outside the model's vocab_size {}", path, id, config.vocab_size));
     }
   }
   return OkStatus();
@@ -143,7 +146,8 @@ Result<std::unique_ptr<LoadedModel>> Load(const std::string& path, const LoadOpt
   PENSIEVE_TRY(OpenedModel opened, OpenModel(path));
   const ModelConfig& config = opened.hf.config;
   const int64_t rows_max = std::max<int64_t>(options.rows_max, 1);
-  const int64_t context_max = options.context_max > 0 ? std::min(options.context_max, config.context_max) : config.context_max;
+  const int64_t context_max =
+      options.context_max > 0 ? std::min(options.context_max, config.context_max) : config.context_max;
   PENSIEVE_RETURN_IF_ERROR(CheckMemory(path, opened, options, rows_max));
 
   auto loaded = std::make_unique<LoadedModel>();

@@ -42,7 +42,8 @@ std::optional<int64_t> ReadNumber(const std::string& path) {
   return std::nullopt;
 }
 
-// What the control group still allows; page cache of the group counts as used by the kernel, but is free for us to take.
+// What the control group still allows; page cache of the group counts as used by the kernel, but is free for us to
+// take.
 std::optional<int64_t> GroupAvailable() {
   const auto limit = ReadNumber("/sys/fs/cgroup/memory.max");
   const auto used = ReadNumber("/sys/fs/cgroup/memory.current");

@@ -34,10 +34,11 @@ class Model {
   // Bytes of weights that one decode step streams: the numerator of read_bandwidth_percent.
   virtual int64_t weight_bytes_per_step() const = 0;
 
-  // Logits of batch.output_rows, [output_rows, vocab_size] in device memory, valid until the next call. Generators only.
-  // Stores K and V of all rows in `cache`.
+  // Logits of batch.output_rows, [output_rows, vocab_size] in device memory, valid until the next call. Generators
+  // only. Stores K and V of all rows in `cache`.
   virtual backend::Matrix Forward(const Batch& batch, backend::KvCache& cache) = 0;
-  // Hidden states of all rows after the final norm, [M, hidden_size], valid until the next call. `cache` is null for encoders.
+  // Hidden states of all rows after the final norm, [M, hidden_size], valid until the next call. `cache` is null for
+  // encoders.
   virtual backend::Matrix Hidden(const Batch& batch, backend::KvCache* cache) = 0;
 };
 

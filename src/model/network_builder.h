@@ -26,7 +26,8 @@ class NetworkBuilder {
   // With the module's bias where the file has one; DataLoss without one when `bias_required`.
   Result<Linear> LinearLayer(const std::string& module, int64_t rows, int64_t cols, bool bias_required);
   // Rows [first, first + count) of a fused projection, each part a layer of its own.
-  Result<std::vector<Linear>> SplitLayer(const std::string& module, const std::vector<int64_t>& part_rows, int64_t cols);
+  Result<std::vector<Linear>> SplitLayer(const std::string& module, const std::vector<int64_t>& part_rows,
+                                         int64_t cols);
   Result<const float*> Vector(const std::string& module, std::string_view kind, int64_t length);
   Result<const float*> Upload(const std::vector<float>& values);
   Result<backend::Matrix> Plan(int64_t cols) { return inputs_.backend.NewMatrix(inputs_.rows_max, cols); }

@@ -71,7 +71,8 @@ class SmolLm2 : public testing::Test {
     Runner runner(model);
     const Logits logits = runner.Prefill(golden_["tokens"].get<std::vector<int32_t>>(), chunk);
     double sum = 0;
-    for (size_t i = 0; i < logits.size(); ++i) sum += Divergence(golden_["top_ids"][i], golden_["top_logprobs"][i], logits[i]);
+    for (size_t i = 0; i < logits.size(); ++i)
+      sum += Divergence(golden_["top_ids"][i], golden_["top_logprobs"][i], logits[i]);
     return sum / static_cast<double>(logits.size());
   }
 
@@ -92,12 +93,14 @@ TEST_F(SmolLm2, ExactModeIsTheFloatReference) {
   std::printf("exact mode: mean KL %.3e\n", kl);
   EXPECT_LE(kl, 1e-4);
   Runner runner(*model);
-  EXPECT_EQ(runner.Greedy(golden_["greedy_prompt"].get<std::vector<int32_t>>(), 64), golden_["greedy"].get<std::vector<int32_t>>());
+  EXPECT_EQ(runner.Greedy(golden_["greedy_prompt"].get<std::vector<int32_t>>(), 64),
+            golden_["greedy"].get<std::vector<int32_t>>());
   const std::vector<double> answer = LogSoftmax(AnswerLogits(*model));
   for (const auto& [word, expected] : golden_["chat_first"].items()) {
     EXPECT_NEAR(answer[expected[0].get<size_t>()], expected[1].get<double>(), 2e-3) << word;
   }
-  EXPECT_EQ(runner.Greedy(golden_["chat_prompt"].get<std::vector<int32_t>>(), 8), golden_["chat_greedy"].get<std::vector<int32_t>>());
+  EXPECT_EQ(runner.Greedy(golden_["chat_prompt"].get<std::vector<int32_t>>(), 8),
+            golden_["chat_greedy"].get<std::vector<int32_t>>());
 }
 
 TEST_F(SmolLm2, DefaultModeIsNear) {
@@ -107,7 +110,8 @@ TEST_F(SmolLm2, DefaultModeIsNear) {
   std::printf("default mode: mean KL %.3e\n", kl);
   EXPECT_LE(kl, 3e-3);
   Runner runner(*model);
-  EXPECT_EQ(runner.Greedy(golden_["chat_prompt"].get<std::vector<int32_t>>(), 8), golden_["chat_greedy"].get<std::vector<int32_t>>());
+  EXPECT_EQ(runner.Greedy(golden_["chat_prompt"].get<std::vector<int32_t>>(), 8),
+            golden_["chat_greedy"].get<std::vector<int32_t>>());
 }
 
 TEST_F(SmolLm2, ChunksAndNeighboursChangeNoBit) {
@@ -136,8 +140,9 @@ TEST_F(SmolLm2, TextSide) {
   EXPECT_EQ(header->parameters, 134515008);
   EXPECT_NE(header->text.chat_template.find("You are a helpful AI assistant named SmolLM"), std::string::npos);
   EXPECT_TRUE(std::count(header->text.stop_ids.begin(), header->text.stop_ids.end(), 2));
-  EXPECT_EQ(header->text.tokenizer->Encode("<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
-                                           "<|im_end|>\n<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"),
+  EXPECT_EQ(header->text.tokenizer->Encode(
+                "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+                "<|im_end|>\n<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"),
             golden_["chat_prompt"].get<std::vector<int32_t>>());
 }
 

@@ -27,7 +27,8 @@ void ScaleLlama3(const RopeConfig& config, std::vector<double>& periods) {
     if (wave > original / config.low_freq_factor) {
       period *= config.factor;
     } else if (wave >= original / config.high_freq_factor) {
-      const double smooth = (original / wave - config.low_freq_factor) / (config.high_freq_factor - config.low_freq_factor);
+      const double smooth =
+          (original / wave - config.low_freq_factor) / (config.high_freq_factor - config.low_freq_factor);
       period /= (1.0 - smooth) / config.factor + smooth;
     }
   }
@@ -39,7 +40,8 @@ void ScaleYarn(const RopeConfig& config, std::vector<double>& periods) {
   const auto rotated = static_cast<double>(config.rotated);
   const auto pair_of_turns = [&](double turns) {
     const auto original = static_cast<double>(config.original_context);
-    return rotated * std::log(original / (turns * 2.0 * std::numbers::pi)) / (2.0 * std::log(static_cast<double>(config.base)));
+    return rotated * std::log(original / (turns * 2.0 * std::numbers::pi)) /
+           (2.0 * std::log(static_cast<double>(config.base)));
   };
   double low = pair_of_turns(config.beta_fast);
   double high = pair_of_turns(config.beta_slow);
@@ -58,7 +60,9 @@ void ScaleYarn(const RopeConfig& config, std::vector<double>& periods) {
 
 double YarnMagnitude(const RopeConfig& config) {
   if (config.attention_factor) return *config.attention_factor;
-  const auto term = [&](double scale) { return config.factor <= 1.0 ? 1.0 : 0.1 * scale * std::log(config.factor) + 1.0; };
+  const auto term = [&](double scale) {
+    return config.factor <= 1.0 ? 1.0 : 0.1 * scale * std::log(config.factor) + 1.0;
+  };
   if (config.mscale && config.mscale_all_dim) return term(*config.mscale) / term(*config.mscale_all_dim);
   return term(1.0);
 }
@@ -91,7 +95,8 @@ Status Validate(const RopeConfig& config) {
 
 Status MultiplyPeriods(const std::vector<float>& factors, const char* name, std::vector<double>& periods) {
   if (factors.size() != periods.size()) {
-    return InvalidArgument(fmt::format("{} has {} entries, not the {} rotated pairs of a head", name, factors.size(), periods.size()));
+    return InvalidArgument(
+        fmt::format("{} has {} entries, not the {} rotated pairs of a head", name, factors.size(), periods.size()));
   }
   for (size_t i = 0; i < periods.size(); ++i) {
     if (!(factors[i] > 0.0f)) return InvalidArgument(fmt::format("{} holds {} at {}", name, factors[i], i));
@@ -106,7 +111,8 @@ Result<RopeFrequencies> ComputeRope(const RopeConfig& config, int64_t context_ma
   PENSIEVE_RETURN_IF_ERROR(Validate(config));
   double base = static_cast<double>(config.base);
   if (config.scaling == RopeScaling::kDynamic) {
-    const double stretch = static_cast<double>(std::max(context_max, model_context)) / static_cast<double>(model_context);
+    const double stretch =
+        static_cast<double>(std::max(context_max, model_context)) / static_cast<double>(model_context);
     const auto d = static_cast<double>(config.rotated);
     base *= std::pow(config.factor * stretch - (config.factor - 1.0), d / (d - 2.0));
   }

@@ -16,7 +16,9 @@ namespace pensieve::model {
 
 using Logits = std::vector<std::vector<float>>;
 
-inline std::string TestData(const std::string& name) { return std::string(PENSIEVE_SOURCE_DIR) + "/tests/data/models/" + name; }
+inline std::string TestData(const std::string& name) {
+  return std::string(PENSIEVE_SOURCE_DIR) + "/tests/data/models/" + name;
+}
 
 inline Json ReadGolden(const std::string& name) {
   const auto text = ReadFile(TestData(name), 16 << 20);
@@ -78,7 +80,8 @@ class Runner {
     Logits all;
     for (size_t first = 0; first < tokens.size(); first += chunk) {
       const size_t last = std::min(first + chunk, tokens.size());
-      for (auto& row : Step({{&sequence, {tokens.begin() + static_cast<long>(first), tokens.begin() + static_cast<long>(last)}}})) {
+      for (auto& row :
+           Step({{&sequence, {tokens.begin() + static_cast<long>(first), tokens.begin() + static_cast<long>(last)}}})) {
         all.push_back(std::move(row));
       }
     }

@@ -93,7 +93,8 @@ Status ReadHfTemplates(const fs::path& directory, const ConfigFields& tokenizer_
   return OkStatus();
 }
 
-// --- GGUF -------------------------------------------------------------------------------------------------------------
+// --- GGUF
+// -------------------------------------------------------------------------------------------------------------
 
 std::vector<std::string> CopyStrings(GgufFields& fields, std::string_view key) {
   const auto* strings = fields.Strings(key);

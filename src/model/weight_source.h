@@ -35,7 +35,8 @@ class WeightSource {
                                                     int64_t length) = 0;
 };
 
-// --- Hugging Face and MLX directories -----------------------------------------------------------------------------------
+// --- Hugging Face and MLX directories
+// -----------------------------------------------------------------------------------
 
 enum class QuantizationMode : uint8_t { kAffine, kMxfp4 };
 
@@ -64,7 +65,8 @@ struct WeightCensus {
 };
 WeightCensus CountSafetensors(const formats::SafetensorsSet& files, const QuantizationConfig& quantization);
 
-// --- GGUF -----------------------------------------------------------------------------------------------------------------
+// --- GGUF
+// -----------------------------------------------------------------------------------------------------------------
 
 // Hugging Face module name -> GGUF name; '*' stands for the layer number.
 struct NamePair {

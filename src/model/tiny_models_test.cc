@@ -1,0 +1,252 @@
+// Tiny random models in every file format and architecture against the transformers package (tools/golden_tiny.py).
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "formats/test_files.h"
+#include "model/test_runner.h"
+
+namespace pensieve::model {
+namespace {
+
+namespace fs = std::filesystem;
+using formats::ExpectMessage;
+using formats::TempDirectory;
+
+const Json& Golden() {
+  static const Json kGolden = ReadGolden("tiny_golden.json");
+  return kGolden;
+}
+
+std::vector<int32_t> Tokens() { return Golden()["tokens"].get<std::vector<int32_t>>(); }
+
+enum class Device { kReference, kCpuExact, kCpuDefault };
+
+std::unique_ptr<LoadedModel> LoadTiny(const std::string& path, Device device, int64_t context_max = 0) {
+  LoadOptions options;
+  options.rows_max = 128;
+  options.context_max = context_max;
+  options.reference_backend = device == Device::kReference;
+  options.cpu.threads = 2;
+  if (device == Device::kCpuExact) options.cpu.activations = backend::ActivationMode::kF32;
+  auto model = Load(path, options);
+  EXPECT_TRUE(model.has_value()) << path << ": " << model.error().message();
+  return model ? *std::move(model) : nullptr;
+}
+
+Logits LogitsOf(const std::string& path, Device device, int64_t context_max = 0) {
+  const auto model = LoadTiny(path, device, context_max);
+  if (model == nullptr) return {};
+  return Runner(*model).Prefill(Tokens(), 128);
+}
+
+void ExpectNear(const Logits& got, const Json& expected, double tolerance) {
+  ASSERT_EQ(got.size(), Tokens().size());
+  double worst = 0;
+  for (size_t i = 0; i < expected["rows"].size(); ++i) {
+    const std::vector<float>& row = got[expected["rows"][i].get<size_t>()];
+    const Json& wanted = expected["logits"][i];
+    ASSERT_EQ(row.size(), wanted.size());
+    for (size_t k = 0; k < row.size(); ++k) worst = std::max(worst, std::fabs(row[k] - wanted[k].get<double>()));
+  }
+  EXPECT_LE(worst, tolerance);
+}
+
+TEST(TinyModels, EveryFormatAndArchitectureGivesTheReferencesLogits) {
+  for (const auto& [name, expected] : Golden()["models"].items()) {
+    if (!expected.contains("logits")) continue;
+    SCOPED_TRACE(name);
+    ExpectNear(LogitsOf(TestData(name), Device::kReference), expected, 2e-5);
+    ExpectNear(LogitsOf(TestData(name), Device::kCpuExact), expected, 2e-4);
+    ExpectNear(LogitsOf(TestData(name), Device::kCpuDefault), expected, 0.5);
+  }
+}
+
+TEST(TinyModels, TheSameWeightsGiveTheSameBitsInEveryFormat) {
+  const Logits safetensors = LogitsOf(TestData("tiny-llama"), Device::kReference);
+  EXPECT_EQ(LogitsOf(TestData("tiny-llama-mlx"), Device::kReference), safetensors);
+  EXPECT_EQ(LogitsOf(TestData("tiny-llama-q4_1.gguf"), Device::kReference), safetensors);
+  EXPECT_EQ(LogitsOf(TestData("tiny-qwen3.gguf"), Device::kReference),
+            LogitsOf(TestData("tiny-qwen3"), Device::kReference));
+}
+
+// A copy of a model directory whose config.json has some fields changed; null removes one.
+void CopyWithChanges(const std::string& from, const Json& changes, const TempDirectory& to) {
+  fs::copy(from, to.path(), fs::copy_options::recursive | fs::copy_options::overwrite_existing);
+  const auto text = ReadFile(from + "/config.json", 1 << 20);
+  Json config = *ParseJson(*text);
+  for (const auto& [key, value] : changes.items()) {
+    if (value.is_null()) {
+      config.erase(key);
+    } else {
+      config[key] = value;
+    }
+  }
+  to.Write("config.json", DumpJson(config));
+}
+
+TEST(TinyModels, EveryKindOfRotationAndMaskGivesTheReferencesLogits) {
+  for (const auto& [name, variant] : Golden()["variants"].items()) {
+    if (!variant.contains("logits")) continue;
+    SCOPED_TRACE(name);
+    const TempDirectory dir;
+    CopyWithChanges(TestData("tiny-llama"), variant["changes"], dir);
+    ExpectNear(LogitsOf(dir.path(), Device::kReference), variant, 2e-5);
+    ExpectNear(LogitsOf(dir.path(), Device::kCpuExact), variant, 2e-4);
+  }
+}
+
+TEST(TinyModels, EncodersGiveTheReferencesVectors) {
+  const auto check = [](const std::string& path, const Json& expected) {
+    for (const Device device : {Device::kReference, Device::kCpuExact, Device::kCpuDefault}) {
+      const auto model = LoadTiny(path, device);
+      ASSERT_NE(model, nullptr);
+      EXPECT_TRUE(model->config.is_embedding);
+      Runner runner(*model);
+      model->config.pooling = backend::Pooling::kMean;
+      EXPECT_GE(Cosine(runner.Embed({Tokens()})[0], expected["mean"].get<std::vector<double>>()), 0.999999) << path;
+      model->config.pooling = backend::Pooling::kCls;
+      EXPECT_GE(Cosine(runner.Embed({Tokens()})[0], expected["cls"].get<std::vector<double>>()), 0.999999) << path;
+    }
+  };
+  check(TestData("tiny-bert"), Golden()["models"]["tiny-bert"]);
+  check(TestData("tiny-bert.gguf"), Golden()["models"]["tiny-bert.gguf"]);
+  const TempDirectory dir;
+  CopyWithChanges(TestData("tiny-bert"), Golden()["variants"]["roberta"]["changes"], dir);
+  check(dir.path(), Golden()["variants"]["roberta"]);
+}
+
+TEST(TinyModels, ChunksAndNeighboursChangeNoBit) {
+  for (const Device device : {Device::kReference, Device::kCpuExact, Device::kCpuDefault}) {
+    for (const char* name :
+         {"tiny-llama", "tiny-llama-mlx", "tiny-llama-mixed", "tiny-llama-q8_0.gguf", "tiny-qwen3", "tiny-phi3"}) {
+      SCOPED_TRACE(name);
+      const auto model = LoadTiny(TestData(name), device);
+      ASSERT_NE(model, nullptr);
+      Runner runner(*model);
+      const std::vector<int32_t> tokens = Tokens();
+      const Logits whole = runner.Prefill(tokens, 128);
+      for (const size_t chunk : {1, 7, 16}) EXPECT_EQ(runner.Prefill(tokens, chunk), whole) << chunk;
+      TestSequence a = runner.NewSequence(41), b = runner.NewSequence(41), c = runner.NewSequence(41);
+      const std::vector<int32_t> other(tokens.rbegin(), tokens.rbegin() + 13);
+      const Logits together = runner.Step({{&b, other}, {&a, tokens}, {&c, {5}}});
+      EXPECT_EQ(Logits(together.begin() + 13, together.end() - 1), whole);
+      const Logits alone = runner.Step({{&a, {42}}}, /*fine=*/true);
+      --a.cached_len;
+      EXPECT_EQ(runner.Step({{&b, {7}}, {&c, {9}}, {&a, {42}}}, /*fine=*/true)[2], alone[0]);
+    }
+  }
+}
+
+TEST(TinyModels, TextsInABatchEmbedAsAlone) {
+  for (const Device device : {Device::kReference, Device::kCpuDefault}) {
+    const auto model = LoadTiny(TestData("tiny-bert"), device);
+    ASSERT_NE(model, nullptr);
+    Runner runner(*model);
+    const std::vector<int32_t> tokens = Tokens();
+    std::vector<std::vector<int32_t>> texts;
+    for (const long length : {1, 2, 17, 40, 3}) texts.emplace_back(tokens.begin(), tokens.begin() + length);
+    Logits alone;
+    for (const auto& text : texts) alone.push_back(runner.Embed({text})[0]);
+    EXPECT_EQ(runner.Embed(texts), alone);
+  }
+}
+
+TEST(TinyModels, LogitsComeForTheWantedRowsOnly) {
+  const auto model = LoadTiny(TestData("tiny-llama"), Device::kCpuDefault);
+  ASSERT_NE(model, nullptr);
+  Runner runner(*model);
+  const std::vector<int32_t> tokens = Tokens();
+  const Logits whole = runner.Prefill(tokens, 128);
+  TestSequence sequence = runner.NewSequence(40);
+  std::vector<int32_t> positions(40);
+  for (int32_t i = 0; i < 40; ++i) positions[static_cast<size_t>(i)] = i;
+  const backend::SequenceRows rows{0, 40, 0, sequence.blocks};
+  const std::vector<int32_t> wanted = {3, 39};
+  auto cache = model->backend->NewKvCache(
+      {.layers = 2, .kv_heads = 2, .head_dim = 16, .block_len = 16, .num_blocks = 64, .dtype = backend::KvDType::kF32});
+  ASSERT_TRUE(cache.has_value());
+  const backend::Matrix logits = model->network->Forward({tokens, positions, {&rows, 1}, 0, wanted}, **cache);
+  ASSERT_EQ(logits.rows, 2);
+  std::vector<float> row(64);
+  model->backend->CopyToHost(logits.row(1), row);
+  EXPECT_EQ(row, whole[39]);
+  EXPECT_EQ(model->network->Forward({tokens, positions, {&rows, 1}, 0, {}}, **cache).rows, 0);
+}
+
+TEST(TinyModels, HeadersTellWhatTheFilesHold) {
+  const auto header = ReadHeader(TestData("tiny-llama-mixed"));
+  ASSERT_TRUE(header.has_value()) << header.error().message();
+  EXPECT_EQ(header->format, "safetensors (MLX affine 4-bit group 32)");
+  EXPECT_EQ(header->parameters, ReadHeader(TestData("tiny-llama"))->parameters);
+  EXPECT_EQ(ReadHeader(TestData("tiny-llama"))->files.size(), 2u);
+  std::vector<std::string> types;
+  for (const auto& type : header->types) types.push_back(type.type);
+  for (const char* type : {"mxfp4", "affine 3-bit group 32", "affine 8-bit group 64", "F16"}) {
+    EXPECT_TRUE(std::count(types.begin(), types.end(), type)) << type;
+  }
+  const auto gguf = ReadHeader(TestData("tiny-llama-q8_0.gguf"));
+  ASSERT_TRUE(gguf.has_value()) << gguf.error().message();
+  EXPECT_EQ(gguf->format, "gguf v3");
+  EXPECT_EQ(gguf->config.quantization, "Q8_0");
+  EXPECT_EQ(gguf->config.name, "tiny");
+  EXPECT_EQ(gguf->text.chat_template, "{{ messages[0].content }}");
+  EXPECT_EQ(gguf->text.stop_ids, std::vector<int32_t>{1});
+}
+
+TEST(TinyModels, TextSideFollowsTheFiles) {
+  const TempDirectory dir;
+  CopyWithChanges(TestData("tiny-llama"), Json::object(), dir);
+  const auto text = [&] {
+    auto header = ReadHeader(dir.path());
+    EXPECT_TRUE(header.has_value()) << header.error().message();
+    return std::move(header->text);
+  };
+  EXPECT_NE(text().chat_template.find("message.role"), std::string::npos);
+  EXPECT_EQ(text().stop_ids, std::vector<int32_t>{1});
+  dir.Write("generation_config.json", R"({"eos_token_id":[1,5],"temperature":0.6,"top_p":0.9,"top_k":20})");
+  EXPECT_EQ(text().stop_ids, (std::vector<int32_t>{1, 5}));
+  EXPECT_EQ(text().defaults.temperature, 0.6f);
+  EXPECT_EQ(text().defaults.top_k, 20);
+  dir.Write("generation_config.json", "not json");
+  EXPECT_FALSE(text().defaults.temperature.has_value());
+  dir.Write(
+      "tokenizer_config.json",
+      R"({"chat_template":[{"name":"default","template":"D"},{"name":"tool_use","template":"T"},{"name":"x","template":"X"}]})");
+  EXPECT_EQ(text().chat_template, "D");
+  EXPECT_EQ(text().tool_template, "T");
+  dir.Write("chat_template.jinja", "J");
+  EXPECT_EQ(text().chat_template, "J");
+  LoadOptions options;
+  options.chat_template_file = dir.Write("mine.jinja", "M");
+  const auto model = Load(dir.path(), options);
+  ASSERT_TRUE(model.has_value()) << model.error().message();
+  EXPECT_EQ((*model)->text.chat_template, "M");
+  EXPECT_EQ((*model)->text.tool_template, "");
+}
+
+TEST(TinyModels, SentenceTransformersFilesDecideThePooling) {
+  const TempDirectory dir;
+  CopyWithChanges(TestData("tiny-bert"), Json::object(), dir);
+  EXPECT_EQ(ReadHeader(dir.path())->config.pooling, backend::Pooling::kMean);
+  EXPECT_TRUE(ReadHeader(dir.path())->config.normalize);
+  dir.Write("modules.json", R"([{"path":"","type":"sentence_transformers.models.Transformer"},)"
+                            R"({"path":"1_Pooling","type":"sentence_transformers.models.Pooling"}])");
+  dir.Write("1_Pooling/config.json", R"({"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":false})");
+  dir.Write("sentence_bert_config.json", R"({"max_seq_length":33})");
+  const auto header = ReadHeader(dir.path());
+  ASSERT_TRUE(header.has_value()) << header.error().message();
+  EXPECT_EQ(header->config.pooling, backend::Pooling::kCls);
+  EXPECT_FALSE(header->config.normalize);
+  EXPECT_EQ(header->config.embed_context_max, 33);
+  dir.Write("1_Pooling/config.json", R"({"pooling_mode_weightedmean_tokens":true})");
+  ExpectMessage(ReadHeader(dir.path()).error().message(), {"1_Pooling", "pooling mode"});
+  dir.Write("modules.json", R"([{"path":"../x","type":"a.Pooling"}])");
+  ExpectMessage(ReadHeader(dir.path()).error().message(), {"modules.json", "\"path\""});
+  dir.Write("modules.json", R"([{"path":"2_Dense","type":"a.Dense"}])");
+  ExpectMessage(ReadHeader(dir.path()).error().message(), {"modules.json", "a.Dense"});
+}
+
+}  // namespace
+}  // namespace pensieve::model
