@@ -1,5 +1,5 @@
-// Who holds which KV block. Blocks are fixed at start; a block is free or has one or more holders (sequences, the prefix
-// cache). Knows nothing of what a block contains. Engine-thread-only.
+// Who holds which KV block. Blocks are fixed at start; a block is free or has one or more holders (sequences, the
+// prefix cache). Knows nothing of what a block contains. Engine-thread-only.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,9 @@
 #include "engine/block_pool.h"
 
-#include <gtest/gtest.h>
-
 #include <random>
 #include <set>
+
+#include <gtest/gtest.h>
 
 #include "engine/prefix_cache.h"
 

@@ -22,7 +22,8 @@ void EmbedPooler::PoolWhole(backend::Matrix hidden, std::span<Sequence* const> m
                             std::span<const backend::SequenceRows> rows) {
   PENSIEVE_CHECK(static_cast<int64_t>(members.size()) <= pooled_.rows);
   // One call per kind of pooling that is there, seldom more than one in all.
-  for (const auto pooling : {backend::Pooling::kMean, backend::Pooling::kCls, backend::Pooling::kLast, backend::Pooling::kMax}) {
+  for (const auto pooling :
+       {backend::Pooling::kMean, backend::Pooling::kCls, backend::Pooling::kLast, backend::Pooling::kMax}) {
     for (const bool normalize : {false, true}) {
       group_.clear();
       group_rows_.clear();

@@ -1,5 +1,5 @@
-// From hidden states to embedding vectors. Encoders see a text whole, so the backend pools it. Decoders may see it in several
-// chunks, cut differently from run to run: their rows are then gathered here, in row order in f32, also when
+// From hidden states to embedding vectors. Encoders see a text whole, so the backend pools it. Decoders may see it in
+// several chunks, cut differently from run to run: their rows are then gathered here, in row order in f32, also when
 // there is only one chunk, so that the vector never depends on the cut. Engine-thread-only.
 #pragma once
 
@@ -18,7 +18,8 @@ class EmbedPooler {
   static Result<EmbedPooler> Create(backend::Backend& backend, int64_t hidden_size, int64_t sequences_max);
 
   // Whole texts: pools the rows of each of `members` into its place in the request's embeddings.
-  void PoolWhole(backend::Matrix hidden, std::span<Sequence* const> members, std::span<const backend::SequenceRows> rows);
+  void PoolWhole(backend::Matrix hidden, std::span<Sequence* const> members,
+                 std::span<const backend::SequenceRows> rows);
 
   // One chunk of a text, before its computed_len moves on. After the last chunk the vector is in its place.
   void PoolChunk(backend::Matrix hidden, Sequence& sequence, const backend::SequenceRows& rows);
@@ -29,10 +30,10 @@ class EmbedPooler {
   void CopyOut(const Sequence& sequence, const float* row);
 
   backend::Backend* backend_;
-  backend::Matrix pooled_;                          // [sequences_max, hidden_size]
-  std::vector<float> host_row_;                     // [hidden_size]
-  std::vector<backend::SequenceRows> group_rows_;   // scratch
-  std::vector<Sequence*> group_;                    // scratch
+  backend::Matrix pooled_;                         // [sequences_max, hidden_size]
+  std::vector<float> host_row_;                    // [hidden_size]
+  std::vector<backend::SequenceRows> group_rows_;  // scratch
+  std::vector<Sequence*> group_;                   // scratch
 };
 
 }  // namespace pensieve::engine

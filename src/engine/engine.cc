@@ -140,12 +140,13 @@ class ThreadedEngine : public Engine {
   bool closed_ = false;                          // guarded by inbox_mutex_
   std::mutex empty_mutex_;
   std::condition_variable empty_;  // no request is in any more
-  std::jthread thread_;  // last: it uses all of the above
+  std::jthread thread_;            // last: it uses all of the above
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> Engine::Create(backend::Backend& backend, model::Model& network, const EngineOptions& options) {
+Result<std::unique_ptr<Engine>> Engine::Create(backend::Backend& backend, model::Model& network,
+                                               const EngineOptions& options) {
   PENSIEVE_TRY(auto core, EngineCore::Create(backend, network, options));
   return std::unique_ptr<Engine>(std::make_unique<ThreadedEngine>(std::move(core), options.stream_depth_max));
 }

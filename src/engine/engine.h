@@ -1,7 +1,8 @@
-// The engine: takes token ids and parameters, gives token events. One thread owns all mutable inference state of a model.
+// The engine: takes token ids and parameters, gives token events. One thread owns all mutable inference state of a
+// model.
 //
-// Callers submit from any thread into one bounded queue (full: ResourceExhausted with a retry hint) and read events from
-// a bounded queue per request (full: the engine pauses that sequence, never the loop). A step takes every running
+// Callers submit from any thread into one bounded queue (full: ResourceExhausted with a retry hint) and read events
+// from a bounded queue per request (full: the engine pauses that sequence, never the loop). A step takes every running
 // sequence's next token plus as much pending prefill as the row budget allows, as one ragged batch. Every request ends
 // in exactly one terminal event: done, error or cancelled; its KV blocks are free at the next step.
 #pragma once
@@ -21,14 +22,14 @@
 namespace pensieve::engine {
 
 struct EngineOptions {
-  int64_t queue_depth_max = 64;        // waiting requests beyond sequences_max running ones
-  int64_t sequences_max = 64;          // running at once
-  int64_t step_rows_max = 512;         // rows of one step: decode rows plus prefill chunk; <= model rows_max
-  int64_t context_max = 0;             // tokens of one sequence, 0: the model's own
+  int64_t queue_depth_max = 64;             // waiting requests beyond sequences_max running ones
+  int64_t sequences_max = 64;               // running at once
+  int64_t step_rows_max = 512;              // rows of one step: decode rows plus prefill chunk; <= model rows_max
+  int64_t context_max = 0;                  // tokens of one sequence, 0: the model's own
   int64_t kv_bytes_max = int64_t{1} << 30;  // size of the KV pool
   int64_t kv_block_len = 32;
   backend::KvDType kv_dtype = backend::KvDType::kF16;
-  int64_t stream_depth_max = 256;      // undelivered events a request may hold
+  int64_t stream_depth_max = 256;  // undelivered events a request may hold
 };
 
 enum class FinishReason : uint8_t {
@@ -38,14 +39,14 @@ enum class FinishReason : uint8_t {
 };
 
 struct GenerateRequest {
-  std::string id;                      // for logs
-  std::vector<int32_t> prompt;         // 1..context_max - 1 ids in [0, vocab_size)
-  int64_t new_tokens_max = 0;          // >= 0; 0 only prefills
+  std::string id;               // for logs
+  std::vector<int32_t> prompt;  // 1..context_max - 1 ids in [0, vocab_size)
+  int64_t new_tokens_max = 0;   // >= 0; 0 only prefills
   sampling::SamplingParams sampling;
-  std::vector<int32_t> stop_ids;       // tokens that end generation; not delivered, not counted
-  bool ignore_stop_ids = false;        // benchmarks: never draw a stop id
-  int32_t vocab_limit = 0;             // > 0: ids from here on have a logit but no text, and are never drawn
-  uint64_t cache_partition = 0;        // KV blocks are shared only between requests with the same number
+  std::vector<int32_t> stop_ids;  // tokens that end generation; not delivered, not counted
+  bool ignore_stop_ids = false;   // benchmarks: never draw a stop id
+  int32_t vocab_limit = 0;        // > 0: ids from here on have a logit but no text, and are never drawn
+  uint64_t cache_partition = 0;   // KV blocks are shared only between requests with the same number
 };
 
 struct EmbedRequest {
@@ -102,8 +103,8 @@ struct EngineSnapshot {
   int64_t kv_blocks_used = 0;    // held by running requests
   int64_t kv_blocks_cached = 0;  // held for reuse only: as good as free
   int64_t steps = 0;
-  int64_t preemptions = 0;       // sequences that gave back their blocks to older ones and started again
-  int64_t prompt_tokens = 0;     // computed
+  int64_t preemptions = 0;           // sequences that gave back their blocks to older ones and started again
+  int64_t prompt_tokens = 0;         // computed
   int64_t cached_prompt_tokens = 0;  // taken from shared KV blocks instead
   int64_t generated_tokens = 0;
   int64_t embedded_tokens = 0;
@@ -115,13 +116,15 @@ struct EngineSnapshot {
 
 class Engine {
  public:
-  // Allocates the KV pool and starts the thread. `backend` and `network` must outlive the Engine, and only its thread uses
-  // them from here on.
-  static Result<std::unique_ptr<Engine>> Create(backend::Backend& backend, model::Model& network, const EngineOptions& options);
+  // Allocates the KV pool and starts the thread. `backend` and `network` must outlive the Engine, and only its thread
+  // uses them from here on.
+  static Result<std::unique_ptr<Engine>> Create(backend::Backend& backend, model::Model& network,
+                                                const EngineOptions& options);
   virtual ~Engine() = default;  // cancels everything, joins the thread
 
-  // Any thread. InvalidArgument for what can never run (empty, ids out of range, longer than the context: reason kPromptTooLong),
-  // ResourceExhausted (reason kQueueFull, retry hint) when the queue is full, Unavailable when shutting down.
+  // Any thread. InvalidArgument for what can never run (empty, ids out of range, longer than the context: reason
+  // kPromptTooLong), ResourceExhausted (reason kQueueFull, retry hint) when the queue is full, Unavailable when
+  // shutting down.
   virtual Result<std::unique_ptr<EventStream>> Generate(GenerateRequest request) = 0;
   virtual Result<std::unique_ptr<EventStream>> Embed(EmbedRequest request) = 0;
 

@@ -68,8 +68,11 @@ Status EngineCore::Allocate() {
   const model::ModelConfig& config = network_.config();
   int64_t num_blocks = 0;
   if (!is_encoder()) {
-    backend::KvShape shape{.layers = config.layers, .kv_heads = config.kv_heads, .head_dim = config.head_dim,
-                           .block_len = options_.kv_block_len, .dtype = options_.kv_dtype};
+    backend::KvShape shape{.layers = config.layers,
+                           .kv_heads = config.kv_heads,
+                           .head_dim = config.head_dim,
+                           .block_len = options_.kv_block_len,
+                           .dtype = options_.kv_dtype};
     const int64_t block_bytes = shape.bytes_per_token() * shape.block_len;
     num_blocks = std::min<int64_t>(options_.kv_bytes_max / block_bytes, std::numeric_limits<int32_t>::max());
     if (num_blocks == 0)
@@ -101,7 +104,8 @@ Status EngineCore::Check(const GenerateRequest& request) const {
   if (request.new_tokens_max < 0)
     return InvalidArgument(fmt::format("new_tokens_max is {}, but must not be negative", request.new_tokens_max));
   if (request.vocab_limit < 0 || request.vocab_limit > config.vocab_size)
-    return InvalidArgument(fmt::format("vocab_limit is {}, but the vocabulary has {}", request.vocab_limit, config.vocab_size));
+    return InvalidArgument(
+        fmt::format("vocab_limit is {}, but the vocabulary has {}", request.vocab_limit, config.vocab_size));
   return sampling::Validate(request.sampling, static_cast<int32_t>(config.vocab_size));
 }
 
@@ -251,7 +255,9 @@ void EngineCore::ReleaseBlocks(Sequence& sequence) {
 }
 
 void EngineCore::InsertByAge(SequenceList& list, std::unique_ptr<Sequence> sequence) {
-  const auto younger = [](const std::unique_ptr<Sequence>& a, const std::unique_ptr<Sequence>& b) { return a->Before(*b); };
+  const auto younger = [](const std::unique_ptr<Sequence>& a, const std::unique_ptr<Sequence>& b) {
+    return a->Before(*b);
+  };
   const auto at = std::upper_bound(list.begin(), list.end(), sequence, younger);
   list.insert(at, std::move(sequence));
 }

@@ -4,9 +4,10 @@
 //   requests_   arrived, not (wholly) taken up; in order of their turns
 //   starting_   sequences that wait for KV blocks: the next to start, or preempted ones; oldest first
 //   running_    sequences that hold KV blocks; oldest first
-// A sequence starts only when its whole prompt fits, so that prefill never stops half-way. An answer grows block by block;
-// when blocks run short, idle blocks of the prefix cache go first, then the youngest running sequence gives back its
-// own and starts again later. The oldest always gets on: alone it fits, for the context is never larger than the pool.
+// A sequence starts only when its whole prompt fits, so that prefill never stops half-way. An answer grows block by
+// block; when blocks run short, idle blocks of the prefix cache go first, then the youngest running sequence gives back
+// its own and starts again later. The oldest always gets on: alone it fits, for the context is never larger than the
+// pool.
 //
 // Engine-thread-only but for Check, Snapshot and the constants.
 #pragma once
@@ -40,7 +41,7 @@ class EngineCore {
   // InvalidArgument for what can never run.
   Status Check(const GenerateRequest& request) const;
   Status Check(const EmbedRequest& request) const;
-  // Counts the request in; ResourceExhausted (and counted as refused) when as many as allowed are in already.
+  // Counts a request in; ResourceExhausted (and counted as refused) when as many as allowed are in already.
   Status Reserve();
   void CountRefusal() { counters_.refused.fetch_add(1, std::memory_order_relaxed); }
   EngineSnapshot Snapshot() const;
@@ -90,6 +91,8 @@ class EngineCore {
   // One step (engine_step.cc).
   void PauseFullStreams();
   void GrowAnswers();
+  void FollowOlderTwins();
+  bool ComputesNextBlockOf(const Sequence& older, const Sequence& younger) const;
   void BuildDecoderBatches();
   void BuildEncoderBatch();
   void RunGuarded(const StepBatch& batch, void (EngineCore::*compute)());

@@ -1,9 +1,9 @@
 #include "engine/engine_core.h"
 
-#include <gtest/gtest.h>
-
 #include <map>
 #include <random>
+
+#include <gtest/gtest.h>
 
 #include "engine/engine_fixture.h"
 
@@ -42,7 +42,8 @@ class Bench {
     return worked;
   }
   void StepUntilIdle() {
-    for (int i = 0; i < 100000 && Step(); ++i) {}
+    for (int i = 0; i < 100000 && Step(); ++i) {
+    }
   }
 
   TestBackend backend;
@@ -287,14 +288,16 @@ TEST(EngineCore, PartitionsDoNotShare) {
   EXPECT_EQ(TakeAll(*other).ends.at(0).stats.cached_prompt_tokens, 0);
 }
 
-TEST(EngineCore, TwinsEndUpWithTheSameBlocks) {
+TEST(EngineCore, TwinsComputeTheirPromptOnce) {
   Bench bench(Small());
   const GenerateRequest request = Prompt(Tokens(40), 30);
   const auto a = bench.Submit(request);
   const auto b = bench.Submit(request);
   for (int i = 0; i < 6; ++i) bench.Step();
-  // 10 prompt blocks once, and the beginnings of two answers.
+  // 10 prompt blocks (the last of them once each, for the logits of its last row), and the beginnings of two answers.
   EXPECT_LE(bench.core->Snapshot().kv_blocks_used, 10 + 2 * 2);
+  EXPECT_EQ(bench.core->Snapshot().prompt_tokens, 44);
+  EXPECT_EQ(bench.core->Snapshot().cached_prompt_tokens, 36);
   bench.StepUntilIdle();
   const std::vector<int32_t> expected = ExpectAnswer(request, bench.core->context_max());
   EXPECT_EQ(TakeAll(*a).tokens, expected);
@@ -438,7 +441,8 @@ TEST(EngineCore, EncoderEmbedsWholeTexts) {
   Bench bench(options, {.rows_max = 40, .is_encoder = true});
   EXPECT_EQ(bench.core->context_max(), 40);
   EmbedRequest request;
-  for (const int64_t len : {1, 5, 16, 17, 40, 2, 9}) request.sequences.push_back(Tokens(len, static_cast<int32_t>(len)));
+  for (const int64_t len : {1, 5, 16, 17, 40, 2, 9})
+    request.sequences.push_back(Tokens(len, static_cast<int32_t>(len)));
   request.normalize = false;
   const auto running = bench.Submit(request);
   bench.StepUntilIdle();
@@ -469,7 +473,8 @@ TEST(EngineCore, EncoderRequestsTakeTurns) {
 }
 
 TEST(EngineCore, DecoderEmbeddingsDoNotDependOnChunks) {
-  for (const auto pooling : {backend::Pooling::kMean, backend::Pooling::kCls, backend::Pooling::kLast, backend::Pooling::kMax}) {
+  for (const auto pooling :
+       {backend::Pooling::kMean, backend::Pooling::kCls, backend::Pooling::kLast, backend::Pooling::kMax}) {
     std::vector<std::vector<std::vector<float>>> results;
     for (const int64_t rows : {3, 7, 64}) {
       EngineOptions options = Small();
@@ -495,8 +500,8 @@ TEST(EngineCore, DecoderEmbeddingsDoNotDependOnChunks) {
   }
 }
 
-// Random arrivals, cancellations, slow consumers, failing steps and a pool that is too small: every request ends exactly
-// once, answers are right up to where they ended, and no block is lost.
+// Random arrivals, cancellations, slow consumers, failing steps and a pool that is too small: every request ends
+// exactly once, answers are right up to where they ended, and no block is lost.
 class RandomSchedule : public testing::TestWithParam<uint32_t> {};
 
 TEST_P(RandomSchedule, EveryRequestEndsOnce) {

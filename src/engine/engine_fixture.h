@@ -1,5 +1,5 @@
-// A small device and network for the engine's tests: what they compute depends on every token of a sequence's history, as
-// read back through its block table, and on whether each row came as a prefill or as a decode row. So a wrong table,
+// A small device and network for the engine's tests: what they compute depends on every token of a sequence's history,
+// as read back through its block table, and on whether each row came as a prefill or as a decode row. So a wrong table,
 // position, length, phase or a shared block with other contents gives other tokens than Expect* says.
 #pragma once
 
@@ -62,8 +62,12 @@ class TestBackend : public backend::Backend {
   Result<std::unique_ptr<backend::KvCache>> NewKvCache(const backend::KvShape& shape) override {
     return std::unique_ptr<backend::KvCache>(std::make_unique<TestKvCache>(shape));
   }
-  void CopyToDevice(std::span<const float> host, float* device) override { std::copy(host.begin(), host.end(), device); }
-  void CopyToHost(const float* device, std::span<float> host) override { std::copy_n(device, host.size(), host.begin()); }
+  void CopyToDevice(std::span<const float> host, float* device) override {
+    std::copy(host.begin(), host.end(), device);
+  }
+  void CopyToHost(const float* device, std::span<float> host) override {
+    std::copy_n(device, host.size(), host.begin());
+  }
   void Synchronize() override {}
 
   void Pool(backend::Matrix x, std::span<const backend::SequenceRows> sequences, backend::Pooling pooling,
@@ -95,23 +99,36 @@ class TestBackend : public backend::Backend {
   // The engine itself asks for none of these.
   void MatMul(const backend::MatMulInput&, std::span<const backend::Product>) override { PENSIEVE_UNREACHABLE(); }
   void GatedMatMul(const backend::MatMulInput&, const tensor::Weight&, const tensor::Weight&, backend::Activation,
-                   backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
-  void EmbedRows(const tensor::Weight&, std::span<const int32_t>, float, backend::Matrix, bool) override { PENSIEVE_UNREACHABLE(); }
+                   backend::Matrix) override {
+    PENSIEVE_UNREACHABLE();
+  }
+  void EmbedRows(const tensor::Weight&, std::span<const int32_t>, float, backend::Matrix, bool) override {
+    PENSIEVE_UNREACHABLE();
+  }
   void RmsNorm(backend::Matrix, const float*, float, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
   void RmsNormHeads(backend::Matrix, int64_t, const float*, float) override { PENSIEVE_UNREACHABLE(); }
-  void LayerNorm(backend::Matrix, const float*, const float*, float, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
-  void Rope(backend::Matrix, int64_t, std::span<const int32_t>, const backend::RopeTable&) override { PENSIEVE_UNREACHABLE(); }
+  void LayerNorm(backend::Matrix, const float*, const float*, float, backend::Matrix) override {
+    PENSIEVE_UNREACHABLE();
+  }
+  void Rope(backend::Matrix, int64_t, std::span<const int32_t>, const backend::RopeTable&) override {
+    PENSIEVE_UNREACHABLE();
+  }
   void Add(backend::Matrix, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
   void Scale(backend::Matrix, float) override { PENSIEVE_UNREACHABLE(); }
   void Softcap(backend::Matrix, float) override { PENSIEVE_UNREACHABLE(); }
   void GatherRows(backend::Matrix, std::span<const int32_t>, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
-  void StoreKv(backend::KvCache&, int64_t, std::span<const backend::SequenceRows>, backend::Matrix, backend::Matrix) override {
+  void StoreKv(backend::KvCache&, int64_t, std::span<const backend::SequenceRows>, backend::Matrix,
+               backend::Matrix) override {
     PENSIEVE_UNREACHABLE();
   }
-  void PagedAttention(const backend::KvCache&, int64_t, std::span<const backend::SequenceRows>, const backend::AttentionParams&,
-                      backend::Matrix, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
-  void EncoderAttention(std::span<const backend::SequenceRows>, int64_t, const backend::AttentionParams&, backend::Matrix,
-                        backend::Matrix, backend::Matrix, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
+  void PagedAttention(const backend::KvCache&, int64_t, std::span<const backend::SequenceRows>,
+                      const backend::AttentionParams&, backend::Matrix, backend::Matrix) override {
+    PENSIEVE_UNREACHABLE();
+  }
+  void EncoderAttention(std::span<const backend::SequenceRows>, int64_t, const backend::AttentionParams&,
+                        backend::Matrix, backend::Matrix, backend::Matrix, backend::Matrix) override {
+    PENSIEVE_UNREACHABLE();
+  }
 
  private:
   std::vector<std::unique_ptr<std::vector<float>>> memory_;

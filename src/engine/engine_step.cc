@@ -19,6 +19,7 @@ bool EngineCore::Step() {
     StartWaiting();
     PauseFullStreams();
     GrowAnswers();
+    FollowOlderTwins();
     BuildDecoderBatches();
   }
   const bool worked = !generate_batch_->empty() || !embed_batch_->empty();
@@ -52,6 +53,44 @@ void EngineCore::GrowAnswers() {
   }
 }
 
+// Requests that arrive together often begin alike (agents with one system prompt). One of them computes the common
+// blocks; the younger ones wait for each and take it over.
+void EngineCore::FollowOlderTwins() {
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i];
+    while (sequence.CanShareBlock(options_.kv_block_len)) {
+      PrefixCache::Node* tip = prefix_cache_->Follow(sequence.shared_tip, sequence.request->generate.cache_partition,
+                                                     sequence.NextSharedTokens(options_.kv_block_len),
+                                                     sequence.block_table[static_cast<size_t>(sequence.shared_blocks)]);
+      if (tip == nullptr) break;
+      sequence.shared_tip = tip;
+      ++sequence.shared_blocks;
+      const int64_t taken_over =
+          std::max<int64_t>(sequence.shared_blocks * options_.kv_block_len - sequence.computed_len, 0);
+      sequence.computed_len += taken_over;
+      sequence.cached_len += taken_over;
+      sequence.request->stats.cached_prompt_tokens += taken_over;
+      counters_.cached_tokens.fetch_add(taken_over, std::memory_order_relaxed);
+    }
+    // Only on older ones that go on themselves: the oldest of all waits for nobody, so that somebody always gets on.
+    for (size_t older = 0; older < i && !sequence.paused; ++older) {
+      sequence.paused = !running_[older]->paused && ComputesNextBlockOf(*running_[older], sequence);
+    }
+  }
+}
+
+bool EngineCore::ComputesNextBlockOf(const Sequence& older, const Sequence& younger) const {
+  const int64_t block_len = options_.kv_block_len;
+  if (!younger.CanShareBlock(block_len) || !older.share_more || older.shared_blocks != younger.shared_blocks)
+    return false;
+  if (older.shared_tip != younger.shared_tip || older.computed_len < younger.computed_len) return false;
+  if (older.prompt_len < (older.shared_blocks + 1) * block_len) return false;
+  if (older.request->generate.cache_partition != younger.request->generate.cache_partition) return false;
+  const auto wanted = younger.NextSharedTokens(block_len);
+  const auto coming = older.NextSharedTokens(block_len);
+  return std::equal(wanted.begin(), wanted.end(), coming.begin());
+}
+
 void EngineCore::BuildDecoderBatches() {
   views_.clear();
   for (const auto& sequence : running_) {
@@ -79,16 +118,18 @@ void EngineCore::BuildDecoderBatches() {
 
 void EngineCore::BuildEncoderBatch() {
   std::vector<std::span<const int64_t>> input_lens;
-  for (const auto& request : requests_) input_lens.push_back(std::span(request->input_lens).subspan(request->inputs_started));
-  const std::vector<EncoderGrant> grants =
-      engine::PlanEncoderStep(input_lens, {.rows_max = options_.step_rows_max, .sequences_max = options_.step_rows_max});
+  for (const auto& request : requests_)
+    input_lens.push_back(std::span(request->input_lens).subspan(request->inputs_started));
+  const std::vector<EncoderGrant> grants = engine::PlanEncoderStep(
+      input_lens, {.rows_max = options_.step_rows_max, .sequences_max = options_.step_rows_max});
   for (const EncoderGrant& grant : grants) {
     const std::shared_ptr<Request>& request = requests_[grant.request_idx];
     if (!std::exchange(request->started, true)) {
       request->stats.queue_s = request->SecondsSince();
       counters_.running.fetch_add(1, std::memory_order_relaxed);
     }
-    running_.push_back(std::make_unique<Sequence>(request, request->inputs_started++, context_max_, options_.kv_block_len));
+    running_.push_back(
+        std::make_unique<Sequence>(request, request->inputs_started++, context_max_, options_.kv_block_len));
     embed_batch_->Add(*running_.back(), running_.back()->len(), false);
   }
   // The turn passes on; requests whose texts are all in this step leave the line.
@@ -99,8 +140,8 @@ void EngineCore::BuildEncoderBatch() {
   std::erase_if(requests_, [](const auto& request) { return request->inputs_started == request->num_inputs(); });
 }
 
-// The last line of defence: backends stop the exceptions of their libraries, but what slips through may end the requests of
-// this step only, never the server.
+// The last line of defence: backends stop the exceptions of their libraries, but what slips through may end the
+// requests of this step only, never the server.
 void EngineCore::RunGuarded(const StepBatch& batch, void (EngineCore::*compute)()) {
   Status error;
   try {
@@ -175,13 +216,11 @@ void EngineCore::DrawToken(Sequence& sequence, const float* logits) {
 
 void EngineCore::ShareBlocks(Sequence& sequence) {
   const int64_t block_len = options_.kv_block_len;
-  while (sequence.share_more && (sequence.shared_blocks + 1) * block_len <= sequence.computed_len &&
-         (sequence.shared_blocks + 1) * block_len <= sequence.prompt_len) {
-    const auto block_tokens = std::span<const int32_t>(sequence.tokens)
-                                  .subspan(static_cast<size_t>(sequence.shared_blocks * block_len), static_cast<size_t>(block_len));
-    PrefixCache::Node* tip =
-        prefix_cache_->Extend(sequence.shared_tip, sequence.request->generate.cache_partition, block_tokens,
-                              sequence.block_table[static_cast<size_t>(sequence.shared_blocks)]);
+  const int64_t full_blocks = std::min(sequence.computed_len, sequence.prompt_len) / block_len;
+  while (sequence.share_more && sequence.shared_blocks < full_blocks) {
+    PrefixCache::Node* tip = prefix_cache_->Extend(sequence.shared_tip, sequence.request->generate.cache_partition,
+                                                   sequence.NextSharedTokens(block_len),
+                                                   sequence.block_table[static_cast<size_t>(sequence.shared_blocks)]);
     if (tip == nullptr) {
       sequence.share_more = false;
       return;

@@ -1,13 +1,13 @@
 // The engine with its thread, and what a step allocates.
 #include "engine/engine.h"
 
-#include <gtest/gtest.h>
-
 #include <atomic>
 #include <cstdlib>
 #include <new>
 #include <random>
 #include <thread>
+
+#include <gtest/gtest.h>
 
 #include "engine/engine_core.h"
 #include "engine/engine_fixture.h"
@@ -16,8 +16,8 @@ namespace {
 thread_local int64_t news_of_this_thread = 0;
 }  // namespace
 
-// Counted per thread, so that a step can be shown to make none. The array forms call these. Not inlined, or the compiler sees
-// through them and warns that free() takes what `new` gave.
+// Counted per thread, so that a step can be shown to make none. The array forms call these. Not inlined, or the
+// compiler sees through them and warns that free() takes what `new` gave.
 #define PENSIEVE_NOINLINE __attribute__((noinline))
 PENSIEVE_NOINLINE void* operator new(std::size_t size) {
   ++news_of_this_thread;
@@ -65,7 +65,8 @@ EngineOptions Small() {
 }
 
 struct Served {
-  explicit Served(const EngineOptions& options = Small(), const TestModelOptions& model_options = {}) : network(model_options) {
+  explicit Served(const EngineOptions& options = Small(), const TestModelOptions& model_options = {})
+      : network(model_options) {
     auto created = Engine::Create(backend, network, options);
     EXPECT_TRUE(created.has_value()) << created.status().ToString();
     engine = *std::move(created);

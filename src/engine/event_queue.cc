@@ -99,9 +99,8 @@ void EventQueue::SetWaker(std::function<void()> wake) {
   {
     std::unique_lock lock(mutex_);
     waker_ = waker;
-    waker_idle_.wait(lock, [this] {
-      return waking_thread_ == std::thread::id() || waking_thread_ == std::this_thread::get_id();
-    });
+    waker_idle_.wait(
+        lock, [this] { return waking_thread_ == std::thread::id() || waking_thread_ == std::this_thread::get_id(); });
     wake_now = size_ > 0;
   }
   if (wake_now && waker != nullptr) (*waker)();

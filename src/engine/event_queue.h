@@ -1,7 +1,8 @@
 // The bounded queue of events of one request: the engine pushes, one consumer takes.
 //
-// It never refuses: the engine asks full() before it computes what it would have to push, and pauses the sequence instead.
-// The terminal event has a place of its own, so that a request can always end. Thread-safe; no callback runs under the lock.
+// It never refuses: the engine asks full() before it computes what it would have to push, and pauses the sequence
+// instead. The terminal event has a place of its own, so that a request can always end. Thread-safe; no callback runs
+// under the lock.
 #pragma once
 
 #include <condition_variable>

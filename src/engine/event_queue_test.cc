@@ -1,9 +1,9 @@
 #include "engine/event_queue.h"
 
-#include <gtest/gtest.h>
-
 #include <atomic>
 #include <thread>
+
+#include <gtest/gtest.h>
 
 namespace pensieve::engine {
 namespace {

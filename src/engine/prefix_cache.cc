@@ -32,7 +32,8 @@ struct PrefixCache::Node {
   Node* newer = nullptr;
 };
 
-PrefixCache::PrefixCache(BlockPool& pool, int64_t block_len) : pool_(pool), block_len_(static_cast<size_t>(block_len)) {}
+PrefixCache::PrefixCache(BlockPool& pool, int64_t block_len)
+    : pool_(pool), block_len_(static_cast<size_t>(block_len)) {}
 
 PrefixCache::~PrefixCache() = default;
 
@@ -62,14 +63,24 @@ PrefixCache::Node* PrefixCache::Acquire(uint64_t partition, std::span<const int3
   return tip;
 }
 
-PrefixCache::Node* PrefixCache::Extend(Node* tip, uint64_t partition, std::span<const int32_t> block_tokens, int32_t& block) {
+uint64_t PrefixCache::HashAfter(const Node* tip, uint64_t partition, std::span<const int32_t> block_tokens) {
+  return PrefixHash(tip != nullptr ? tip->hash : partition, block_tokens);
+}
+
+PrefixCache::Node* PrefixCache::Follow(Node* tip, uint64_t partition, std::span<const int32_t> block_tokens,
+                                       int32_t& block) {
   PENSIEVE_CHECK(block_tokens.size() == block_len_);
-  const uint64_t hash = PrefixHash(tip != nullptr ? tip->hash : partition, block_tokens);
-  if (Node* node = Find(tip, partition, hash, block_tokens); node != nullptr) {
-    Take(node);
-    pool_.Release(std::exchange(block, node->block));
-    return node;
-  }
+  Node* node = Find(tip, partition, HashAfter(tip, partition, block_tokens), block_tokens);
+  if (node == nullptr) return nullptr;
+  Take(node);
+  pool_.Release(std::exchange(block, node->block));
+  return node;
+}
+
+PrefixCache::Node* PrefixCache::Extend(Node* tip, uint64_t partition, std::span<const int32_t> block_tokens,
+                                       int32_t& block) {
+  if (Node* known = Follow(tip, partition, block_tokens, block); known != nullptr) return known;
+  const uint64_t hash = HashAfter(tip, partition, block_tokens);
   auto [at, is_new] = nodes_.try_emplace(hash);
   if (!is_new) return nullptr;
   at->second = std::make_unique<Node>();
@@ -136,7 +147,8 @@ Status PrefixCache::CheckIntegrity(std::vector<int32_t>& references) const {
     ++references[static_cast<size_t>(node->block)];
     if (node->idle != age.contains(node.get())) return Internal(fmt::format("node of block {} is lost", node->block));
     if (node->idle != (pool_.references(node->block) == 1))
-      return Internal(fmt::format("node of block {} is idle with {} references", node->block, pool_.references(node->block)));
+      return Internal(
+          fmt::format("node of block {} is idle with {} references", node->block, pool_.references(node->block)));
     const Node* parent = node->parent;
     if (parent == nullptr) continue;
     ++children[parent];

@@ -1,10 +1,11 @@
 // KV blocks that several requests share: a tree in which each node is one full block of prompt tokens and the path from
 // the root is the prefix it belongs to.
 //
-// Sharing may not change a single bit of any result. A backend gives the same K and V for a row however its prompt was cut
-// or batched, so a block that was prefilled once is what any other request with the same prefix would compute itself.
-// That holds among prefill rows only: decode rows may be multiplied more finely (backend::ActivationMode::kInt8), so
-// blocks that hold generated tokens are never offered here, and an answer that comes back in the next prompt is prefilled.
+// Sharing may not change a single bit of any result. A backend gives the same K and V for a row however its prompt was
+// cut or batched, so a block that was prefilled once is what any other request with the same prefix would compute
+// itself. That holds among prefill rows only: decode rows may be multiplied more finely
+// (backend::ActivationMode::kInt8), so blocks that hold generated tokens are never offered here, and an answer that
+// comes back in the next prompt is prefilled.
 //
 // The tree holds one reference to each block. A node that nobody else holds is idle and may be evicted, least recently
 // used first. Holders hold whole paths, and a path is given back from its tip to the root; so a parent is always more
@@ -31,14 +32,18 @@ class PrefixCache {
   ~PrefixCache();
 
   // Finds the longest cached prefix of `tokens` in whole blocks and takes a reference to each of them, appended to
-  // `block_table` in order. Returns the tip of the path (null: nothing found), to be given back by Release. Requests see
-  // only blocks of their own `partition`.
+  // `block_table` in order. Returns the tip of the path (null: nothing found), to be given back by Release. Requests
+  // see only blocks of their own `partition`.
   Node* Acquire(uint64_t partition, std::span<const int32_t> tokens, std::vector<int32_t>& block_table);
 
-  // Lengthens the path `tip` (null: the root) by one block of computed prompt tokens that the caller holds. When the tree
-  // has that block already, the caller's is exchanged for it. Returns the new tip; null when the block cannot be shared
-  // (two prefixes with the same hash), and the caller then keeps block and old tip.
+  // Lengthens the path `tip` (null: the root) by one block of computed prompt tokens that the caller holds. When the
+  // tree has that block already, the caller's is exchanged for it. Returns the new tip; null when the block cannot be
+  // shared (two prefixes with the same hash), and the caller then keeps block and old tip.
   Node* Extend(Node* tip, uint64_t partition, std::span<const int32_t> block_tokens, int32_t& block);
+
+  // As Extend, but only when the tree has the block already (another request has computed it in the meantime). Null:
+  // nothing changed.
+  Node* Follow(Node* tip, uint64_t partition, std::span<const int32_t> block_tokens, int32_t& block);
 
   // Gives back the references of a whole path.
   void Release(Node* tip);
@@ -53,6 +58,7 @@ class PrefixCache {
   Status CheckIntegrity(std::vector<int32_t>& references) const;
 
  private:
+  static uint64_t HashAfter(const Node* tip, uint64_t partition, std::span<const int32_t> block_tokens);
   Node* Find(const Node* parent, uint64_t partition, uint64_t hash, std::span<const int32_t> block_tokens) const;
   void Take(Node* node);
   void PushIdle(Node* node);
@@ -61,7 +67,7 @@ class PrefixCache {
   BlockPool& pool_;
   const size_t block_len_;
   std::unordered_map<uint64_t, std::unique_ptr<Node>> nodes_;  // by hash of the whole prefix
-  Node* idle_oldest_ = nullptr;  // list of idle nodes, linked through them
+  Node* idle_oldest_ = nullptr;                                // list of idle nodes, linked through them
   Node* idle_newest_ = nullptr;
   int64_t num_idle_ = 0;
 };

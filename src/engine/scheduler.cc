@@ -37,7 +37,8 @@ std::span<const int64_t> DecoderScheduler::Plan(std::span<const SequenceView> se
   return rows_;
 }
 
-std::vector<EncoderGrant> PlanEncoderStep(std::span<const std::span<const int64_t>> input_lens, const EncoderLimits& limits) {
+std::vector<EncoderGrant> PlanEncoderStep(std::span<const std::span<const int64_t>> input_lens,
+                                          const EncoderLimits& limits) {
   std::vector<EncoderGrant> grants;
   std::vector<size_t> taken(input_lens.size(), 0);
   int64_t rows = 0;

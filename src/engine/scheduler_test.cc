@@ -1,10 +1,10 @@
 #include "engine/scheduler.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <numeric>
 #include <random>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 namespace pensieve::engine {
 namespace {
@@ -80,10 +80,12 @@ TEST(DecoderScheduler, RandomPlansKeepTheirPromises) {
 }
 
 // (request, text) pairs.
-std::vector<std::pair<size_t, size_t>> PlanEncoder(const std::vector<std::vector<int64_t>>& lens, const EncoderLimits& limits) {
+std::vector<std::pair<size_t, size_t>> PlanEncoder(const std::vector<std::vector<int64_t>>& lens,
+                                                   const EncoderLimits& limits) {
   std::vector<std::span<const int64_t>> spans(lens.begin(), lens.end());
   std::vector<std::pair<size_t, size_t>> pairs;
-  for (const EncoderGrant& grant : PlanEncoderStep(spans, limits)) pairs.emplace_back(grant.request_idx, grant.input_idx);
+  for (const EncoderGrant& grant : PlanEncoderStep(spans, limits))
+    pairs.emplace_back(grant.request_idx, grant.input_idx);
   return pairs;
 }
 

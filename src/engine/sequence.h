@@ -1,8 +1,9 @@
 // A token stream in the engine: a prompt with its answer, or one text to embed.
 //
-// Lengths keep cached_len <= computed_len <= tokens.size() <= len_max. Rows below prompt_len are prefill rows, rows from there
-// on are fine (decode) rows, also when they are computed again after a preemption: a token's row is always computed in the
-// same way, so that a preempted answer goes on bit for bit as if nothing had happened. Engine-thread-only.
+// Lengths keep cached_len <= computed_len <= tokens.size() <= len_max. Rows below prompt_len are prefill rows, rows
+// from there on are fine (decode) rows, also when they are computed again after a preemption: a token's row is always
+// computed in the same way, so that a preempted answer goes on bit for bit as if nothing had happened.
+// Engine-thread-only.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,8 @@
 namespace pensieve::engine {
 
 struct Sequence {
-  // Takes the prompt out of `request` (input `index` of an embed request). `context_max` limits prompt and answer together.
+  // Takes the prompt out of `request` (input `index` of an embed request). `context_max` limits prompt and answer
+  // together.
   Sequence(std::shared_ptr<Request> request, size_t index, int64_t context_max, int64_t block_len);
 
   std::shared_ptr<Request> request;
@@ -35,9 +37,9 @@ struct Sequence {
   std::vector<int32_t> block_table;
   PrefixCache::Node* shared_tip = nullptr;  // the first shared_blocks of block_table are this path of the prefix cache
   int64_t shared_blocks = 0;
-  bool share_more = false;                  // later prompt blocks may still be shared
+  bool share_more = false;  // later prompt blocks may still be shared
 
-  bool paused = false;  // this step leaves it out: its stream is full
+  bool paused = false;  // this step leaves it out: its stream is full, or an older sequence computes its next block
   bool done = false;    // holds nothing any more and leaves the lists at the next sweep
 
   std::vector<float> pooled;  // decoder embeddings under mean or max pooling: the rows so far
@@ -47,6 +49,14 @@ struct Sequence {
   int64_t rows_pending() const { return len() - computed_len; }
   bool in_prefill() const { return computed_len < prompt_len; }
   int64_t answer_len() const { return len() - prompt_len; }
+  // Whether the next prompt block may come from the prefix cache: one prompt row is always left to compute.
+  bool CanShareBlock(int64_t block_len) const {
+    return share_more && in_prefill() && (shared_blocks + 1) * block_len < prompt_len;
+  }
+  // The tokens of prompt block `shared_blocks`, which is full.
+  std::span<const int32_t> NextSharedTokens(int64_t block_len) const {
+    return std::span(tokens).subspan(static_cast<size_t>(shared_blocks * block_len), static_cast<size_t>(block_len));
+  }
   // Older first: by arrival, then by input.
   bool Before(const Sequence& other) const;
   // Forgets what was computed (its blocks were given back); the tokens stay.

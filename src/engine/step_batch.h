@@ -15,13 +15,13 @@ class StepBatch {
   StepBatch(int64_t rows_max, int64_t block_len);
 
   void Clear();
-  // The next `num_rows` rows of `sequence`, which must outlive the step. Sequences in decode come before those in prefill.
-  // With `wants_output` the last of them gives logits.
+  // The next `num_rows` rows of `sequence`, which must outlive the step. Sequences in decode come before those in
+  // prefill. With `wants_output` the last of them gives logits.
   void Add(Sequence& sequence, int64_t num_rows, bool wants_output);
 
   bool empty() const { return members_.empty(); }
   int64_t num_rows() const { return static_cast<int64_t>(tokens_.size()); }
-  std::span<Sequence* const> members() const { return members_; }               // in row order
+  std::span<Sequence* const> members() const { return members_; }                  // in row order
   std::span<const backend::SequenceRows> sequences() const { return sequences_; }  // of each member
   // Valid until the next Clear or Add.
   model::Batch batch() const;

@@ -48,7 +48,8 @@ bool Within(float value, float low, float high) { return value >= low && value <
 }  // namespace
 
 Status Validate(const SamplingParams& params, int32_t vocab_size) {
-  if (!Within(params.temperature, 0.0f, kTemperatureMax)) return OutOfRange("temperature", params.temperature, "[0, 100]");
+  if (!Within(params.temperature, 0.0f, kTemperatureMax))
+    return OutOfRange("temperature", params.temperature, "[0, 100]");
   if (params.top_k < 0) return OutOfRange("top_k", params.top_k, "[0, 2147483647]");
   if (!Within(params.top_p, 0.0f, 1.0f) || params.top_p == 0.0f) return OutOfRange("top_p", params.top_p, "(0, 1]");
   if (!Within(params.min_p, 0.0f, 1.0f) || params.min_p == 1.0f) return OutOfRange("min_p", params.min_p, "[0, 1)");
@@ -62,8 +63,8 @@ Status Validate(const SamplingParams& params, int32_t vocab_size) {
   if (params.top_logprobs < 0 || params.top_logprobs > kTopLogprobsMax)
     return OutOfRange("top_logprobs", params.top_logprobs, "[0, 20]");
   if (params.logit_bias.size() > static_cast<size_t>(vocab_size))
-    return InvalidArgument(fmt::format("logit_bias has {} entries, more than the vocabulary's {}", params.logit_bias.size(),
-                                       vocab_size));
+    return InvalidArgument(
+        fmt::format("logit_bias has {} entries, more than the vocabulary's {}", params.logit_bias.size(), vocab_size));
   for (const auto& [id, bias] : params.logit_bias) {
     if (id < 0 || id >= vocab_size)
       return InvalidArgument(fmt::format("logit_bias names token {}, but the vocabulary has {}", id, vocab_size));
@@ -124,8 +125,8 @@ Sample Sampler::Draw(std::span<float> logits, std::span<const int32_t> banned) {
   Sample sample;
   sample.id = kNoToken;
   if (largest == logits.end() || *largest == kMinusInfinity) return sample;
-  sample.id = params_.temperature == 0.0f ? static_cast<int32_t>(largest - logits.begin())
-                                          : DrawCandidate(logits, *largest);
+  sample.id =
+      params_.temperature == 0.0f ? static_cast<int32_t>(largest - logits.begin()) : DrawCandidate(logits, *largest);
   if (WantsRaw()) Report(sample);
   Remember(sample.id);
   return sample;
@@ -143,7 +144,8 @@ void Sampler::Remember(int32_t id) {
 }
 
 void Sampler::Add(std::vector<Count>& counts, int32_t id) {
-  const auto at = std::lower_bound(counts.begin(), counts.end(), id, [](const Count& c, int32_t i) { return c.id < i; });
+  const auto at =
+      std::lower_bound(counts.begin(), counts.end(), id, [](const Count& c, int32_t i) { return c.id < i; });
   if (at != counts.end() && at->id == id) {
     ++at->count;
   } else {
@@ -222,7 +224,8 @@ void Sampler::CollectCandidates(std::span<const float> logits, float logit_max) 
   // Shifted by the maximum, so that the largest weight is 1 whatever the temperature.
   const double scale = 1.0 / static_cast<double>(params_.temperature);
   for (Candidate& c : candidates_) {
-    c.weight = std::exp(static_cast<float>(std::max((static_cast<double>(c.logit) - logit_max) * scale, kLogWeightMin)));
+    c.weight =
+        std::exp(static_cast<float>(std::max((static_cast<double>(c.logit) - logit_max) * scale, kLogWeightMin)));
   }
 }
 

@@ -1,8 +1,8 @@
 // From a row of logits to one token: pure functions and a seeded random state, one Sampler per sequence.
 //
 // Order (processors, then filters): logit bias; repetition, presence and frequency penalties; temperature 0 -> argmax
-// (lowest id among equals); else top_k -> softmax(logits / temperature) -> top_p -> min_p -> draw. Chain documented in sampler.cc.
-// Thread-compatible. Vectors are kept between calls, so that steady state allocates nothing.
+// (lowest id among equals); else top_k -> softmax(logits / temperature) -> top_p -> min_p -> draw. Chain documented in
+// sampler.cc. Thread-compatible. Vectors are kept between calls, so that steady state allocates nothing.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,8 @@ struct SamplingParams {
   int32_t penalty_window = 64;      // last tokens (prompt and answer) that repetition_penalty looks at; -1: all
   uint64_t seed = 0;
   std::vector<std::pair<int32_t, float>> logit_bias = {};  // ids in the vocabulary, values [-100, 100]; added up
-  int32_t top_logprobs = 0;         // alternatives to report, 0..20
-  bool logprobs = false;            // report the chosen token's log-probability (of the raw logits)
+  int32_t top_logprobs = 0;                                // alternatives to report, 0..20
+  bool logprobs = false;  // report the chosen token's log-probability (of the raw logits)
 };
 
 // InvalidArgument naming the field and its range.
@@ -40,9 +40,9 @@ struct TokenLogprob {
 };
 
 struct Sample {
-  int32_t id = 0;                        // kNoToken when no logit was usable
-  float logprob = 0.0f;                  // when params.logprobs
-  std::vector<TokenLogprob> top;         // descending, when params.top_logprobs > 0
+  int32_t id = 0;                 // kNoToken when no logit was usable
+  float logprob = 0.0f;           // when params.logprobs
+  std::vector<TokenLogprob> top;  // descending, when params.top_logprobs > 0
 };
 
 // What Draw gives when every logit is NaN, -infinity or banned: the caller decides, and no token is remembered.
@@ -60,7 +60,8 @@ class Sampler {
   void ObservePrompt(std::span<const int32_t> tokens);
   // Draws from `logits` [vocab] (changed in place) and remembers the result. `banned`: ids never drawn (EOG under
   // ignore_eos, tokens past the tokenizer's size); those outside the vocabulary are ignored. NaN counts as -infinity.
-  // A draw at temperature > 0 takes exactly one random number, so the n-th token of a seed does not depend on filters before.
+  // A draw at temperature > 0 takes exactly one random number, so the n-th token of a seed does not depend on filters
+  // before.
   Sample Draw(std::span<float> logits, std::span<const int32_t> banned = {});
 
  private:

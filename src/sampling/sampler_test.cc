@@ -1,13 +1,13 @@
 #include "sampling/sampler.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <limits>
 #include <map>
 #include <random>
 #include <set>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 namespace pensieve::sampling {
 namespace {
@@ -136,7 +136,8 @@ TEST(Sampler, TopPOverManyCandidatesKeepsTheRightSet) {
       sum += std::exp(static_cast<double>(logits[id]) - logits[order[0]]);
       if (sum >= top_p * total) break;
     }
-    for (const auto& [id, count] : DrawMany({.top_p = top_p, .seed = 9}, logits, 200)) EXPECT_TRUE(kept.contains(id)) << top_p;
+    for (const auto& [id, count] : DrawMany({.top_p = top_p, .seed = 9}, logits, 200))
+      EXPECT_TRUE(kept.contains(id)) << top_p;
   }
 }
 
@@ -185,7 +186,7 @@ TEST(Sampler, LogitBias) {
 
 TEST(Sampler, RepetitionPenaltyDividesOrMultiplies) {
   const std::vector<int32_t> prompt = {1, 1, 1};
-  EXPECT_EQ(Greedy({.repetition_penalty = 2.0f}, {1.6f, 3.0f}, prompt), 0);    // 1.5, once however often it was seen
+  EXPECT_EQ(Greedy({.repetition_penalty = 2.0f}, {1.6f, 3.0f}, prompt), 0);  // 1.5, once however often it was seen
   EXPECT_EQ(Greedy({.repetition_penalty = 2.0f}, {1.4f, 3.0f}, prompt), 1);
   EXPECT_EQ(Greedy({.repetition_penalty = 2.0f}, {-1.5f, -1.0f}, prompt), 0);  // -2
   EXPECT_EQ(Greedy({.repetition_penalty = 0.5f}, {3.0f, 2.0f}, prompt), 1);    // below 1: encouraged
@@ -194,7 +195,7 @@ TEST(Sampler, RepetitionPenaltyDividesOrMultiplies) {
 TEST(Sampler, RepetitionWindow) {
   const std::vector<int32_t> prompt = {1, 0, 0};
   const std::vector<float> logits = {1.0f, 1.2f, 0.9f};
-  EXPECT_EQ(Greedy({.repetition_penalty = 1.5f, .penalty_window = 2}, logits, prompt), 1);   // 1 is out of the window
+  EXPECT_EQ(Greedy({.repetition_penalty = 1.5f, .penalty_window = 2}, logits, prompt), 1);  // 1 is out of the window
   EXPECT_EQ(Greedy({.repetition_penalty = 1.5f, .penalty_window = 3}, logits, prompt), 2);
   EXPECT_EQ(Greedy({.repetition_penalty = 1.5f, .penalty_window = -1}, logits, prompt), 2);
   EXPECT_EQ(Greedy({.repetition_penalty = 1.5f, .penalty_window = 0}, logits, prompt), 1);
