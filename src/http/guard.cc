@@ -1,0 +1,103 @@
+#include "http/guard.h"
+
+#include <algorithm>
+
+namespace pensieve::http {
+namespace {
+
+bool Holds(const std::vector<std::string>& list, std::string_view item) {
+  return std::any_of(list.begin(), list.end(), [&](const std::string& entry) { return entry == "*" || entry == item; });
+}
+
+bool IsLocalName(const std::string& name) {
+  constexpr std::string_view kSuffix = ".localhost";
+  const bool under_localhost =
+      name.size() > kSuffix.size() && name.compare(name.size() - kSuffix.size(), kSuffix.size(), kSuffix) == 0;
+  if (name == "localhost" || name == "::1" || under_localhost) return true;
+  // 127.x.y.z in numbers only: "127.attacker.example" is a name like any other.
+  return name.rfind("127.", 0) == 0 && name.find_first_not_of("0123456789.") == std::string::npos;
+}
+
+Status CheckHost(const Request& request, const HttpOptions& options) {
+  if (request.host.empty()) {
+    if (!request.http_1_1) return OkStatus();
+    return InvalidArgument("the Host header is missing");
+  }
+  const auto name = HostName(request.host);
+  if (!name) return InvalidArgument("the Host header is malformed");
+  if (!config::IsLoopbackHost(options.host) || IsLocalName(*name)) return OkStatus();
+  if (Holds(options.allowed_hosts, *name)) return OkStatus();
+  return {StatusCode::kPermissionDenied,
+          "this server listens on a loopback address and does not answer to that Host; add the name to the setting "
+          "server.allowed_hosts"};
+}
+
+bool IsSameOrigin(std::string_view origin, const Request& request) {
+  const size_t scheme = origin.find("://");
+  return scheme != std::string_view::npos && !request.host.empty() &&
+         ToLower(origin.substr(scheme + 3)) == ToLower(request.host);
+}
+
+Status CheckOrigin(const Request& request, const HttpOptions& options) {
+  const std::string_view origin = request.Header("origin");
+  if (origin.empty() || Holds(options.cors_origins, origin) || IsSameOrigin(origin, request)) return OkStatus();
+  return {StatusCode::kPermissionDenied,
+          "web pages of this Origin may not use the server; add it to the setting server.cors_origins"};
+}
+
+}  // namespace
+
+Status CheckHostAndOrigin(const Request& request, const HttpOptions& options) {
+  if (request.CountHeader("host") > 1) return InvalidArgument("there is more than one Host header");
+  PENSIEVE_RETURN_IF_ERROR(CheckHost(request, options));
+  return CheckOrigin(request, options);
+}
+
+bool EqualInConstantTime(std::string_view a, std::string_view b) {
+  // volatile keeps the compiler from leaving the loop early.
+  volatile unsigned difference = a.size() == b.size() ? 0 : 1;
+  const size_t size = std::min(a.size(), b.size());
+  for (size_t i = 0; i < size; ++i)
+    difference = difference | (static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i]));
+  return difference == 0;
+}
+
+Status CheckApiKey(const Request& request, const std::vector<std::string>& api_keys) {
+  if (api_keys.empty()) return OkStatus();
+  std::string_view bearer = request.Header("authorization");
+  if (ToLower(bearer.substr(0, 7)) == "bearer ")
+    bearer.remove_prefix(7);
+  else
+    bearer = {};
+  const std::string_view key = request.Header("x-api-key");
+  bool known = false;
+  for (const std::string& valid : api_keys) {
+    const bool by_key = EqualInConstantTime(key, valid);
+    const bool by_bearer = EqualInConstantTime(bearer, valid);
+    known = known | by_key | by_bearer;
+  }
+  if (known) return OkStatus();
+  const bool given = !key.empty() || !bearer.empty();
+  return Unauthenticated(given ? "invalid API key"
+                               : "an API key is required, as x-api-key or as Authorization: Bearer");
+}
+
+std::vector<std::pair<std::string, std::string>> CorsHeaders(const Request& request, const HttpOptions& options,
+                                                             bool preflight) {
+  const std::string origin(request.Header("origin"));
+  if (origin.empty() || !Holds(options.cors_origins, origin)) return {};
+  std::vector<std::pair<std::string, std::string>> headers = {{"access-control-allow-origin", origin},
+                                                              {"vary", "Origin"}};
+  if (!preflight) {
+    headers.emplace_back("access-control-expose-headers", "request-id, x-request-id, retry-after, retry-after-ms");
+    return headers;
+  }
+  headers.emplace_back("access-control-allow-methods", "GET, HEAD, POST, OPTIONS");
+  // SDKs send a dozen headers of their own: whatever the browser asks for is allowed, for this origin.
+  if (const auto asked = request.Header("access-control-request-headers"); !asked.empty())
+    headers.emplace_back("access-control-allow-headers", asked);
+  headers.emplace_back("access-control-max-age", "600");
+  return headers;
+}
+
+}  // namespace pensieve::http

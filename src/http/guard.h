@@ -1,0 +1,30 @@
+// Who may talk to the server: Host and Origin headers, CORS, API keys. Pure functions. Private to http/.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/status.h"
+#include "http/http_server.h"
+#include "http/request.h"
+
+namespace pensieve::http {
+
+// PermissionDenied for a Host that a loopback server does not answer to, and for an Origin that is neither configured
+// nor the server itself. InvalidArgument for a Host header that is missing (HTTP/1.1), repeated or malformed.
+Status CheckHostAndOrigin(const Request& request, const HttpOptions& options);
+
+// Unauthenticated when keys are configured and the request carries none of them, neither as x-api-key nor as
+// "Authorization: Bearer". Takes the same time for every wrong key of one length.
+Status CheckApiKey(const Request& request, const std::vector<std::string>& api_keys);
+
+// Whether a and b are equal, in a time that depends only on their lengths.
+bool EqualInConstantTime(std::string_view a, std::string_view b);
+
+// Headers that let the page of an allowed origin read the answer; none for other requests. `preflight` adds the
+// permissions a browser asks for in advance.
+std::vector<std::pair<std::string, std::string>> CorsHeaders(const Request& request, const HttpOptions& options,
+                                                             bool preflight);
+
+}  // namespace pensieve::http

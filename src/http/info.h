@@ -1,0 +1,25 @@
+// The routes that only tell how the server is: all answered at once, without a model's lock. Private to http/.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "api/reply.h"
+#include "base/status.h"
+#include "http/request.h"
+#include "observe/metrics.h"
+#include "service/service.h"
+
+namespace pensieve::http {
+
+api::HttpReply RootReply(const std::string& version);
+// 200 when every configured model is usable, also while the server drains; else 503.
+api::HttpReply HealthReply(const service::Service& service, const std::string& version);
+// 200 when new work is welcome; else 503.
+api::HttpReply ReadyReply(const service::Service& service, bool stopping);
+// Prometheus text, or JSON when the Accept header asks for it.
+api::HttpReply MetricsReply(const Request& request, Metrics& metrics);
+Result<api::HttpReply> ModelsReply(const Request& request, const service::Service& service);
+Result<api::HttpReply> ModelReply(const std::string& encoded_id, const service::Service& service);
+
+}  // namespace pensieve::http

@@ -1,0 +1,146 @@
+// The small grammars and guards, without a socket.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "http/guard.h"
+#include "http/request.h"
+#include "http/response.h"
+#include "http/routes.h"
+
+namespace pensieve::http {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+Request WithHost(const std::string& host) {
+  Request request;
+  request.host = host;
+  request.headers = {{"host", host}};
+  return request;
+}
+
+TEST(Target, Forms) {
+  Request request;
+  ASSERT_TRUE(ParseTarget("/v1/messages?beta=true", request));
+  EXPECT_EQ(request.path, "/v1/messages");
+  EXPECT_EQ(request.query, "beta=true");
+  ASSERT_TRUE(ParseTarget("/v1/v1/v1/models/", request));
+  EXPECT_EQ(request.path, "/v1/models");
+  ASSERT_TRUE(ParseTarget("HTTP://Other:8/x", request));
+  EXPECT_EQ(request.path, "/x");
+  EXPECT_EQ(request.host, "Other:8");
+  ASSERT_TRUE(ParseTarget("http://h?q", request));
+  EXPECT_EQ(request.path, "/");
+  ASSERT_TRUE(ParseTarget("*", request));
+  EXPECT_FALSE(ParseTarget("x", request));
+  EXPECT_FALSE(ParseTarget("ftp://h/", request));
+}
+
+TEST(Percent, Decoding) {
+  EXPECT_EQ(PercentDecode("a%2Fb+c", false), "a/b+c");
+  EXPECT_EQ(PercentDecode("a+b", true), "a b");
+  for (const char* bad : {"%", "%2", "%zz", "%00", "a%"}) EXPECT_EQ(PercentDecode(bad, false), std::nullopt) << bad;
+  EXPECT_EQ(QueryParameter("a=1&limit=20&limit=3", "limit"), "20");
+  EXPECT_EQ(QueryParameter("li%6Dit=5", "limit"), "5");
+  EXPECT_EQ(QueryParameter("limit", "limit"), "");
+  EXPECT_EQ(QueryParameter("&&=&x", "limit"), std::nullopt);
+}
+
+TEST(Host, Names) {
+  EXPECT_EQ(HostName("LocalHost:80"), "localhost");
+  EXPECT_EQ(HostName("[::1]:80"), "::1");
+  EXPECT_EQ(HostName("a.example."), "a.example");
+  for (const char* bad : {"", ":80", "[::1", "a:b", "a b", "user@localhost", "localhost/x", "[::1]x"})
+    EXPECT_EQ(HostName(bad), std::nullopt) << bad;
+}
+
+TEST(Host, LoopbackServersAnswerToLocalNamesOnly) {
+  HttpOptions options;
+  for (const char* host : {"localhost", "localhost:1", "127.0.0.1:8080", "127.9.9.9", "[::1]:8080", "web.localhost"})
+    EXPECT_TRUE(CheckHostAndOrigin(WithHost(host), options).ok()) << host;
+  for (const char* host :
+       {"evil.example", "127.0.0.1.evil.example", "127.evil.example", "localhost.evil.example", "10.0.0.1"})
+    EXPECT_EQ(CheckHostAndOrigin(WithHost(host), options).code(), StatusCode::kPermissionDenied) << host;
+  EXPECT_EQ(CheckHostAndOrigin(WithHost(""), options).code(), StatusCode::kInvalidArgument);
+  options.allowed_hosts = {"box.example"};
+  EXPECT_TRUE(CheckHostAndOrigin(WithHost("BOX.example:8080"), options).ok());
+  options.host = "0.0.0.0";
+  EXPECT_TRUE(CheckHostAndOrigin(WithHost("anything.example"), options).ok());
+  Request twice = WithHost("localhost");
+  twice.headers.emplace_back("host", "localhost");
+  EXPECT_FALSE(CheckHostAndOrigin(twice, options).ok());
+}
+
+TEST(Origin, OnlyConfiguredOnesAndTheServerItself) {
+  HttpOptions options;
+  Request request = WithHost("localhost:8080");
+  request.headers.emplace_back("origin", "http://localhost:8080");
+  EXPECT_TRUE(CheckHostAndOrigin(request, options).ok());
+  EXPECT_THAT(CorsHeaders(request, options, false), IsEmpty());
+  for (const char* origin : {"https://app.example", "null", "http://localhost:3000", "http://localhost"}) {
+    request.headers.back().second = origin;
+    options.cors_origins = {};
+    EXPECT_FALSE(CheckHostAndOrigin(request, options).ok()) << origin;
+    options.cors_origins = {origin};
+    EXPECT_TRUE(CheckHostAndOrigin(request, options).ok()) << origin;
+    EXPECT_EQ(CorsHeaders(request, options, false).front().second, origin);
+    options.cors_origins = {"*"};
+    EXPECT_TRUE(CheckHostAndOrigin(request, options).ok()) << origin;
+  }
+}
+
+TEST(ApiKey, EitherHeader) {
+  Request request;
+  EXPECT_TRUE(CheckApiKey(request, {}).ok());
+  EXPECT_EQ(CheckApiKey(request, {"k1"}).code(), StatusCode::kUnauthenticated);
+  request.headers = {{"x-api-key", "k2"}};
+  EXPECT_TRUE(CheckApiKey(request, {"k1", "k2"}).ok());
+  request.headers = {{"authorization", "bearer k1"}};
+  EXPECT_TRUE(CheckApiKey(request, {"k1", "k2"}).ok());
+  for (const char* wrong : {"k", "k11", "K1", ""}) {
+    request.headers = {{"x-api-key", wrong}};
+    EXPECT_FALSE(CheckApiKey(request, {"k1", "k2"}).ok()) << wrong;
+  }
+  request.headers = {{"authorization", "Basic k1"}};
+  EXPECT_FALSE(CheckApiKey(request, {"k1"}).ok());
+  EXPECT_TRUE(EqualInConstantTime("", ""));
+  EXPECT_FALSE(EqualInConstantTime("a", ""));
+}
+
+TEST(Routes, DialectsOfPrefixes) {
+  const auto dialect = [](const std::string& path, bool anthropic) {
+    Request request;
+    request.path = path;
+    if (anthropic) request.headers = {{"anthropic-version", "2023-06-01"}};
+    return MatchRoute(request).dialect;
+  };
+  EXPECT_EQ(dialect("/v1/files", true), api::Dialect::kAnthropic);
+  EXPECT_EQ(dialect("/v1/files", false), api::Dialect::kOpenAi);
+  EXPECT_EQ(dialect("/v1/messages/batches", false), api::Dialect::kAnthropic);
+  EXPECT_EQ(dialect("/api/v1/collections", false), api::Dialect::kAkiDb);
+  EXPECT_EQ(dialect("/nothing", false), api::Dialect::kAnthropic);
+  Request request;
+  request.path = "/v1/models/org/tiny";
+  const Route route = MatchRoute(request);
+  EXPECT_EQ(route.model_id, "org/tiny");
+  EXPECT_TRUE(route.Allows("GET"));
+  EXPECT_FALSE(route.Allows("POST"));
+  EXPECT_FALSE(route.Allows("GE"));
+}
+
+TEST(Response, HeadersCannotBeSplit) {
+  api::HttpReply reply;
+  reply.body = "body";
+  reply.headers = {{"x", "a\r\nset-cookie: b"}};
+  const std::string bytes = FormatReply(reply, {.request_id = "req_1", .headers = {}});
+  EXPECT_THAT(bytes, HasSubstr("x: aset-cookie: b\r\n"));
+  EXPECT_THAT(bytes, HasSubstr("content-length: 4\r\n\r\nbody"));
+  EXPECT_THAT(FormatReply(reply, {.head_only = true, .request_id = "", .headers = {}}), Not(HasSubstr("body")));
+  EXPECT_EQ(FormatChunk(""), "");
+  EXPECT_EQ(FormatChunk("0123456789abcdef"), "10\r\n0123456789abcdef\r\n");
+}
+
+}  // namespace
+}  // namespace pensieve::http

@@ -1,0 +1,567 @@
+#include "http/session.h"
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/associated_executor.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include "base/random_id.h"
+#include "http/embedding.h"
+#include "http/guard.h"
+#include "http/info.h"
+
+namespace pensieve::http {
+
+namespace asio = boost::asio;
+
+namespace {
+
+// Bodies up to here are read even when the answer is known before, so that the connection can go on.
+constexpr uint64_t kDrainBytesMax = 64 << 10;
+constexpr size_t kLoggedBodyBytesMax = 64 << 10;
+// Events are sent together while they keep coming, up to about this many bytes.
+constexpr size_t kWriteBytesTarget = 64 << 10;
+
+double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+bool IsRefusal(int http_status) { return http_status == 429 || http_status == 503 || http_status == 529; }
+
+bool IsProbe(RouteId id) {
+  return id == RouteId::kRoot || id == RouteId::kHealth || id == RouteId::kReady || id == RouteId::kMetrics;
+}
+
+// For metrics, whose label values must come from a small set.
+std::string KnownMethod(const std::string& method) {
+  for (const char* known : {"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"})
+    if (method == known) return method;
+  return "other";
+}
+
+Status ShuttingDown() {
+  return Unavailable("the server is shutting down").WithReason(ErrorReason::kShuttingDown).WithRetryAfterMs(2000);
+}
+
+}  // namespace
+
+bool Session::BodyBudget::Take(int64_t bytes, int64_t limit) {
+  if (total_.fetch_add(bytes) + bytes > limit) {
+    total_.fetch_sub(bytes);
+    return false;
+  }
+  taken_ += bytes;
+  return true;
+}
+
+void Session::BodyBudget::Release() {
+  total_.fetch_sub(taken_);
+  taken_ = 0;
+}
+
+Session::Session(asio::ip::tcp::socket socket, const SessionContext& context)
+    : context_(context),
+      connection_(std::make_shared<Connection>(std::move(socket), context.options)),
+      budget_(context.bodies_bytes) {}
+
+// Runs `work` on a worker thread and comes back to the strand with its result.
+template <typename Work>
+auto Session::OnWorker(Work work) -> asio::awaitable<std::invoke_result_t<Work&>> {
+  std::optional<std::invoke_result_t<Work&>> result;
+  auto start = [&](auto handler) {
+    asio::post(context_.workers, [&work, &result, handler = std::move(handler)]() mutable {
+      result.emplace(work());
+      const auto strand = asio::get_associated_executor(handler);
+      asio::post(strand, std::move(handler));
+    });
+  };
+  co_await asio::async_initiate<const asio::use_awaitable_t<>, void()>(start, asio::use_awaitable);
+  co_return std::move(*result);
+}
+
+asio::awaitable<void> Session::Run(std::shared_ptr<Session> self) { co_await self->ServeAll(); }
+
+asio::awaitable<void> Session::Refuse(std::shared_ptr<Session> self) {
+  Status status = Unavailable(fmt::format("the server has {} connections open, which is its limit",
+                                          self->context_.options.connections_max))
+                      .WithReason(ErrorReason::kQueueFull)
+                      .WithRetryAfterMs(1000);
+  self->request_.id = NewId("req_");
+  api::HttpReply reply = api::ErrorReply(status, api::Dialect::kAnthropic, {.request_id = self->request_.id});
+  reply.status = 503;
+  HeadOptions head{.close = true, .request_id = self->request_.id, .headers = {}};
+  if (co_await self->connection_->Write(FormatReply(reply, head))) co_await self->connection_->Linger();
+  self->connection_->Close();
+}
+
+asio::awaitable<void> Session::ServeAll() {
+  int64_t timeout_ms = context_.options.request_timeout_ms;
+  while (!context_.stopping) {
+    idle_ = true;
+    const bool came = co_await connection_->WaitForRequest(timeout_ms);
+    idle_ = false;
+    if (!came) break;
+    const bool more = co_await ServeOne();
+    if (!more) break;
+    timeout_ms = context_.options.idle_timeout_ms;
+  }
+  connection_->Close();
+}
+
+asio::awaitable<bool> Session::ServeOne() {
+  request_ = Request();
+  request_.id = NewId("req_");
+  route_ = Route();
+  record_ = RequestRecord();
+  record_.id = request_.id;
+  close_after_ = false;
+  start_ = Clock::now();
+  const ReadOutcome outcome = co_await connection_->ReadHead(request_);
+  if (outcome == ReadOutcome::kClosed) co_return false;
+  co_await ServeHead(outcome);
+  budget_.Release();
+  FinishRecord();
+  if (close_after_) co_await connection_->Linger();
+  co_return !close_after_ && !connection_->gone();
+}
+
+asio::awaitable<void> Session::ServeHead(ReadOutcome outcome) {
+  if (outcome != ReadOutcome::kOk) {
+    co_await AnswerBadRead(outcome);
+    co_return;
+  }
+  route_ = MatchRoute(request_);
+  close_after_ = !request_.keep_alive;
+  if (auto reply = CheckHead()) {
+    co_await AnswerEarly(*std::move(reply));
+    co_return;
+  }
+  co_await ReadBodyAndDispatch();
+}
+
+std::optional<api::HttpReply> Session::CheckHead() {
+  if (Status status = CheckHostAndOrigin(request_, context_.options); !status.ok()) return Error(status);
+  if (request_.method == "OPTIONS") {
+    // Browsers ask without a key.
+    api::HttpReply reply;
+    reply.status = 204;
+    reply.headers = CorsHeaders(request_, context_.options, true);
+    reply.headers.emplace_back("allow", route_.id == RouteId::kUnknown ? "GET, HEAD, POST, OPTIONS" : route_.allow);
+    return reply;
+  }
+  if (!route_.open) {
+    if (Status status = CheckApiKey(request_, context_.options.api_keys); !status.ok()) {
+      api::HttpReply reply = Error(status);
+      reply.headers.emplace_back("www-authenticate", "Bearer");
+      return reply;
+    }
+  }
+  const bool embeds = route_.id == RouteId::kEmbed || route_.id == RouteId::kEmbeddings;
+  if (embeds && !context_.options.embedding_enabled)
+    return Error(NotFound("embeddings are turned off by the setting embedding.enabled"));
+  if (route_.id == RouteId::kUnknown) return Error(NotFound(UnknownRouteMessage(request_)));
+  if (!route_.Allows(request_.method)) {
+    api::HttpReply reply =
+        Error(InvalidArgument(fmt::format("{} does not take this method, only {}", route_.pattern, route_.allow))
+                  .WithReason(ErrorReason::kMethodNotAllowed));
+    reply.headers.emplace_back("allow", route_.allow);
+    return reply;
+  }
+  return CheckBodyHeaders();
+}
+
+std::optional<api::HttpReply> Session::CheckBodyHeaders() {
+  const auto length = connection_->body_length();
+  const auto length_max = static_cast<uint64_t>(context_.options.body_bytes_max);
+  if (length && *length > length_max) {
+    return Error(InvalidArgument(fmt::format("the request body has {} bytes and may have {}", *length, length_max))
+                     .WithReason(ErrorReason::kBodyTooLarge));
+  }
+  const std::string_view expect = request_.Header("expect");
+  if (!expect.empty() && ToLower(expect) != "100-continue")
+    return ErrorWithHttpStatus(417, InvalidArgument("only the expectation 100-continue can be met"), route_.dialect,
+                               request_.id);
+  if (request_.method != "POST") return std::nullopt;
+  const std::string encoding = ToLower(request_.Header("content-encoding"));
+  if (!encoding.empty() && encoding != "identity") {
+    return Error(
+        InvalidArgument("request_body_encoding_unsupported: request bodies must be sent without Content-Encoding"));
+  }
+  const std::string type = ToLower(request_.Header("content-type"));
+  const bool is_json = type.rfind("application/json", 0) == 0 ||
+                       (type.rfind("application/", 0) == 0 && type.find("+json") != std::string::npos);
+  // AkiDB insists; the others get what curl -d sends without being told.
+  const bool accepted = route_.dialect == api::Dialect::kAkiDb ? is_json : type.rfind("multipart/", 0) != 0;
+  if (accepted) return std::nullopt;
+  return Error(InvalidArgument("Expected request with `Content-Type: application/json`")
+                   .WithReason(ErrorReason::kUnsupportedMedia));
+}
+
+Status Session::Reserve() {
+  const uint64_t bytes = connection_->body_length().value_or(static_cast<uint64_t>(context_.options.body_bytes_max));
+  if (bytes <= kDrainBytesMax || budget_.Take(static_cast<int64_t>(bytes), context_.options.bodies_bytes_max))
+    return OkStatus();
+  return ResourceExhausted("the server is reading too many large requests")
+      .WithReason(ErrorReason::kQueueFull)
+      .WithRetryAfterMs(1000);
+}
+
+asio::awaitable<void> Session::ReadBodyAndDispatch() {
+  if (Status status = Reserve(); !status.ok()) {
+    co_await AnswerEarly(Error(status));
+    co_return;
+  }
+  if (connection_->has_body() && !request_.Header("expect").empty()) {
+    const bool sent = co_await connection_->Write("HTTP/1.1 100 Continue\r\n\r\n");
+    if (!sent) co_return;
+  }
+  const ReadOutcome outcome = co_await connection_->ReadBody(request_);
+  if (outcome != ReadOutcome::kOk) {
+    co_await AnswerBadRead(outcome);
+    co_return;
+  }
+  if (context_.options.log_prompts && !request_.body.empty())
+    context_.server.logger.Info("request body",
+                                {{"id", request_.id}, {"body", request_.body.substr(0, kLoggedBodyBytesMax)}});
+  co_await Dispatch();
+}
+
+asio::awaitable<void> Session::AnswerBadRead(ReadOutcome outcome) {
+  // Where a next request would begin cannot be known.
+  close_after_ = true;
+  switch (outcome) {
+    case ReadOutcome::kOk:
+    case ReadOutcome::kClosed:
+      record_.outcome = "cancelled";
+      record_.status = 499;
+      co_return;
+    case ReadOutcome::kTimedOut:
+      co_await Reply(ErrorWithHttpStatus(408, DeadlineExceeded("the request was not complete in time"), route_.dialect,
+                                         request_.id));
+      co_return;
+    case ReadOutcome::kMalformed:
+      co_await Reply(Error(InvalidArgument("the request is malformed HTTP")));
+      co_return;
+    case ReadOutcome::kHeadTooLarge:
+      co_await Reply(ErrorWithHttpStatus(431,
+                                         InvalidArgument(fmt::format("the request's headers have more than {} bytes",
+                                                                     context_.options.head_bytes_max)),
+                                         route_.dialect, request_.id));
+      co_return;
+    case ReadOutcome::kBodyTooLarge:
+      co_await Reply(
+          Error(InvalidArgument(fmt::format("the request body has more than {} bytes", context_.options.body_bytes_max))
+                    .WithReason(ErrorReason::kBodyTooLarge)));
+      co_return;
+  }
+}
+
+asio::awaitable<void> Session::AnswerEarly(api::HttpReply reply) {
+  const auto length = connection_->body_length();
+  const bool small = length && *length <= kDrainBytesMax && request_.Header("expect").empty();
+  if (!connection_->has_body() || small) {
+    const ReadOutcome outcome = co_await connection_->ReadBody(request_);
+    if (outcome != ReadOutcome::kOk) close_after_ = true;
+  } else {
+    close_after_ = true;
+  }
+  co_await Reply(std::move(reply));
+}
+
+asio::awaitable<void> Session::Dispatch() {
+  service::Service& service = context_.server.service;
+  const auto or_error = [this](Result<api::HttpReply> reply) {
+    return reply.has_value() ? *std::move(reply) : Error(reply.error());
+  };
+  switch (route_.id) {
+    case RouteId::kRoot:
+      co_return co_await Reply(RootReply(context_.options.version));
+    case RouteId::kHealth:
+      co_return co_await Reply(HealthReply(service, context_.options.version));
+    case RouteId::kReady:
+      co_return co_await Reply(ReadyReply(service, context_.stopping));
+    case RouteId::kMetrics:
+      co_return co_await Reply(MetricsReply(request_, context_.server.metrics));
+    case RouteId::kModels:
+      co_return co_await Reply(or_error(ModelsReply(request_, service)));
+    case RouteId::kModel:
+      co_return co_await Reply(or_error(ModelReply(route_.model_id, service)));
+    case RouteId::kCountTokens: {
+      auto counted = co_await OnWorker([&] { return CountTokens(request_, service); });
+      co_return co_await Reply(or_error(std::move(counted)));
+    }
+    case RouteId::kMessages:
+    case RouteId::kChatCompletions:
+    case RouteId::kCompletions:
+      co_return co_await Generate();
+    case RouteId::kEmbeddings:
+    case RouteId::kEmbed:
+      co_return co_await Embed();
+    case RouteId::kUnknown:
+      PENSIEVE_UNREACHABLE();
+  }
+}
+
+asio::awaitable<void> Session::Generate() {
+  auto prepared = co_await OnWorker([&] { return PrepareGeneration(request_, route_.id, context_.server.service); });
+  request_.body = std::string();
+  budget_.Release();
+  if (!prepared.has_value()) {
+    co_await Reply(Error(prepared.error()));
+    co_return;
+  }
+  service::Generation& generation = *prepared->generation;
+  record_.model = generation.model_name();
+  record_.prompt_tokens = generation.prompt_tokens();
+  {
+    const WakerScope scope(connection_->signal());
+    generation.SetWaker([waker = scope.waker()] { waker->Wake(); });
+    connection_->StartWatch();
+    if (prepared->stream)
+      co_await Stream(*prepared);
+    else
+      co_await Collect(*prepared);
+    co_await connection_->StopWatch();
+  }
+  context_.server.metrics.CountGeneration({.model = record_.model,
+                                           .outcome = record_.outcome,
+                                           .prompt_tokens = record_.prompt_tokens,
+                                           .cached_prompt_tokens = record_.cached_prompt_tokens,
+                                           .completion_tokens = record_.completion_tokens,
+                                           .first_token_s = record_.first_token_s,
+                                           .total_s = SecondsSince(start_),
+                                           .tokens_per_s = record_.TokensPerSecond()});
+}
+
+void Session::NoteTerminal(const service::GenerationEvent& event) {
+  if (event.kind == service::GenerationEvent::Kind::kDone) {
+    record_.outcome = "done";
+    record_.prompt_tokens = event.usage.prompt_tokens;
+    record_.cached_prompt_tokens = event.usage.cached_prompt_tokens;
+    record_.completion_tokens = event.usage.completion_tokens;
+    record_.first_token_s = event.usage.first_token_s;
+    record_.total_s = event.usage.total_s;
+    return;
+  }
+  const bool failed = event.kind == service::GenerationEvent::Kind::kError;
+  record_.outcome = failed ? "error" : "cancelled";
+  if (failed) record_.error = event.error.message();
+}
+
+void Session::NoteGone(service::Generation& generation) {
+  generation.Cancel();
+  record_.outcome = "cancelled";
+  record_.status = 499;
+  record_.error = "the client closed the connection";
+  record_.completion_tokens = static_cast<int64_t>(generation.generated_ids().size());
+}
+
+asio::awaitable<void> Session::Collect(PreparedGeneration& prepared) {
+  service::Generation& generation = *prepared.generation;
+  bool cancelled = false;
+  while (true) {
+    while (auto event = generation.TryNext()) {
+      if (!event->terminal()) {
+        prepared.format->Add(*event);
+        continue;
+      }
+      NoteTerminal(*event);
+      if (event->kind != service::GenerationEvent::Kind::kDone) {
+        co_await Reply(Error(event->kind == service::GenerationEvent::Kind::kError ? event->error : ShuttingDown()));
+        co_return;
+      }
+      prepared.format->Add(*event);
+      api::HttpReply reply;
+      reply.body = DumpJson(prepared.format->Finish());
+      co_await Reply(std::move(reply));
+      co_return;
+    }
+    if (connection_->gone()) {
+      NoteGone(generation);
+      co_return;
+    }
+    if (cut_off_ && !cancelled) {
+      generation.Cancel();
+      cancelled = true;
+    }
+    co_await connection_->signal()->WaitUntil(Clock::time_point::max());
+  }
+}
+
+asio::awaitable<void> Session::Stream(PreparedGeneration& prepared) {
+  const auto ping_interval = std::chrono::milliseconds(context_.options.ping_interval_ms);
+  const auto long_interval = std::chrono::milliseconds(context_.options.claude_keep_alive_ms);
+  service::Generation& generation = *prepared.generation;
+  if (!request_.http_1_1) close_after_ = true;
+  record_.status = 200;
+  std::string first = FormatStreamHead(ReplyHead());
+  const std::string start = prepared.format->Start();
+  first += request_.http_1_1 ? FormatChunk(start) : start;
+  bool alive = co_await connection_->Write(first);
+  auto last_sent = Clock::now();
+  auto last_event = last_sent;  // what is no ping
+  bool cancelled = false;
+  while (alive && !connection_->gone()) {
+    std::string events;
+    bool terminal = false;
+    while (!terminal && events.size() < kWriteBytesTarget) {
+      auto event = generation.TryNext();
+      if (!event) break;
+      terminal = event->terminal();
+      if (terminal) NoteTerminal(*event);
+      events += prepared.format->Write(*event);
+    }
+    const auto now = Clock::now();
+    if (!events.empty()) {
+      last_event = now;
+    } else if (!terminal && now - last_event >= long_interval) {
+      events = prepared.format->LongKeepAlive();
+      last_event = now;
+    }
+    if (events.empty() && !terminal && now - last_sent >= ping_interval) events = prepared.format->Ping();
+    if (events.empty() && !terminal) {
+      if (cut_off_ && !cancelled) generation.Cancel();
+      cancelled = cut_off_;
+      co_await connection_->signal()->WaitUntil(std::min(last_sent + ping_interval, last_event + long_interval));
+      continue;
+    }
+    alive = co_await WriteStream(std::move(events), terminal);
+    last_sent = Clock::now();
+    if (terminal) co_return;
+  }
+  NoteGone(generation);
+}
+
+asio::awaitable<bool> Session::WriteStream(std::string events, bool last) {
+  if (request_.http_1_1) {
+    events = FormatChunk(events);
+    if (last) events += kLastChunk;
+  }
+  co_return co_await connection_->Write(events);
+}
+
+asio::awaitable<void> Session::Embed() {
+  auto prepared = co_await OnWorker([&] { return PrepareEmbedding(request_, route_.id); });
+  request_.body = std::string();
+  budget_.Release();
+  if (!prepared.has_value()) {
+    co_await Reply(Error(prepared.error()));
+    co_return;
+  }
+  auto result = co_await AwaitEmbedding(std::move(prepared->call));
+  EmbeddingMetrics counted{
+      .ok = result.has_value(), .texts = static_cast<int64_t>(prepared->texts), .total_s = SecondsSince(start_)};
+  if (result.has_value()) {
+    record_.model = result->model_name;
+    record_.prompt_tokens = counted.prompt_tokens = result->prompt_tokens;
+    record_.outcome = "done";
+    api::HttpReply reply = co_await OnWorker([&] { return prepared->format(*result); });
+    co_await Reply(std::move(reply));
+  } else if (connection_->gone()) {
+    record_.outcome = "cancelled";
+    record_.status = 499;
+    record_.error = "the client closed the connection";
+  } else {
+    const Status& error = result.error();
+    counted.busy = error.reason() == ErrorReason::kQueueFull || error.reason() == ErrorReason::kMemoryPressure;
+    co_await Reply(Error(error.code() == StatusCode::kCancelled ? ShuttingDown() : error));
+  }
+  context_.server.metrics.CountEmbedding(counted);
+}
+
+asio::awaitable<Result<service::EmbedResult>> Session::AwaitEmbedding(service::EmbedRequest call) {
+  struct Shared {
+    std::mutex mutex;
+    std::optional<Result<service::EmbedResult>> result;  // guarded by mutex
+  };
+  const auto shared = std::make_shared<Shared>();
+  const WakerScope scope(connection_->signal());
+  auto done = [shared, waker = scope.waker()](Result<service::EmbedResult> result) {
+    {
+      const std::lock_guard lock(shared->mutex);
+      shared->result.emplace(std::move(result));
+    }
+    waker->Wake();
+  };
+  const auto cancel =
+      co_await OnWorker([&] { return context_.server.service.Embed(std::move(call), std::move(done)); });
+  std::optional<Result<service::EmbedResult>> result;
+  connection_->StartWatch();
+  bool cancelled = false;
+  while (!result) {
+    {
+      const std::lock_guard lock(shared->mutex);
+      result.swap(shared->result);
+    }
+    if (result) break;
+    if (connection_->gone()) result.emplace(Cancelled("the client closed the connection"));
+    if ((connection_->gone() || cut_off_) && !cancelled) {
+      cancel();
+      cancelled = true;
+    }
+    if (!result) co_await connection_->signal()->WaitUntil(Clock::time_point::max());
+  }
+  co_await connection_->StopWatch();
+  co_return *std::move(result);
+}
+
+api::HttpReply Session::Error(const Status& status) {
+  api::ErrorContext error{.request_id = request_.id, .memory_status = "", .memory_available_gb = 0};
+  if (status.reason() == ErrorReason::kMemoryPressure) {
+    const service::Health health = context_.server.service.GetHealth();
+    error.memory_status = health.memory_status;
+    error.memory_available_gb = health.memory_available_gb;
+  }
+  record_.error = status.message();
+  return api::ErrorReply(status, route_.dialect, error);
+}
+
+HeadOptions Session::ReplyHead() const {
+  return {.http_1_1 = request_.http_1_1,
+          .close = close_after_,
+          .keep_alive = !request_.http_1_1,
+          .head_only = request_.method == "HEAD",
+          .request_id = request_.id,
+          .x_request_id = route_.dialect == api::Dialect::kOpenAi,
+          .headers = request_.method == "OPTIONS" ? std::vector<std::pair<std::string, std::string>>()
+                                                  : CorsHeaders(request_, context_.options, false)};
+}
+
+asio::awaitable<void> Session::Reply(api::HttpReply reply) {
+  if (context_.stopping) close_after_ = true;
+  record_.status = reply.status;
+  if (record_.outcome.empty())
+    record_.outcome = reply.status < 400 ? "done" : IsRefusal(reply.status) ? "refused" : "error";
+  co_await connection_->Write(FormatReply(reply, ReplyHead()));
+}
+
+void Session::FinishRecord() {
+  const double seconds = SecondsSince(start_);
+  if (record_.outcome.empty()) {
+    record_.outcome = "cancelled";
+    record_.status = 499;
+  }
+  if (record_.total_s == 0) record_.total_s = seconds;
+  record_.method = KnownMethod(request_.method);
+  record_.route = route_.pattern;
+  context_.server.metrics.CountHttp(record_.method, record_.route, record_.status, seconds);
+  if (IsProbe(route_.id) && record_.outcome == "done" && !context_.server.logger.Enabled(LogLevel::kDebug)) return;
+  LogRequest(context_.server.logger, record_);
+}
+
+void Session::CloseIfIdle() {
+  asio::post(connection_->signal()->strand(), [self = shared_from_this()] {
+    if (self->idle_) self->connection_->Close();
+  });
+}
+
+void Session::CutOff() {
+  asio::post(connection_->signal()->strand(), [self = shared_from_this()] {
+    self->cut_off_ = true;
+    self->connection_->signal()->Notify();
+  });
+}
+
+void Session::Abort() {
+  asio::post(connection_->signal()->strand(), [self = shared_from_this()] { self->connection_->Abort(); });
+}
+
+}  // namespace pensieve::http
