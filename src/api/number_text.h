@@ -3,15 +3,12 @@
 
 #include <span>
 #include <string>
-#include <string_view>
 
 namespace pensieve::api {
 
 // Appends "[0.1,-2e-05,...]". Infinities and NaN, which JSON cannot hold, become null.
 void AppendJsonFloats(std::span<const float> values, std::string& out);
 
-// Standard alphabet with padding.
-std::string Base64(std::string_view bytes);
 // base64 of the values as little-endian f32.
 std::string Base64Floats(std::span<const float> values);
 

@@ -2,6 +2,8 @@
 // the chat template, tokenizes, submits to the engine; on the way back detokenizes, splits reasoning and tool calls
 // from text, and matches stop sequences. Nothing here knows HTTP, gRPC or a vendor's field name.
 //
+// Every prompt is tokenized as Hugging Face does it: special tokens that a message spells out ("<|im_end|>") count as such.
+//
 // Thread-safe. Calls that render or tokenize use the caller's thread (long prompts take milliseconds to tens of them):
 // transports call from a worker pool, never from an I/O loop.
 #pragma once
@@ -52,7 +54,7 @@ struct ChatRequest {
   Json template_context;                // extra template variables or null
   Json output_schema;                   // JSON Schema that the answer shall satisfy ({} for any JSON value), or null
   std::optional<int64_t> new_tokens_max;  // clamped to the room the context leaves
-  std::vector<std::string> stop_sequences;  // at most 64, each 1..256 bytes
+  std::vector<std::string> stop_sequences;  // at most 64, each 1..256 bytes; found in text, not in reasoning or calls
   SamplingRequest sampling;
 };
 
@@ -112,7 +114,8 @@ struct GenerationEvent {
   bool terminal() const { return kind == Kind::kDone || kind == Kind::kError || kind == Kind::kCancelled; }
 };
 
-// A running generation. One consumer. Destroying it cancels the request.
+// A running generation. One consumer, whose thread also turns tokens into text; Cancel may come from any thread.
+// Destroying it cancels the request. It must not outlive its Service.
 class Generation {
  public:
   virtual ~Generation() = default;
@@ -201,13 +204,18 @@ class Service {
   static std::unique_ptr<Service> Create(const ServiceOptions& options);
   virtual ~Service() = default;
 
-  // Adds a loaded model under `name` (and aliases) and starts its engine. The first generator and the first embedding model added are the
-  // defaults: any `claude-*` name resolves to the default generator.
+  // Adds a loaded model under `name` (and aliases) and starts its engine. AlreadyExists when the name is taken. The first
+  // generator and the first embedding model added are the defaults. Names resolve to: a model or alias spelled exactly so;
+  // else the default for "", for any "claude-*" (text only) and when the request says any_model; else NotFound, whose
+  // message begins with "model: ". InvalidArgument for a model that cannot do what is asked.
   virtual Status AddModel(const std::string& name, std::vector<std::string> aliases,
                           std::unique_ptr<model::LoadedModel> loaded) = 0;
 
   virtual Result<std::unique_ptr<Generation>> Chat(ChatRequest request) = 0;
   virtual Result<std::unique_ptr<Generation>> Complete(CompletionRequest request) = 0;
+  // Chat and Complete: InvalidArgument naming the field; kPromptTooLong in the words "prompt is too long: N tokens > M
+  // maximum"; Unavailable (kMemoryPressure, kShuttingDown); ResourceExhausted (kQueueFull). Nothing runs then.
+  //
   // Tokens that Chat would prefill. Never waits for the engine.
   virtual Result<int64_t> CountTokens(const ChatRequest& request) = 0;
   // The exact prompt text that Chat would tokenize.

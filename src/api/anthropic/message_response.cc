@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "api/errors.h"
-#include "api/number_text.h"
+#include "base/base64.h"
 
 namespace pensieve::api::anthropic {
 namespace {
@@ -74,7 +74,7 @@ Json ToUsage(const service::Usage& usage) {
 std::string ThinkingSignature(std::string_view thinking) {
   uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
   for (const char c : thinking) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
-  return Base64(fmt::format("local:{:016x}", hash));
+  return EncodeBase64(fmt::format("local:{:016x}", hash));
 }
 
 MessageBuilder::MessageBuilder(MessageOptions options) : options_(std::move(options)) {}

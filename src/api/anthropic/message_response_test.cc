@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "api/errors.h"
-#include "api/ids.h"
+#include "base/random_id.h"
 
 namespace pensieve::api::anthropic {
 namespace {

@@ -249,14 +249,6 @@ TEST(NumberText, ShortestSpellingReadsBack) {
   EXPECT_EQ(broken, "[null,null,1]");
 }
 
-TEST(NumberText, Base64Padding) {
-  EXPECT_EQ(Base64(""), "");
-  EXPECT_EQ(Base64("f"), "Zg==");
-  EXPECT_EQ(Base64("fo"), "Zm8=");
-  EXPECT_EQ(Base64("foo"), "Zm9v");
-  EXPECT_EQ(Base64("\xff\xfe\xfd\xfc"), "//79/A==");
-}
-
 TEST(Errors, EachDialectHasItsOwnStatusAndShape) {
   const Status full = ResourceExhausted("the queue is full").WithReason(ErrorReason::kQueueFull).WithRetryAfterMs(250);
   EXPECT_EQ(HttpStatus(full, Dialect::kAnthropic), 529);

@@ -4,10 +4,10 @@
 #include <string>
 #include <string_view>
 
-namespace pensieve::api {
+namespace pensieve {
 
 // `prefix` and 24 letters or digits, more than 128 random bits: "msg_01h4...". Clients merge messages that share an id,
 // so these never repeat.
 std::string NewId(std::string_view prefix);
 
-}  // namespace pensieve::api
+}  // namespace pensieve

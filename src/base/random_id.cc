@@ -1,8 +1,8 @@
-#include "api/ids.h"
+#include "base/random_id.h"
 
 #include <random>
 
-namespace pensieve::api {
+namespace pensieve {
 
 std::string NewId(std::string_view prefix) {
   constexpr std::string_view kAlphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -15,4 +15,4 @@ std::string NewId(std::string_view prefix) {
   return id;
 }
 
-}  // namespace pensieve::api
+}  // namespace pensieve

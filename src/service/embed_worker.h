@@ -1,0 +1,48 @@
+// Waits for embed requests inside engines, with one thread for any number of them, and reports their results.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace pensieve::service {
+
+// Thread-safe.
+class EmbedWorker {
+ public:
+  // Called once with the terminal event, on the worker's thread.
+  using Done = std::function<void(engine::Event)>;
+
+  EmbedWorker();
+  // Waits until every request has ended: their engines must still be alive, and have been told to cancel or finish.
+  ~EmbedWorker();
+
+  // Takes over `stream`. The returned function cancels the request; it may be called at any time.
+  std::function<void()> Watch(std::unique_ptr<engine::EventStream> stream, Done done);
+
+ private:
+  struct Request {
+    std::shared_ptr<engine::EventStream> stream;
+    Done done;
+  };
+
+  void Run() noexcept;
+  void Wake(int64_t number);
+  void Serve(int64_t number);
+
+  std::mutex mutex_;
+  std::condition_variable woken_;
+  std::unordered_map<int64_t, Request> requests_;  // guarded by mutex_
+  std::vector<int64_t> ready_;                     // guarded by mutex_: requests that may have an event
+  int64_t last_number_ = 0;                        // guarded by mutex_
+  bool stopping_ = false;                          // guarded by mutex_
+  std::thread thread_;                             // started last
+};
+
+}  // namespace pensieve::service

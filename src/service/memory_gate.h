@@ -1,0 +1,45 @@
+// Refuses new work while the machine is short of memory. Thread-safe.
+#pragma once
+
+#include <chrono>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "base/status.h"
+
+namespace pensieve::service {
+
+struct MemoryState {
+  // "safe", "warning" (below twice the critical mark), "critical", "emergency"; "unknown" where the system does not tell.
+  std::string level;
+  double available_gb = 0;  // of the whole system, in 2^30 bytes
+};
+
+struct MemoryLimits {
+  bool enabled = true;
+  double critical_gb = 1.0;
+  double emergency_gb = 0.5;
+};
+
+class MemoryGate {
+ public:
+  explicit MemoryGate(const MemoryLimits& limits) : limits_(limits) {}
+
+  // Unavailable (kMemoryPressure) at the critical level and beyond; OK when disabled or unknown.
+  Status Check();
+  // Read at most every 100 ms.
+  MemoryState State();
+
+ private:
+  const MemoryLimits limits_;
+  std::mutex mutex_;
+  std::chrono::steady_clock::time_point read_at_;  // guarded by mutex_
+  std::optional<double> available_gb_;             // guarded by mutex_
+};
+
+// What programs could still take without swapping, in 2^30 bytes: MemAvailable of /proc/meminfo; on macOS free, inactive and
+// purgeable pages.
+std::optional<double> ReadAvailableMemoryGb();
+
+}  // namespace pensieve::service

@@ -1,0 +1,149 @@
+#include "service/prompt.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <random>
+
+namespace pensieve::service {
+namespace {
+
+constexpr float kDefaultTemperature = 0.7f;
+constexpr float kDefaultTopP = 0.95f;
+constexpr size_t kTailBytes = 512;  // of the prompt, where an open reasoning tag would stand
+
+// Tools that are neither wanted nor allowed are not shown: a model cannot call what it does not know of.
+Result<Json> OfferedTools(const ChatRequest& request) {
+  if (!request.tools.is_array() || request.tools.empty() || request.tool_choice == ToolChoice::kNone) return Json();
+  if (request.tool_choice != ToolChoice::kNamed) return request.tools;
+  for (const Json& tool : request.tools) {
+    const auto function = tool.is_object() ? tool.find("function") : tool.end();
+    if (!tool.is_object() || function == tool.end() || !function->is_object()) continue;
+    const auto name = function->find("name");
+    if (name != function->end() && *name == request.tool_choice_name) return Json::array({tool});
+  }
+  return InvalidArgument(fmt::format("tool_choice.name: there is no tool \"{}\"", request.tool_choice_name));
+}
+
+// What the request demands beyond the conversation. It joins the last user turn, so that earlier bytes, and with them
+// the shared prefix of the conversation, stay as they are.
+std::string Instructions(const ChatRequest& request, const Json& tools) {
+  std::string text;
+  if (!tools.is_null() && request.tool_choice == ToolChoice::kAny) text = "Answer with a call of one of the tools.";
+  if (!tools.is_null() && request.tool_choice == ToolChoice::kNamed) {
+    text = fmt::format("Answer with a call of the tool {}.", request.tool_choice_name);
+  }
+  if (request.output_schema.is_object()) {
+    if (!text.empty()) text += "\n\n";
+    text += fmt::format("Answer with one JSON value and nothing else. It must satisfy this JSON Schema:\n{}",
+                        DumpJson(request.output_schema));
+  }
+  return text;
+}
+
+void AppendToLastUserTurn(Json& messages, const std::string& text) {
+  for (auto turn = messages.rbegin(); turn != messages.rend(); ++turn) {
+    if (!turn->is_object() || turn->value("role", "") != "user") continue;
+    Json& content = (*turn)["content"];
+    if (content.is_string()) {
+      content.get_ref<std::string&>() += "\n\n" + text;
+    } else if (content.is_array()) {
+      content.push_back({{"type", "text"}, {"text", "\n\n" + text}});
+    } else {
+      content = text;
+    }
+    return;
+  }
+  messages.push_back({{"role", "user"}, {"content", text}});
+}
+
+// The levels that templates know. Requests may ask for more.
+std::string TemplateEffort(const std::string& effort) {
+  if (effort == "minimal") return "low";
+  if (effort == "xhigh" || effort == "max") return "high";
+  return effort;
+}
+
+Json TemplateVariables(const ChatRequest& request) {
+  Json variables = request.template_context.is_object() ? request.template_context : Json::object();
+  // Both names are in use; a template looks at one of them.
+  if (request.thinking) variables["enable_thinking"] = variables["thinking"] = *request.thinking;
+  if (!request.effort.empty()) variables["reasoning_effort"] = TemplateEffort(request.effort);
+  return variables;
+}
+
+Status CheckMessages(const Json& messages) {
+  if (!messages.is_array() || messages.empty()) return InvalidArgument("messages: at least one message is required");
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const auto role = messages[i].is_object() ? messages[i].find("role") : messages[i].end();
+    if (!messages[i].is_object() || role == messages[i].end() || !role->is_string()) {
+      return InvalidArgument(fmt::format("messages.{}: must be an object with a role", i));
+    }
+  }
+  return OkStatus();
+}
+
+uint64_t FreshSeed() {
+  thread_local std::random_device entropy;
+  return static_cast<uint64_t>(entropy()) << 32 | entropy();
+}
+
+}  // namespace
+
+Result<Prompt> RenderPrompt(const ServedModel& model, ChatRequest request) {
+  PENSIEVE_RETURN_IF_ERROR(CheckMessages(request.messages));
+  Prompt prompt;
+  PENSIEVE_TRY(prompt.tools, OfferedTools(request));
+  const bool with_tools = !prompt.tools.is_null();
+  PENSIEVE_TRY(const chat::ChatTemplate* chat_template, model.Template(with_tools));
+  const std::string instructions = Instructions(request, prompt.tools);
+  if (!instructions.empty()) AppendToLastUserTurn(request.messages, instructions);
+  chat::RenderInputs inputs;
+  inputs.tools = prompt.tools;
+  inputs.continue_final_message = request.continue_final_message;
+  inputs.add_generation_prompt = !request.continue_final_message;
+  inputs.extra_context = TemplateVariables(request);
+  inputs.messages = std::move(request.messages);
+  auto text = chat_template->Render(inputs);
+  if (!text.has_value()) return text.error().WithContext("messages");
+  prompt.text = *std::move(text);
+  const size_t tail = prompt.text.size() - std::min(prompt.text.size(), kTailBytes);
+  prompt.format = chat::DetectOutputFormat(chat_template->source(), prompt.text.substr(tail), with_tools);
+  return prompt;
+}
+
+std::vector<int32_t> TokenizePrompt(const ServedModel& model, const Prompt& prompt) {
+  // Templates write the BOS token themselves.
+  return model.tokenizer().Encode(prompt.text, {.add_special = false, .parse_special = true});
+}
+
+Status CheckPromptLen(int64_t prompt_tokens, int64_t tokens_max) {
+  if (prompt_tokens <= tokens_max) return OkStatus();
+  return InvalidArgument(fmt::format("prompt is too long: {} tokens > {} maximum", prompt_tokens, tokens_max))
+      .WithReason(ErrorReason::kPromptTooLong);
+}
+
+Result<sampling::SamplingParams> ResolveSampling(const ServedModel& model, const SamplingRequest& request) {
+  const model::GenerationDefaults& defaults = model.text().defaults;
+  const auto choose = [](auto asked, auto of_model, auto ours) { return asked ? *asked : of_model ? *of_model : ours; };
+  sampling::SamplingParams params;
+  params.temperature = choose(request.temperature, defaults.temperature, kDefaultTemperature);
+  params.top_p = choose(request.top_p, defaults.top_p, kDefaultTopP);
+  params.top_k = choose(request.top_k, defaults.top_k, 0);
+  params.min_p = choose(request.min_p, defaults.min_p, 0.0f);
+  params.repetition_penalty = choose(request.repetition_penalty, defaults.repetition_penalty, 1.0f);
+  params.presence_penalty = request.presence_penalty.value_or(0.0f);
+  params.frequency_penalty = request.frequency_penalty.value_or(0.0f);
+  params.seed = request.seed ? *request.seed : FreshSeed();
+  params.logit_bias = request.logit_bias;
+  params.logprobs = request.logprobs;
+  params.top_logprobs = request.top_logprobs;
+  // The ends of both ranges leave only the most likely token.
+  if (params.top_p == 0.0f || params.min_p == 1.0f) params.temperature = 0.0f;
+  if (params.top_p == 0.0f) params.top_p = 1.0f;
+  if (params.min_p == 1.0f) params.min_p = 0.0f;
+  PENSIEVE_RETURN_IF_ERROR(sampling::Validate(params, static_cast<int32_t>(model.config().vocab_size)));
+  return params;
+}
+
+}  // namespace pensieve::service

@@ -1,0 +1,79 @@
+#include "service/served_model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "chat/output_parser.h"
+
+namespace pensieve::service {
+namespace {
+
+// 0 when the file system does not tell.
+int64_t FileTime(const std::string& path) {
+  std::error_code error;
+  const auto time = std::filesystem::last_write_time(path, error);
+  if (error) return 0;
+  const auto system_time = std::chrono::file_clock::to_sys(time);
+  return std::chrono::duration_cast<std::chrono::seconds>(system_time.time_since_epoch()).count();
+}
+
+ModelDescription Describe(const std::string& name, const model::LoadedModel& loaded, const engine::Engine& engine,
+                          const chat::ChatTemplate* standard, const chat::ChatTemplate* for_tools) {
+  const model::ModelConfig& config = loaded.config;
+  ModelDescription description;
+  description.name = name;
+  description.display_name = config.name.empty() ? name : config.name;
+  description.path = loaded.path;
+  description.generates = config.can_generate();
+  description.embeds = config.is_embedding;
+  description.context_max = engine.context_max();
+  const int64_t embed_max = config.embed_context_max > 0 ? config.embed_context_max : config.context_max;
+  description.embed_context_max = std::min(embed_max, engine.context_max());
+  description.dimension = config.hidden_size;
+  description.created_unix_s = FileTime(loaded.path);
+  if (standard != nullptr) {
+    description.supports_tools = for_tools->supports_tools();
+    const auto format = chat::DetectOutputFormat(standard->source(), "", /*tools_given=*/false);
+    description.supports_thinking =
+        format.reasoning != chat::ReasoningFormat::kNone || format.tool_format == chat::ToolFormat::kHarmony;
+  }
+  return description;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<ServedModel>> ServedModel::Create(const std::string& name, std::vector<std::string> aliases,
+                                                         std::unique_ptr<model::LoadedModel> loaded,
+                                                         const engine::EngineOptions& options) {
+  std::shared_ptr<ServedModel> served(new ServedModel);
+  if (loaded->config.can_generate()) {
+    auto templates = ChatTemplates::Make(loaded->text);
+    if (templates.has_value()) {
+      served->templates_ = *std::move(templates);
+    } else if (templates.error().code() != StatusCode::kFailedPrecondition) {
+      return templates.error().WithContext(fmt::format("{}: chat template", loaded->path));
+    }
+  }
+  engine::EngineOptions engine_options = options;
+  engine_options.step_rows_max = std::min(options.step_rows_max, loaded->network->rows_max());
+  PENSIEVE_TRY(served->engine_, engine::Engine::Create(*loaded->backend, *loaded->network, engine_options));
+  const auto* standard = served->templates_ ? &served->templates_->Choose(/*with_tools=*/false) : nullptr;
+  const auto* for_tools = served->templates_ ? &served->templates_->Choose(/*with_tools=*/true) : nullptr;
+  served->description_ = Describe(name, *loaded, *served->engine_, standard, for_tools);
+  served->aliases_ = std::move(aliases);
+  served->loaded_ = std::move(loaded);
+  return served;
+}
+
+Result<const chat::ChatTemplate*> ServedModel::Template(bool with_tools) const {
+  if (templates_) return &templates_->Choose(with_tools);
+  return FailedPrecondition(fmt::format("model: \"{}\" has no chat template; only raw completions are possible", name()));
+}
+
+int32_t ServedModel::vocab_size() const {
+  return static_cast<int32_t>(std::min<int64_t>(tokenizer().vocab_size(), config().vocab_size));
+}
+
+}  // namespace pensieve::service

@@ -1,0 +1,45 @@
+// A loaded model with its engine, and everything that requests need to know of it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "model/loader.h"
+#include "service/chat_templates.h"
+#include "service/service.h"
+
+namespace pensieve::service {
+
+// Immutable after Create but for its engine, which has its own thread. Thread-safe.
+class ServedModel {
+ public:
+  // Starts the engine. A template that does not parse is an error; a model without any can still complete and embed.
+  static Result<std::shared_ptr<ServedModel>> Create(const std::string& name, std::vector<std::string> aliases,
+                                                     std::unique_ptr<model::LoadedModel> loaded,
+                                                     const engine::EngineOptions& options);
+
+  const std::string& name() const { return description_.name; }
+  const std::vector<std::string>& aliases() const { return aliases_; }
+  const ModelDescription& description() const { return description_; }
+  const model::ModelConfig& config() const { return loaded_->config; }
+  const model::ModelText& text() const { return loaded_->text; }
+  const tokenizer::Tokenizer& tokenizer() const { return *loaded_->text.tokenizer; }
+  engine::Engine& engine() const { return *engine_; }
+  // FailedPrecondition for a model without a chat template.
+  Result<const chat::ChatTemplate*> Template(bool with_tools) const;
+  // Ids that have a text.
+  int32_t vocab_size() const;
+
+ private:
+  ServedModel() = default;
+
+  ModelDescription description_;
+  std::vector<std::string> aliases_;
+  std::unique_ptr<model::LoadedModel> loaded_;
+  std::optional<ChatTemplates> templates_;
+  std::unique_ptr<engine::Engine> engine_;  // uses loaded_: declared behind it, so destroyed before it
+};
+
+}  // namespace pensieve::service

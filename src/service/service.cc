@@ -1,0 +1,269 @@
+#include "service/service.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <shared_mutex>
+
+#include "service/embed_worker.h"
+#include "service/embedding.h"
+#include "service/generation.h"
+#include "service/memory_gate.h"
+#include "service/prompt.h"
+#include "service/served_model.h"
+
+namespace pensieve::service {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using ModelPtr = std::shared_ptr<ServedModel>;
+
+double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+constexpr size_t kStopSequencesMax = 64;
+constexpr size_t kStopSequenceBytesMax = 256;
+
+Status CheckStopSequences(const std::vector<std::string>& stops) {
+  if (stops.size() > kStopSequencesMax) {
+    return InvalidArgument(fmt::format("stop_sequences: must have at most {} entries", kStopSequencesMax));
+  }
+  for (const std::string& stop : stops) {
+    if (!stop.empty() && stop.size() <= kStopSequenceBytesMax) continue;
+    return InvalidArgument(fmt::format("stop_sequences: each must have 1 to {} bytes", kStopSequenceBytesMax));
+  }
+  return OkStatus();
+}
+
+class EngineService final : public Service {
+ public:
+  explicit EngineService(const ServiceOptions& options)
+      : options_(options),
+        gate_({.enabled = options.memory_gate,
+               .critical_gb = options.memory_critical_gb,
+               .emergency_gb = options.memory_emergency_gb}) {}
+
+  ~EngineService() override {
+    draining_ = true;
+    for (const ModelPtr& model : Pool()) model->engine().Drain(0);
+    worker_.reset();  // every embed request reports its end before the engines go
+  }
+
+  Status AddModel(const std::string& name, std::vector<std::string> aliases,
+                  std::unique_ptr<model::LoadedModel> loaded) override {
+    if (name.empty()) return InvalidArgument("a model needs a name");
+    PENSIEVE_TRY(ModelPtr model, ServedModel::Create(name, std::move(aliases), std::move(loaded), options_.engine));
+    const std::unique_lock lock(models_mutex_);
+    for (const ModelPtr& other : models_) {
+      if (other->name() == name) return {StatusCode::kAlreadyExists, fmt::format("a model named \"{}\" is loaded already", name)};
+    }
+    models_.push_back(std::move(model));
+    return OkStatus();
+  }
+
+  Result<std::unique_ptr<Generation>> Chat(ChatRequest request) override;
+  Result<std::unique_ptr<Generation>> Complete(CompletionRequest request) override;
+  Result<int64_t> CountTokens(const ChatRequest& request) override;
+  Result<std::string> Render(const ChatRequest& request) override;
+  std::function<void()> Embed(EmbedRequest request, std::function<void(Result<EmbedResult>)> done) override;
+
+  std::vector<ModelDescription> Models() const override {
+    std::vector<ModelDescription> descriptions;
+    for (const ModelPtr& model : Pool()) descriptions.push_back(model->description());
+    return descriptions;
+  }
+
+  Result<ModelDescription> FindModel(const std::string& name, bool embedding) const override {
+    PENSIEVE_TRY(const ModelPtr model, Resolve(name, embedding ? Task::kEmbed : Task::kGenerate, /*any_model=*/name.empty()));
+    return model->description();
+  }
+
+  Health GetHealth() const override {
+    const MemoryState memory = gate_.State();
+    const std::vector<ModelPtr> models = Pool();
+    return {.ready = !models.empty() && !draining_,
+            .draining = draining_,
+            .uptime_s = SecondsSince(started_),
+            .memory_status = memory.level,
+            .memory_available_gb = memory.available_gb,
+            .concurrent_limit = options_.engine.sequences_max};
+  }
+
+  std::vector<ModelMetrics> GetMetrics() const override {
+    std::vector<ModelMetrics> metrics;
+    for (const ModelPtr& model : Pool()) metrics.push_back({model->name(), model->engine().Snapshot()});
+    return metrics;
+  }
+
+  bool Drain(int64_t deadline_ms) override {
+    draining_ = true;
+    const auto deadline = Clock::now() + std::chrono::milliseconds(deadline_ms);
+    bool all_over = true;
+    for (const ModelPtr& model : Pool()) {
+      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+      all_over &= model->engine().Drain(std::max<int64_t>(left, 0));
+    }
+    return all_over;
+  }
+
+ private:
+  enum class Task : uint8_t { kGenerate, kEmbed };
+
+  struct Submission {
+    ModelPtr model;
+    std::string id;
+    std::vector<int32_t> prompt_ids;
+    std::optional<int64_t> new_tokens_max;
+    OutputOptions output;
+  };
+
+  std::vector<ModelPtr> Pool() const {
+    const std::shared_lock lock(models_mutex_);
+    return models_;
+  }
+
+  Result<ModelPtr> Resolve(const std::string& name, Task task, bool any_model) const;
+  Status CheckOpen() const;
+  Result<std::unique_ptr<Generation>> Submit(Submission submission, const SamplingRequest& sampling);
+
+  const ServiceOptions options_;
+  const Clock::time_point started_ = Clock::now();
+  mutable MemoryGate gate_;
+  std::atomic<bool> draining_{false};
+  mutable std::shared_mutex models_mutex_;
+  std::vector<ModelPtr> models_;  // guarded by models_mutex_
+  std::unique_ptr<EmbedWorker> worker_ = std::make_unique<EmbedWorker>();
+};
+
+Result<ModelPtr> EngineService::Resolve(const std::string& name, Task task, bool any_model) const {
+  const std::vector<ModelPtr> models = Pool();
+  const auto can = [task](const ModelPtr& model) {
+    return task == Task::kEmbed ? model->description().embeds : model->description().generates;
+  };
+  ModelPtr named;
+  for (const ModelPtr& model : models) {
+    const auto& aliases = model->aliases();
+    const bool matches = model->name() == name || std::find(aliases.begin(), aliases.end(), name) != aliases.end();
+    if (matches && (named == nullptr || !can(named))) named = model;
+  }
+  if (named != nullptr && can(named)) return named;
+  const char* what = task == Task::kEmbed ? "make embeddings" : "generate text";
+  const bool is_claude = task == Task::kGenerate && name.starts_with("claude-");
+  if (any_model || is_claude || name.empty()) {
+    const auto first = std::find_if(models.begin(), models.end(), can);
+    if (first != models.end()) return *first;
+    return NotFound(fmt::format("model: no loaded model can {}", what));
+  }
+  if (named != nullptr) return InvalidArgument(fmt::format("model: \"{}\" cannot {}", name, what));
+  return NotFound(fmt::format("model: \"{}\" is not loaded", name));
+}
+
+Status EngineService::CheckOpen() const {
+  if (draining_) return Unavailable("the server is shutting down").WithReason(ErrorReason::kShuttingDown);
+  return gate_.Check();
+}
+
+Result<std::unique_ptr<Generation>> EngineService::Submit(Submission submission, const SamplingRequest& sampling) {
+  const ServedModel& model = *submission.model;
+  const int64_t context = model.engine().context_max();
+  const auto prompt_len = static_cast<int64_t>(submission.prompt_ids.size());
+  PENSIEVE_RETURN_IF_ERROR(CheckPromptLen(prompt_len, context - 1));
+  PENSIEVE_RETURN_IF_ERROR(CheckStopSequences(submission.output.stop_sequences));
+  const int64_t room = context - prompt_len;
+  const int64_t wanted = std::max<int64_t>(submission.new_tokens_max.value_or(options_.default_new_tokens), 0);
+  engine::GenerateRequest request;
+  request.id = std::move(submission.id);
+  request.prompt = submission.prompt_ids;
+  request.new_tokens_max = std::min(wanted, room);
+  request.stop_ids = model.text().stop_ids;
+  request.vocab_limit = model.vocab_size();
+  PENSIEVE_TRY(request.sampling, ResolveSampling(model, sampling));
+  submission.output.logprobs = sampling.logprobs;
+  PENSIEVE_TRY(auto stream, model.engine().Generate(std::move(request)));
+  return NewGeneration({.model = std::move(submission.model),
+                        .prompt_ids = std::move(submission.prompt_ids),
+                        .stream = std::move(stream),
+                        .output = std::move(submission.output),
+                        .room = room,
+                        .limited_by_room = wanted > room});
+}
+
+Result<std::unique_ptr<Generation>> EngineService::Chat(ChatRequest request) {
+  PENSIEVE_RETURN_IF_ERROR(CheckOpen());
+  Submission submission;
+  PENSIEVE_TRY(submission.model, Resolve(request.model, Task::kGenerate, request.any_model));
+  submission.id = std::move(request.id);
+  submission.new_tokens_max = request.new_tokens_max;
+  submission.output.stop_sequences = std::move(request.stop_sequences);
+  submission.output.parallel_tool_calls = request.parallel_tool_calls;
+  const SamplingRequest sampling = std::move(request.sampling);
+  PENSIEVE_TRY(Prompt prompt, RenderPrompt(*submission.model, std::move(request)));
+  submission.prompt_ids = TokenizePrompt(*submission.model, prompt);
+  submission.output.format = prompt.format;
+  submission.output.tools = std::move(prompt.tools);
+  return Submit(std::move(submission), sampling);
+}
+
+Result<std::unique_ptr<Generation>> EngineService::Complete(CompletionRequest request) {
+  PENSIEVE_RETURN_IF_ERROR(CheckOpen());
+  Submission submission;
+  PENSIEVE_TRY(submission.model, Resolve(request.model, Task::kGenerate, request.any_model));
+  submission.id = std::move(request.id);
+  submission.new_tokens_max = request.new_tokens_max;
+  submission.output.stop_sequences = std::move(request.stop_sequences);
+  submission.prompt_ids = std::move(request.prompt_ids);
+  if (submission.prompt_ids.empty()) submission.prompt_ids = submission.model->tokenizer().Encode(request.prompt);
+  if (submission.prompt_ids.empty()) {
+    const auto& bos = submission.model->tokenizer().special().bos;
+    if (!bos) return InvalidArgument("prompt: must not be empty");
+    submission.prompt_ids = {bos->id};
+  }
+  return Submit(std::move(submission), request.sampling);
+}
+
+Result<int64_t> EngineService::CountTokens(const ChatRequest& request) {
+  PENSIEVE_TRY(const ModelPtr model, Resolve(request.model, Task::kGenerate, request.any_model));
+  PENSIEVE_TRY(const Prompt prompt, RenderPrompt(*model, request));
+  return static_cast<int64_t>(TokenizePrompt(*model, prompt).size());
+}
+
+Result<std::string> EngineService::Render(const ChatRequest& request) {
+  PENSIEVE_TRY(const ModelPtr model, Resolve(request.model, Task::kGenerate, request.any_model));
+  PENSIEVE_TRY(Prompt prompt, RenderPrompt(*model, request));
+  return std::move(prompt.text);
+}
+
+std::function<void()> EngineService::Embed(EmbedRequest request, std::function<void(Result<EmbedResult>)> done) {
+  const auto start = Clock::now();
+  const auto fail = [&done](const Status& status) {
+    done(status);
+    return [] {};
+  };
+  if (const Status open = CheckOpen(); !open.ok()) return fail(open);
+  auto model = Resolve(request.model, Task::kEmbed, request.any_model);
+  if (!model.has_value()) return fail(model.error());
+  auto planned = PlanEmbedding(**model, std::move(request));
+  if (!planned.has_value()) return fail(planned.error());
+  engine::EmbedRequest to_engine = std::move(planned->request);
+  planned->request = {.id = "", .sequences = {}, .pooling = to_engine.pooling, .normalize = to_engine.normalize};
+  auto stream = (*model)->engine().Embed(std::move(to_engine));
+  if (!stream.has_value()) return fail(stream.error());
+  return worker_->Watch(*std::move(stream), [model = *model, plan = *std::move(planned), start,
+                                             done = std::move(done)](engine::Event event) {
+    if (event.kind == engine::Event::Kind::kError) return done(event.error);
+    if (event.kind == engine::Event::Kind::kCancelled) return done(Cancelled("the request was cancelled"));
+    EmbedResult result;
+    result.model_name = model->name();
+    result.dimension = plan.dimension;
+    result.embeddings = std::move(event.embeddings);
+    result.prompt_tokens = plan.prompt_tokens;
+    FinishEmbeddings(plan, result.embeddings);
+    result.total_s = SecondsSince(start);
+    done(std::move(result));
+  });
+}
+
+}  // namespace
+
+std::unique_ptr<Service> Service::Create(const ServiceOptions& options) { return std::make_unique<EngineService>(options); }
+
+}  // namespace pensieve::service
