@@ -17,17 +17,20 @@ template <int kRows, int kVectors>
 PENSIEVE_INLINE void F32Block(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth, float* c,
                               int64_t c_stride) {
   F32 sums[kRows][kVectors];
+  PENSIEVE_UNROLL
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) sums[r][v] = Load(c + r * c_stride + v * kLanes);
   }
   for (int64_t k = 0; k < depth; ++k) {
     F32 column[kVectors];
     for (int v = 0; v < kVectors; ++v) column[v] = Load(b + k * b_stride + v * kLanes);
+    PENSIEVE_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const F32 x = Set(a[r * a_stride + k]);
       for (int v = 0; v < kVectors; ++v) sums[r][v] = Fma(x, column[v], sums[r][v]);
     }
   }
+  PENSIEVE_UNROLL
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) Store(c + r * c_stride + v * kLanes, sums[r][v]);
   }

@@ -29,63 +29,81 @@ PENSIEVE_INLINE F32 AddGroup(F32 acc, I32 dot, F32 activation_scale, F32 activat
 
 // kRows rows by two vectors of channels. Limited by the integer dot product ports: a group of 64 is 32 dots a row,
 // followed by 2 x 4 operations in f32. Codes and planes come from the L1 and L2 caches.
+// dots[r] += the group's codes times plane quads of kRows rows. codes: [quads][kPanel][4]; plane: row r's quads start at
+// plane + r * stride.
+template <int kRows, bool kWide>
+PENSIEVE_INLINE void AddPlane(I32 (&dots)[kRows][2], const uint8_t* codes, const int8_t* plane, int64_t stride,
+                              int64_t quads) {
+  for (int64_t q = 0; q < quads; ++q) {
+    const I32 w0 = LoadInt(codes + q * kPanel * 4);
+    const I32 w1 = LoadInt(codes + q * kPanel * 4 + kLanes * 4);
+    PENSIEVE_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const I32 a = SetInt(LoadQuad(plane + r * stride + q * 4));
+      dots[r][0] = Dot4<kWide>(dots[r][0], w0, a);
+      dots[r][1] = Dot4<kWide>(dots[r][1], w1, a);
+    }
+  }
+}
+
+// dots[r] += the codes of row r's big quads times their upper parts.
+template <int kRows, bool kWide>
+PENSIEVE_INLINE void AddBigQuads(I32 (&dots)[kRows][2], const uint8_t* codes, const uint8_t* index, const int32_t* value,
+                                 int64_t stride, int count) {
+  for (int b = 0; b < count; ++b) {
+    PENSIEVE_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const uint8_t* quad = codes + index[r * stride + b] * kPanel * 4;
+      const I32 a = SetInt(value[r * stride + b]);
+      dots[r][0] = Dot4<kWide>(dots[r][0], LoadInt(quad), a);
+      dots[r][1] = Dot4<kWide>(dots[r][1], LoadInt(quad + kLanes * 4), a);
+    }
+  }
+}
+
+// kRows rows by two vectors of channels. Limited by the integer dot product ports: a group of 64 is 32 dots a row,
+// followed by 2 x 4 operations in f32. Codes and planes come from the L1 and L2 caches.
 template <int kRows, bool kFine, bool kWide>
 static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t first, float* tile) {
   const int64_t quads = panel.group / 4;
-  const int64_t groups = panel.cols / panel.group;
-  const int8_t* low = rows.first.low + first * rows.cols;
-  const int8_t* high = kFine ? rows.first.high + first * rows.cols : nullptr;
-  for (int r = 0; r < kRows; ++r) {
-    Store(tile + r * kPanel, Zero());
-    Store(tile + r * kPanel + kLanes, Zero());
-  }
+  const int64_t groups = rows.groups;
+  const int64_t cols = rows.cols;
+  const int8_t* low = rows.first.low + first * cols;
+  const int8_t* high = rows.first.high + first * cols;
+  const uint8_t* big_index = rows.first.big_index + first * groups * kBigQuads;
+  const int32_t* big_value = rows.first.big_value + first * groups * kBigQuads;
+  const float* scales = rows.first.scales + first * groups;
+  const float* sums = rows.first.sums + first * groups;
+  const uint8_t* codes = panel.codes;
+  for (int i = 0; i < kRows * 2; ++i) Store(tile + i * kLanes, Zero());
   for (int64_t g = 0; g < groups; ++g) {
-    const uint8_t* codes = panel.codes + g * quads * kPanel * 4;
     I32 dots[kRows][2];
+    PENSIEVE_UNROLL
     for (int r = 0; r < kRows; ++r) dots[r][0] = dots[r][1] = SetInt(0);
     if constexpr (kFine) {
-      for (int64_t q = 0; q < quads; ++q) {
-        const I32 w0 = LoadInt(codes + q * kPanel * 4);
-        const I32 w1 = LoadInt(codes + q * kPanel * 4 + kLanes * 4);
-        for (int r = 0; r < kRows; ++r) {
-          const I32 a = SetInt(LoadQuad(high + r * rows.cols + (g * quads + q) * 4));
-          dots[r][0] = Dot4<kWide>(dots[r][0], w0, a);
-          dots[r][1] = Dot4<kWide>(dots[r][1], w1, a);
-        }
-      }
+      AddPlane<kRows, kWide>(dots, codes, high + g * quads * 4, cols, quads);
     } else {
-      for (int r = 0; r < kRows; ++r) {
-        const int64_t at = ((first + r) * groups + g) * kBigQuads;
-        for (int b = 0; b < BigQuads(panel.group); ++b) {
-          const uint8_t* quad = codes + rows.first.big_index[at + b] * kPanel * 4;
-          const I32 a = SetInt(rows.first.big_value[at + b]);
-          dots[r][0] = Dot4<kWide>(dots[r][0], LoadInt(quad), a);
-          dots[r][1] = Dot4<kWide>(dots[r][1], LoadInt(quad + kLanes * 4), a);
-        }
-      }
+      AddBigQuads<kRows, kWide>(dots, codes, big_index + g * kBigQuads, big_value + g * kBigQuads, groups * kBigQuads,
+                                BigQuads(panel.group));
     }
+    PENSIEVE_UNROLL
     for (int r = 0; r < kRows; ++r) {
       dots[r][0] = ShiftLeft<7>(dots[r][0]);
       dots[r][1] = ShiftLeft<7>(dots[r][1]);
     }
-    for (int64_t q = 0; q < quads; ++q) {
-      const I32 w0 = LoadInt(codes + q * kPanel * 4);
-      const I32 w1 = LoadInt(codes + q * kPanel * 4 + kLanes * 4);
-      for (int r = 0; r < kRows; ++r) {
-        const I32 a = SetInt(LoadQuad(low + r * rows.cols + (g * quads + q) * 4));
-        dots[r][0] = Dot4<kWide>(dots[r][0], w0, a);
-        dots[r][1] = Dot4<kWide>(dots[r][1], w1, a);
-      }
+    AddPlane<kRows, kWide>(dots, codes, low + g * quads * 4, cols, quads);
+    const float* scale = panel.scales + g * kPanel;
+    const float* bias = panel.biases + g * kPanel;
+    PENSIEVE_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const F32 row_scale = Set(scales[r * groups + g]);
+      const F32 row_sum = Set(sums[r * groups + g]);
+      float* acc = tile + r * kPanel;
+      Store(acc, AddGroup(Load(acc), dots[r][0], row_scale, row_sum, Load(scale), Load(bias)));
+      Store(acc + kLanes, AddGroup(Load(acc + kLanes), dots[r][1], row_scale, row_sum, Load(scale + kLanes),
+                                   Load(bias + kLanes)));
     }
-    for (int v = 0; v < 2; ++v) {
-      const F32 scale = Load(panel.scales + g * kPanel + v * kLanes);
-      const F32 bias = Load(panel.biases + g * kPanel + v * kLanes);
-      for (int r = 0; r < kRows; ++r) {
-        float* acc = tile + r * kPanel + v * kLanes;
-        const int64_t at = (first + r) * groups + g;
-        Store(acc, AddGroup(Load(acc), dots[r][v], Set(rows.first.scales[at]), Set(rows.first.sums[at]), scale, bias));
-      }
-    }
+    codes += quads * kPanel * 4;
   }
 }
 

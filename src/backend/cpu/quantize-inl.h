@@ -11,123 +11,114 @@ namespace pensieve::backend::cpu::PENSIEVE_ISA {
 
 inline constexpr float kMostFine = 16256.0f;  // 127 * 128
 inline constexpr int kMostQuads = 16;
+// Below this a group counts as zero: the inverse of its scale would not be finite.
+inline constexpr float kLeastScale = 1e-35f;
 
-// Up to 64 columns in quad order, and each quad's largest magnitude. `poison` is 0, or NaN when some x is not finite.
-PENSIEVE_INLINE void GatherGroup(const float* x, int group, float* ordered, float* quad_max, float* poison) {
-  for (int k = 0; k < group; k += 8) {
-    for (int i = 0; i < 4; ++i) {
-      ordered[k + i] = x[k + 2 * i];
-      ordered[k + 4 + i] = x[k + 2 * i + 1];
-    }
-  }
+// Up to 64 columns in quad order.
+struct OrderedGroup {
+  float values[64];
+  float quad_max[kMostQuads];  // largest magnitude of each quad
+  float poison;                // 0, or NaN when some value is not finite
+};
+
+PENSIEVE_INLINE void GatherGroup(const float* x, int group, OrderedGroup* out) {
   F32 nought = Zero();
-  float magnitudes[64];
   for (int k = 0; k < group; k += kLanes) {
-    const F32 v = Load(ordered + k);
+    const F32 v = LoadInQuadOrder(x, k);
+    Store(out->values + k, v);
     nought = Fma(v, Zero(), nought);
-    Store(magnitudes + k, Abs(v));
+    float fours[kLanes];
+    Store(fours, MaxOfFours(Abs(v)));
+    for (int i = 0; i < kLanes / 4; ++i) out->quad_max[k / 4 + i] = fours[4 * i];
   }
-  *poison = SumLanes(nought);
-  for (int q = 0; q < group / 4; ++q) {
-    const float* m = magnitudes + 4 * q;
-    const float a = m[0] > m[1] ? m[0] : m[1];
-    const float b = m[2] > m[3] ? m[2] : m[3];
-    quad_max[q] = a > b ? a : b;
-  }
+  out->poison = SumLanes(nought);
 }
 
-// The `count` quads with the largest values, first ones first among equals; returns the largest value of the others.
-PENSIEVE_INLINE float PickBigQuads(float* quad_max, int quads, int count, uint8_t* index) {
-  for (int b = 0; b < count; ++b) {
-    int best = 0;
-    for (int q = 1; q < quads; ++q) {
-      if (quad_max[q] > quad_max[best]) best = q;
+struct ThreeLargest {
+  int quads[3];
+};
+
+// By a running insertion without branches: a magnitude's bits order like the number itself, and the lowest four give way
+// to the quad's number. Quads closer than 2^-19 may swap places, which changes the rounding of their scale at most.
+PENSIEVE_INLINE ThreeLargest FindThreeLargest(const float* quad_max, int quads) {
+  int32_t best[3] = {0, 0, 0};
+  for (int q = 0; q < quads; ++q) {
+    int32_t key;
+    memcpy(&key, quad_max + q, sizeof(key));
+    key = (key & ~15) | q;
+    for (int place = 0; place < 3; ++place) {
+      const int32_t loser = key < best[place] ? key : best[place];
+      best[place] = key < best[place] ? best[place] : key;
+      key = loser;
     }
-    index[b] = static_cast<uint8_t>(best);
-    quad_max[best] = -1.0f;
   }
-  float rest = 0.0f;
-  for (int q = 0; q < quads; ++q) rest = quad_max[q] > rest ? quad_max[q] : rest;
-  return rest;
+  return {{best[0] & 15, best[1] & 15, best[2] & 15}};
 }
 
-PENSIEVE_INLINE float LargestOf(const float* values, int n) {
-  float largest = 0.0f;
-  for (int i = 0; i < n; ++i) largest = values[i] > largest ? values[i] : largest;
-  return largest;
-}
-
-// v = round(x / scale) into planes; returns the sum of v. high = null: all of v goes into `low`.
-PENSIEVE_INLINE int32_t QuantizeGroup(const float* ordered, int group, float inverse, int8_t* low, int8_t* high) {
-  I32 sum = SetInt(0);
-  for (int k = 0; k < group; k += kLanes) {
-    const I32 v = RoundToInt(Load(ordered + k) * Set(inverse));
-    sum = AddInt(sum, v);
-    if (high == nullptr) {
-      StoreI8(low + k, v);
-      continue;
-    }
-    // Arithmetic shift of v + 64 by 7, as a float floor would be: biased into the positive first.
-    const I32 up = AddInt(ShiftRight<7>(AddInt(v, SetInt(64 + (1 << 20)))), SetInt(-(1 << 13)));
-    StoreI8(high + k, up);
-    StoreI8(low + k, SubInt(v, ShiftLeft<7>(up)));
-  }
+PENSIEVE_INLINE int32_t SumInts(I32 x) {
   int32_t lanes[kLanes];
-  StoreInt(lanes, sum);
+  StoreInt(lanes, x);
   int32_t total = 0;
   for (int i = 0; i < kLanes; ++i) total += lanes[i];
   return total;
 }
 
-// Below this a group counts as zero: the inverse of its scale would not be finite.
-inline constexpr float kLeastScale = 1e-35f;
-
 PENSIEVE_INLINE void QuantizeFineGroup(const float* x, int64_t at, int64_t g, int group, const QuantRow& out) {
-  float ordered[64];
-  float quad_max[kMostQuads];
-  float poison = 0.0f;
-  GatherGroup(x, group, ordered, quad_max, &poison);
-  float scale = LargestOf(quad_max, group / 4) / kMostFine;
+  F32 largest = Zero();
+  F32 nought = Zero();
+  for (int k = 0; k < group; k += kLanes) {
+    const F32 v = Load(x + k);
+    largest = Max(largest, Abs(v));
+    nought = Fma(v, Zero(), nought);
+  }
+  const float poison = SumLanes(nought);
+  float scale = MaxLanes(largest) / kMostFine;
   if (scale < kLeastScale) scale = 0.0f;
-  const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
-  const int32_t sum = QuantizeGroup(ordered, group, inverse, out.low + at, out.high + at);
+  const F32 inverse = Set(scale > 0.0f ? 1.0f / scale : 0.0f);
+  I32 sum = SetInt(0);
+  for (int k = 0; k < group; k += kLanes) {
+    const I32 v = RoundToInt(LoadInQuadOrder(x, k) * inverse);
+    sum = AddInt(sum, v);
+    // (v + 64) >> 7 with the sign: made positive first, for the shift is logical.
+    const I32 high = AddInt(ShiftRight<7>(AddInt(v, SetInt(64 + (1 << 20)))), SetInt(-(1 << 13)));
+    StoreI8(out.high + at + k, high);
+    StoreI8(out.low + at + k, SubInt(v, ShiftLeft<7>(high)));
+  }
   out.scales[g] = scale + poison;
-  out.sums[g] = (scale + poison) * static_cast<float>(sum);
+  out.sums[g] = (scale + poison) * static_cast<float>(SumInts(sum));
 }
 
 PENSIEVE_INLINE void QuantizeCoarseGroup(const float* x, int64_t at, int64_t g, int group, const QuantRow& out) {
-  float ordered[64];
-  float quad_max[kMostQuads];
-  float poison = 0.0f;
-  GatherGroup(x, group, ordered, quad_max, &poison);
-  const float most = LargestOf(quad_max, group / 4);
-  uint8_t* index = out.big_index + g * kBigQuads;
-  int32_t* value = out.big_value + g * kBigQuads;
-  for (int b = 0; b < kBigQuads; ++b) {
-    index[b] = 0;
-    value[b] = 0;
-  }
+  OrderedGroup ordered;
+  GatherGroup(x, group, &ordered);
   const int count = BigQuads(group);
-  const float rest = PickBigQuads(quad_max, group / 4, count, index);
-  float scale = rest / 127.0f > most / kMostFine ? rest / 127.0f : most / kMostFine;
+  const ThreeLargest top = FindThreeLargest(ordered.quad_max, group / 4);
+  const float rest = ordered.quad_max[top.quads[count]] / 127.0f;
+  const float most = ordered.quad_max[top.quads[0]] / kMostFine;
+  float scale = rest > most ? rest : most;
   if (scale < kLeastScale) scale = 0.0f;
-  const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
-  // The big quads apart, into both planes; then nought in their place.
-  int32_t sum = 0;
-  int8_t big_low[kBigQuads][4];
-  for (int b = 0; b < count; ++b) {
-    int8_t parts[2][kLanes];
-    float padded[16] = {0};
-    for (int i = 0; i < 4; ++i) padded[i] = ordered[4 * index[b] + i];
-    sum += QuantizeGroup(padded, kLanes, inverse, parts[0], parts[1]);
-    memcpy(big_low[b], parts[0], 4);
-    memcpy(&value[b], parts[1], 4);
-    for (int i = 0; i < 4; ++i) ordered[4 * index[b] + i] = 0.0f;
+  const F32 inverse = Set(scale > 0.0f ? 1.0f / scale : 0.0f);
+  I32 sum = SetInt(0);
+  int32_t v[64];
+  for (int k = 0; k < group; k += kLanes) {
+    const I32 rounded = RoundToInt(Load(ordered.values + k) * inverse);
+    sum = AddInt(sum, rounded);
+    StoreInt(v + k, rounded);
+    StoreI8(out.low + at + k, rounded);
   }
-  sum += QuantizeGroup(ordered, group, inverse, out.low + at, nullptr);
-  for (int b = 0; b < count; ++b) memcpy(out.low + at + 4 * index[b], big_low[b], 4);
-  out.scales[g] = scale + poison;
-  out.sums[g] = (scale + poison) * static_cast<float>(sum);
+  for (int b = 0; b < kBigQuads; ++b) {
+    int8_t high[4] = {0, 0, 0, 0};
+    const int quad = b < count ? top.quads[b] : 0;
+    for (int i = 0; i < 4 && b < count; ++i) {
+      const int32_t value = v[4 * quad + i];
+      high[i] = static_cast<int8_t>((value + 64) >> 7);
+      out.low[at + 4 * quad + i] = static_cast<int8_t>(value - 128 * high[i]);
+    }
+    out.big_index[g * kBigQuads + b] = static_cast<uint8_t>(quad);
+    memcpy(out.big_value + g * kBigQuads + b, high, 4);
+  }
+  out.scales[g] = scale + ordered.poison;
+  out.sums[g] = (scale + ordered.poison) * static_cast<float>(SumInts(sum));
 }
 
 // cols a multiple of group, group 16, 32 or 64.
