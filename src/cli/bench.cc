@@ -117,7 +117,7 @@ Json Summarize(const Options& options, const model::LoadedModel& model, const st
   const Spread p = SpreadOf(prefill);
   const Spread d = SpreadOf(decode);
   const auto device = model.backend->Describe();
-  const double bandwidth = backend::MeasureReadBandwidth(device.threads);
+  const double bandwidth = backend::cpu::MeasureReadBandwidth(device.threads);
   // One decode step reads the weights once, and each sequence's keys and values at its mean depth.
   const backend::KvShape kv{.layers = model.config.layers, .kv_heads = model.config.kv_heads, .head_dim = model.config.head_dim};
   const double mean_depth = static_cast<double>(options.prompt) + static_cast<double>(options.generate) / 2;

@@ -64,7 +64,7 @@ void PrintPlain(const std::string& text, const std::vector<float>& vector) {
   for (const float value : vector) norm += static_cast<double>(value) * value;
   fmt::print("{}\n  {} dimensions, norm {:.6f}: [{:.6f}", Styled(Style::kBold, text), vector.size(), std::sqrt(norm), vector[0]);
   for (size_t i = 1; i < std::min<size_t>(6, vector.size()); ++i) fmt::print(", {:.6f}", vector[i]);
-  fmt::print(vector.size() > 6 ? ", ...]\n" : "]\n");
+  fmt::print("{}\n", vector.size() > 6 ? ", ...]" : "]");
 }
 
 int Embed(const Options& options) {

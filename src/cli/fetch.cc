@@ -11,12 +11,13 @@ namespace pensieve::cli {
 namespace {
 
 int Fetch(bool list) {
-  const std::string cache_dir = CacheDirectory();
+  const auto cache_dir = CacheDirectory();
+  if (!cache_dir.has_value()) return Fail(cache_dir.error());
   if (!list) {
-    if (const auto status = FetchDefaultModels(cache_dir); !status.ok()) return Fail(status);
+    if (const auto status = FetchDefaultModels(*cache_dir); !status.ok()) return Fail(status);
   }
   for (const auto& model : hub::DefaultModels()) {
-    fmt::print("{:24} {}\n", model.name, hub::IsInstalled(cache_dir, model) ? hub::ModelPath(cache_dir, model) : "(not fetched)");
+    fmt::print("{:24} {}\n", model.name, hub::IsInstalled(*cache_dir, model) ? hub::ModelPath(*cache_dir, model) : "(not fetched)");
   }
   return 0;
 }

@@ -125,7 +125,7 @@ void Print(const Json& json, bool show_template) {
 }
 
 int Inspect(const Options& options) {
-  const auto path = ResolveModel(options.model.model, DefaultModel::kGenerator, CacheDirectory());
+  const auto path = ResolveModel(options.model.model, DefaultModel::kGenerator);
   if (!path.has_value()) return Fail(path.error());
   const auto header = model::ReadHeader(*path);
   if (!header.has_value()) return Fail(header.error());

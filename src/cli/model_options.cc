@@ -60,9 +60,14 @@ void AddModelOptions(CLI::App& command, ModelOptions& options, bool positional) 
   command.add_flag("--reference", options.reference, "Use the slow scalar reference kernels (for comparisons)");
 }
 
-std::string CacheDirectory() {
-  const auto loaded = config::LoadConfig({.flags = {}, .file = "/dev/null", .environment = config::ProcessEnvironment()});
-  return loaded.has_value() ? loaded->config.cache_dir : config::ServerConfig{}.cache_dir;
+Result<std::string> CacheDirectory() {
+  PENSIEVE_TRY(const auto loaded, config::LoadConfig({.flags = {}, .file = "", .environment = config::ProcessEnvironment()}));
+  return loaded.config.cache_dir;
+}
+
+Result<std::string> ResolveModel(const std::string& name, DefaultModel fallback) {
+  PENSIEVE_TRY(const auto cache_dir, CacheDirectory());
+  return ResolveModel(name, fallback, cache_dir);
 }
 
 Result<std::string> ResolveModel(const std::string& name, DefaultModel fallback, const std::string& cache_dir) {
@@ -97,7 +102,7 @@ Result<backend::ActivationMode> ParseActivations(const std::string& text) {
 }
 
 Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& options, DefaultModel fallback) {
-  PENSIEVE_TRY(const auto path, ResolveModel(options.model, fallback, CacheDirectory()));
+  PENSIEVE_TRY(const auto path, ResolveModel(options.model, fallback));
   PENSIEVE_TRY(const auto activations, ParseActivations(options.activations));
   model::LoadOptions load;
   load.cpu = {.threads = options.threads, .activations = activations, .isa = ""};

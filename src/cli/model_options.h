@@ -30,12 +30,14 @@ void AddModelOptions(CLI::App& command, ModelOptions& options, bool positional);
 // Only --model, for commands that read no weights.
 void AddModelOption(CLI::App& command, ModelOptions& options, bool positional);
 
-// ~/.cache/pensieve, or what the environment says.
-std::string CacheDirectory();
+// ~/.cache/pensieve, or what ./config.toml or the environment says. InvalidArgument when these hold a bad setting.
+Result<std::string> CacheDirectory();
 
 // Path of `name`: an existing path as it is; a default model by name, fetched first if it is missing; "" the default
 // of that kind. NotFound says what is possible.
 Result<std::string> ResolveModel(const std::string& name, DefaultModel fallback, const std::string& cache_dir);
+// The same with CacheDirectory().
+Result<std::string> ResolveModel(const std::string& name, DefaultModel fallback);
 
 // Fetches the default models that are missing into the cache, with a progress bar on stderr. Says nothing when none is.
 Status FetchDefaultModels(const std::string& cache_dir);

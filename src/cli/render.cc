@@ -64,7 +64,7 @@ Result<chat::RenderInputs> Inputs(const Options& options) {
 }
 
 int Render(const Options& options) {
-  const auto path = ResolveModel(options.model.model, DefaultModel::kGenerator, CacheDirectory());
+  const auto path = ResolveModel(options.model.model, DefaultModel::kGenerator);
   if (!path.has_value()) return Fail(path.error());
   auto header = model::ReadHeader(*path);
   if (!header.has_value()) return Fail(header.error());

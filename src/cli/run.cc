@@ -182,7 +182,8 @@ void PrintStatistics(const Answer& answer) {
 int Chat(service::Service& service, const Options& options) {
   std::string system = options.system;
   Json messages = NewConversation(system);
-  LineReader reader("> ", CacheDirectory() + "/history");
+  const auto cache_dir = CacheDirectory();
+  LineReader reader("> ", cache_dir.has_value() ? *cache_dir + "/history" : "");
   if (StdoutIsTerminal()) fmt::print("{}  {}\n", Styled(Style::kBold, service.Models().front().name), Styled(Style::kDim, "/help for commands, Ctrl-D to leave"));
   while (auto line = reader.Read()) {
     if (line->interrupted) {

@@ -71,7 +71,7 @@ int TokenizeLines(const tokenizer::Tokenizer& tokenizer, bool add_special) {
 }
 
 int Tokenize(const Options& options) {
-  const auto path = ResolveModel(options.model.model, DefaultModel::kGenerator, CacheDirectory());
+  const auto path = ResolveModel(options.model.model, DefaultModel::kGenerator);
   if (!path.has_value()) return Fail(path.error());
   const auto header = model::ReadHeader(*path);
   if (!header.has_value()) return Fail(header.error());

@@ -1,0 +1,291 @@
+// pensieve serve: settings, models, both transports, and a calm end.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <map>
+#include <thread>
+
+#include "base/json.h"
+#include "cli/commands.h"
+#include "cli/model_options.h"
+#include "cli/terminal.h"
+#include "config/server_config.h"
+#include "grpc/grpc_server.h"
+#include "http/http_server.h"
+#include "http/service_metrics.h"
+#include "hub/catalog.h"
+#include "observe/log.h"
+#include "observe/metrics.h"
+#include "service/memory_gate.h"
+#include "service/service.h"
+
+namespace pensieve::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Options {
+  std::string config_file;
+  std::map<std::string, std::vector<std::string>> flags;  // by key
+  bool print_config = false;
+  bool describe_config = false;
+  bool json = false;
+};
+
+config::ConfigSources ToSources(const Options& options) {
+  config::ConfigSources sources;
+  sources.file = options.config_file;
+  sources.environment = config::ProcessEnvironment();
+  for (const auto& description : config::DescribeKeys()) {
+    const auto found = options.flags.find(description.key);
+    if (found == options.flags.end() || found->second.empty()) continue;
+    sources.flags[description.key] = {fmt::format("{}", fmt::join(found->second, ",")), description.flag};
+  }
+  return sources;
+}
+
+int PrintConfig(const config::LoadedConfig& loaded, bool json) {
+  if (json) {
+    Json settings = Json::object();
+    for (const auto& setting : loaded.settings) settings[setting.key] = {{"value", setting.value}, {"source", setting.source}};
+    fmt::print("{}\n", settings.dump(2));
+    return 0;
+  }
+  for (const auto& setting : loaded.settings) {
+    const bool chosen = setting.source != "default";
+    const std::string line = fmt::format("{:28} = {:24}", setting.key, setting.value);
+    fmt::print("{}  {}\n", chosen ? Styled(Style::kBold, line) : line, Styled(Style::kDim, "# " + setting.source));
+  }
+  return 0;
+}
+
+// The table of docs/configuration.md.
+int DescribeConfig() {
+  fmt::print("| setting | flag | environment | default | meaning |\n|---|---|---|---|---|\n");
+  for (const auto& key : config::DescribeKeys()) {
+    fmt::print("| `{}` | `{}` | `{}` | {} | {} |\n", key.key, key.flag, fmt::join(key.environment, "` `"),
+               key.default_value.empty() ? "" : "`" + key.default_value + "`", key.help);
+  }
+  return 0;
+}
+
+struct ModelChoice {
+  std::string path;
+  std::string name;
+};
+
+// The name a model is served under: its name in the catalogue, else that of its file or directory.
+std::string ServedName(const std::string& path, const std::string& cache_dir) {
+  for (const auto& model : hub::DefaultModels()) {
+    if (hub::ModelPath(cache_dir, model) == path) return model.name;
+  }
+  auto file = std::filesystem::path(path).lexically_normal();
+  if (!file.has_filename()) file = file.parent_path();
+  return file.extension() == ".gguf" ? file.stem().string() : file.filename().string();
+}
+
+Result<std::vector<ModelChoice>> ChooseModels(const config::ServerConfig& config) {
+  std::vector<std::string> paths;
+  if (config.models.empty()) {
+    PENSIEVE_RETURN_IF_ERROR(FetchDefaultModels(config.cache_dir));
+    for (const auto& model : hub::DefaultModels()) paths.push_back(hub::ModelPath(config.cache_dir, model));
+  }
+  // The embedding model that is named comes first among those that embed, and so is the default.
+  if (!config.embedding_model.empty()) {
+    PENSIEVE_TRY(auto path, ResolveModel(config.embedding_model, DefaultModel::kNone, config.cache_dir));
+    paths.insert(paths.begin(), std::move(path));
+  }
+  for (const auto& name : config.models) {
+    PENSIEVE_TRY(auto path, ResolveModel(name, DefaultModel::kNone, config.cache_dir));
+    paths.push_back(std::move(path));
+  }
+  std::vector<ModelChoice> choices;
+  for (auto& path : paths) {
+    std::string name = ServedName(path, config.cache_dir);
+    const auto same = [&](const ModelChoice& other) { return other.path == path; };
+    if (std::none_of(choices.begin(), choices.end(), same)) choices.push_back({std::move(path), std::move(name)});
+  }
+  return choices;
+}
+
+// KV memory of each model: what was asked for, else a quarter of the memory that is free now, shared out. The engine
+// takes no more of it than its sequences could fill.
+int64_t KvBytesPerModel(const config::ServerConfig& config, size_t num_models) {
+  constexpr double kUnknownMemoryGb = 4.0;
+  const double free_bytes = service::ReadAvailableMemoryGb().value_or(kUnknownMemoryGb) * static_cast<double>(int64_t{1} << 30);
+  const double wanted = config.kv_bytes_max > 0 ? static_cast<double>(config.kv_bytes_max) : free_bytes / 4;
+  return static_cast<int64_t>(wanted / static_cast<double>(std::max<size_t>(1, num_models)));
+}
+
+backend::KvDType ToKvDType(const std::string& name) {
+  return name == "f32" ? backend::KvDType::kF32 : name == "int8" ? backend::KvDType::kInt8 : backend::KvDType::kF16;
+}
+
+Result<std::unique_ptr<model::LoadedModel>> LoadOne(const config::ServerConfig& config, const std::string& path) {
+  model::LoadOptions load;
+  PENSIEVE_TRY(const auto activations, ParseActivations(config.activations));
+  load.cpu = {.threads = static_cast<int>(config.threads), .activations = activations, .isa = ""};
+  load.rows_max = config.step_rows_max;
+  load.context_max = config.context_max;
+  load.chat_template_file = config.chat_template_file;
+  return model::Load(path, load);
+}
+
+Status LoadModels(const config::ServerConfig& config, const std::vector<ModelChoice>& choices, Logger& logger, service::Service& service) {
+  for (const auto& choice : choices) {
+    const auto start = Clock::now();
+    PENSIEVE_TRY(auto model, LoadOne(config, choice.path));
+    LogFields fields = {{"model", choice.name},
+                        {"architecture", model->config.architecture},
+                        {"quantization", model->config.quantization},
+                        {"device", model->backend->Describe().name},
+                        {"threads", model->backend->Describe().threads}};
+    PENSIEVE_RETURN_IF_ERROR(service.AddModel(choice.name, {}, std::move(model)));
+    fields.emplace_back("seconds", std::chrono::duration<double>(Clock::now() - start).count());
+    logger.Info("model loaded", fields);
+  }
+  return OkStatus();
+}
+
+service::ServiceOptions ToServiceOptions(const config::ServerConfig& config, size_t num_models) {
+  service::ServiceOptions options;
+  options.memory_gate = config.memory_gate;
+  options.memory_critical_gb = config.memory_critical_gb;
+  options.memory_emergency_gb = config.memory_emergency_gb;
+  options.engine.queue_depth_max = config.queue_depth_max;
+  options.engine.sequences_max = config.sequences_max;
+  options.engine.step_rows_max = config.step_rows_max;
+  options.engine.context_max = config.context_max;
+  options.engine.kv_dtype = ToKvDType(config.kv_dtype);
+  options.engine.kv_bytes_max = KvBytesPerModel(config, num_models);
+  return options;
+}
+
+std::string Authority(const std::string& host, int port) {
+  const bool any = host == "0.0.0.0" || host == "::" || host.empty();
+  const std::string name = any ? "127.0.0.1" : host.find(':') != std::string::npos ? "[" + host + "]" : host;
+  return fmt::format("{}:{}", name, port);
+}
+
+void PrintModels(const service::Service& service) {
+  for (const auto& model : service.Models()) {
+    const std::string chat = model.generates ? fmt::format("chat, {} tokens of context", model.context_max) : "";
+    const std::string embed = model.embeds ? fmt::format("embeddings, {} dimensions", model.dimension) : "";
+    fmt::print("  {:28} {}{}{}\n", Styled(Style::kBold, model.name), chat, chat.empty() || embed.empty() ? "" : "; ", embed);
+  }
+}
+
+// The last words of the start: where it is, and lines to try that work as they stand.
+void PrintWelcome(const config::ServerConfig& config, const service::Service& service, int http_port, int grpc_port, double seconds) {
+  const std::string url = "http://" + Authority(config.host, http_port);
+  const std::string key = config.api_keys.empty() ? "" : " -H 'authorization: Bearer YOUR_KEY'";
+  fmt::print("\n{} is ready after {:.1f} s at {}", Styled(Style::kBold, "Pensieve " PENSIEVE_VERSION), seconds, Styled(Style::kCyan, url));
+  fmt::print("{}\n", grpc_port > 0 ? fmt::format(" (gRPC at {})", Authority(config.host, grpc_port)) : "");
+  PrintModels(service);
+  const auto models = service.Models();
+  const bool generates = std::any_of(models.begin(), models.end(), [](const auto& model) { return model.generates; });
+  const bool embeds = config.embedding_enabled && std::any_of(models.begin(), models.end(), [](const auto& model) { return model.embeds; });
+  if (generates) {
+    fmt::print("\n{}\n  curl {}/v1/messages{} -H 'content-type: application/json' -d '{}'\n", Styled(Style::kDim, "A message:"), url, key,
+               R"({"model":"claude","max_tokens":100,"messages":[{"role":"user","content":"What is the capital of France?"}]})");
+  }
+  if (embeds) {
+    fmt::print("{}\n  curl {}/api/v1/embed{} -H 'content-type: application/json' -d '{}'\n", Styled(Style::kDim, "An embedding:"), url, key,
+               R"({"texts":["Hello, world!"]})");
+  }
+  if (generates) {
+    fmt::print("{}\n  export ANTHROPIC_BASE_URL={} ANTHROPIC_AUTH_TOKEN={}\n  claude\n", Styled(Style::kDim, "Claude Code on this server:"), url,
+               config.api_keys.empty() ? "local" : "YOUR_KEY");
+  }
+  fmt::print("{}\n", Styled(Style::kDim, "Ctrl-C stops the server."));
+  std::fflush(stdout);
+}
+
+// SIGINT and SIGTERM, blocked in every thread and waited for in one place.
+class StopSignals {
+ public:
+  StopSignals() {
+    sigemptyset(&set_);
+    sigaddset(&set_, SIGINT);
+    sigaddset(&set_, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+  }
+  int Wait() const {
+    int signal = 0;
+    while (sigwait(&set_, &signal) != 0) {}
+    return signal;
+  }
+
+ private:
+  sigset_t set_;
+};
+
+// Requests under way have `grace_ms` to finish; a second signal ends the program at once.
+void Stop(const StopSignals& signals, const config::ServerConfig& config, Logger& logger, http::HttpServer& http_server,
+          grpc::GrpcServer* grpc_server, service::Service& service) {
+  logger.Info("stopping", {{"connections", http_server.connections()}, {"grace_ms", config.grace_ms}});
+  std::thread([&signals] {
+    signals.Wait();
+    std::_Exit(130);
+  }).detach();
+  http_server.StopAccepting();
+  const bool drained = service.Drain(config.grace_ms);
+  const bool http_done = http_server.Shutdown(drained ? config.grace_ms : 1000);
+  if (grpc_server != nullptr) grpc_server->Shutdown(1000);
+  logger.Info("stopped", {{"all_requests_finished", drained && http_done}});
+}
+
+Status ServeUntilSignal(const config::LoadedConfig& loaded, Logger& logger) {
+  const auto start = Clock::now();
+  const StopSignals signals;
+  const auto& config = loaded.config;
+  for (const auto& warning : loaded.warnings) logger.Warn(warning);
+  PENSIEVE_TRY(const auto choices, ChooseModels(config));
+  const auto service = service::Service::Create(ToServiceOptions(config, choices.size()));
+  PENSIEVE_RETURN_IF_ERROR(LoadModels(config, choices, logger, *service));
+  const auto metrics = Metrics::Create(PENSIEVE_VERSION, [&service] { return http::CollectServiceMetrics(*service); });
+  const http::HttpContext context{*service, logger, *metrics};
+  PENSIEVE_TRY(const auto http_server, http::HttpServer::Start(http::ToHttpOptions(config, PENSIEVE_VERSION), context));
+  std::unique_ptr<grpc::GrpcServer> grpc_server;
+  if (config.grpc_port >= 0) {
+    PENSIEVE_TRY(grpc_server, grpc::GrpcServer::Start(grpc::ToGrpcOptions(config), {*service, logger, *metrics}));
+  }
+  PrintWelcome(config, *service, http_server->port(), grpc_server ? grpc_server->port() : 0,
+               std::chrono::duration<double>(Clock::now() - start).count());
+  signals.Wait();
+  Stop(signals, config, logger, *http_server, grpc_server.get(), *service);
+  return OkStatus();
+}
+
+int Serve(const Options& options) {
+  if (options.describe_config) return DescribeConfig();
+  const auto loaded = config::LoadConfig(ToSources(options));
+  if (!loaded.has_value()) return Fail(loaded.error());
+  if (options.print_config) return PrintConfig(*loaded, options.json);
+  const auto logger = Logger::Create({.level = loaded->config.log_level, .format = loaded->config.log_format});
+  if (!logger.has_value()) return Fail(logger.error());
+  const auto status = ServeUntilSignal(*loaded, **logger);
+  return status.ok() ? 0 : Fail(status);
+}
+
+}  // namespace
+
+void AddServe(CLI::App& app, Action& action) {
+  auto* command = app.add_subcommand("serve", "Load models and serve them over HTTP and gRPC");
+  auto options = std::make_shared<Options>();
+  command->add_option("-c,--config", options->config_file, "Settings file (default: ./config.toml if there is one)");
+  command->add_flag("--print-config", options->print_config, "Show each setting with where it came from, and stop");
+  command->add_flag("--json", options->json, "With --print-config: as JSON");
+  command->add_flag("--describe-config", options->describe_config, "Show every setting as a table, and stop")->group("");
+  for (const auto& key : config::DescribeKeys()) {
+    const std::string help = fmt::format("{}{}", key.help, key.default_value.empty() ? "" : fmt::format(" ({})", key.default_value));
+    command->add_option(key.key == "model.models" ? "-m," + key.flag : key.flag, options->flags[key.key], help)->expected(1)->take_all();
+  }
+  command->footer("Flags win over the environment, the environment over the file, the file over defaults.");
+  command->callback([&action, options] { action = [options] { return Serve(*options); }; });
+}
+
+}  // namespace pensieve::cli
