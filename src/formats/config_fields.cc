@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/mapped_file.h"
+#include "formats/printable.h"
 
 namespace pensieve::formats {
 namespace {
@@ -43,7 +44,8 @@ const Json* ConfigFields::Find(std::string_view key) const {
 }
 
 Status ConfigFields::Error(std::string_view key, std::string_view problem) const {
-  return DataLoss(fmt::format("{}: field \"{}{}\" {}", place_, prefix_, key, problem));
+  return DataLoss(fmt::format("{}: field \"{}\" {}", place_, Printable(fmt::format("{}{}", prefix_, key), 200),
+                              Printable(problem, 400)));
 }
 
 void ConfigFields::Fail(const Status& error) {

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "formats/printable.h"
+
 namespace pensieve::formats {
 namespace {
 
@@ -14,7 +16,7 @@ constexpr int64_t kDimsMax = 4;
 constexpr int kArrayDepthMax = 4;
 constexpr int64_t kSplitsMax = 10'000;
 constexpr uint64_t kAlignmentMax = 1 << 20;
-constexpr uint64_t kKeyBytesMax = 65'535;  // the format's own limit on names
+constexpr size_t kNameBytesMax = 512;  // of keys and tensors; real ones have at most 64
 
 enum class ValueType : uint32_t {
   kU8 = 0, kI8 = 1, kU16 = 2, kI16 = 3, kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8, kArray = 9,
@@ -63,6 +65,14 @@ class Cursor {
     if (count <= remaining() / bytes_min) return true;
     Fail(fmt::format("{} is {}, more than the remaining {} bytes can hold", what, count, remaining()));
     return false;
+  }
+  // A key or a tensor's name: short, printable ASCII.
+  std::string ReadName(std::string_view what) {
+    const std::string_view name = ReadString(what);
+    if (ok() && (name.size() > kNameBytesMax || Printable(name, kNameBytesMax) != name)) {
+      Fail(fmt::format("{} is no name: \"{}\"", what, Printable(name, 40)));
+    }
+    return std::string(ok() ? name : "");
   }
   void Fail(std::string_view problem) {
     if (status_.ok()) status_ = DataLoss(fmt::format("{}: at byte {}: {}", path_, position_, problem));
@@ -161,7 +171,7 @@ struct Header {
 // Shape and type of one tensor; false after an error.
 bool ReadTensorInfo(Cursor& in, Header& header) {
   GgufTensor tensor;
-  tensor.name = std::string(in.ReadString("a tensor's name").substr(0, kKeyBytesMax));
+  tensor.name = in.ReadName("a tensor's name");
   const auto dims = in.Read<uint32_t>("a tensor's dimension count");
   if (!in.ok()) return false;
   if (dims < 1 || dims > kDimsMax) {
@@ -267,7 +277,7 @@ Result<Header> ReadHeader(const MappedFile& file) {
   if (!in.CanHold(num_values, kValueBytesMin, "the metadata count")) return in.status();
   if (!in.CanHold(num_tensors, kTensorBytesMin, "the tensor count")) return in.status();
   for (uint64_t i = 0; i < num_values && in.ok(); ++i) {
-    const std::string key(in.ReadString("a metadata key").substr(0, kKeyBytesMax));
+    const std::string key = in.ReadName("a metadata key");
     GgufValue value = ReadValue(in, key);
     if (in.ok() && !header.metadata.emplace(key, std::move(value)).second) {
       in.Fail(fmt::format("metadata \"{}\" is there twice", key));
@@ -367,7 +377,8 @@ const GgufValue* GgufFile::FindValue(std::string_view key) const {
 }
 
 Status GgufFields::Error(std::string_view key, std::string_view problem) const {
-  return DataLoss(fmt::format("{}: metadata \"{}\" {}", file_.files().front().path(), key, problem));
+  return DataLoss(
+      fmt::format("{}: metadata \"{}\" {}", file_.files().front().path(), key, Printable(problem, 400)));
 }
 
 template <typename T>

@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "formats/config_fields.h"
+#include "formats/printable.h"
 
 namespace pensieve::formats {
 namespace {
@@ -52,7 +53,7 @@ Result<SafeTensor> ParseTensor(const Json& entry, std::span<const std::byte> dat
   tensor.dtype_name = dtype->get<std::string>();
   const auto type = ParseDType(tensor.dtype_name);
   if (!type)
-    return DataLoss(fmt::format("field \"dtype\" holds the unknown type \"{}\"", tensor.dtype_name.substr(0, 40)));
+    return DataLoss(fmt::format("field \"dtype\" holds the unknown type \"{}\"", Printable(tensor.dtype_name, 40)));
   tensor.dtype = *type;
 
   if (!shape->is_array() || shape->size() > kDimsMax) {
@@ -96,7 +97,8 @@ Status CheckOverlaps(const std::string& path, const std::vector<NamedTensor>& te
   for (size_t i = 1; i < order.size(); ++i) {
     const auto& before = order[i - 1]->second.bytes;
     if (before.data() + before.size() > order[i]->second.bytes.data()) {
-      return DataLoss(fmt::format("{}: tensors \"{}\" and \"{}\" overlap", path, order[i - 1]->first, order[i]->first));
+      return DataLoss(fmt::format("{}: tensors \"{}\" and \"{}\" overlap", path, Printable(order[i - 1]->first),
+                                  Printable(order[i]->first)));
     }
   }
   return OkStatus();
@@ -124,7 +126,8 @@ Result<std::vector<NamedTensor>> ParseFile(const MappedFile& file) {
   for (const auto& [name, entry] : json->items()) {
     if (name == "__metadata__") continue;
     auto tensor = ParseTensor(entry, data);
-    if (!tensor) return DataLoss(fmt::format("{}: tensor \"{}\": {}", file.path(), name, tensor.error().message()));
+    if (!tensor)
+      return DataLoss(fmt::format("{}: tensor \"{}\": {}", file.path(), Printable(name), tensor.error().message()));
     tensors.emplace_back(name, *std::move(tensor));
   }
   PENSIEVE_RETURN_IF_ERROR(CheckOverlaps(file.path(), tensors));
@@ -170,7 +173,8 @@ Status SafetensorsSet::Append(const std::string& path) {
     tensor.file = files_.size();
     const auto [it, inserted] = tensors_.emplace(name, std::move(tensor));
     if (!inserted) {
-      return DataLoss(fmt::format("{}: tensor \"{}\" is also in {}", path, name, files_[it->second.file].path()));
+      return DataLoss(
+          fmt::format("{}: tensor \"{}\" is also in {}", path, Printable(name), files_[it->second.file].path()));
     }
   }
   files_.push_back(std::move(file));
@@ -212,7 +216,8 @@ Result<SafetensorsSet> SafetensorsSet::OpenDirectory(const std::string& director
   if (index.is_object()) {
     for (const auto& [tensor, file] : index["weight_map"].items()) {
       if (set.Find(tensor) == nullptr) {
-        return DataLoss(fmt::format("{}: tensor \"{}\" is not in {}", index_path, tensor, file.get<std::string>()));
+        return DataLoss(fmt::format("{}: tensor \"{}\" is not in {}", index_path, Printable(tensor),
+                                    file.get<std::string>()));
       }
     }
   }

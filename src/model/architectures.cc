@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "formats/printable.h"
 #include "model/loader.h"
 
 namespace pensieve::model {
@@ -125,7 +126,7 @@ std::vector<std::string> KnownArchitectures() {
 Status UnknownArchitecture(const std::string& path, std::string_view field, std::string_view name) {
   return Unimplemented(
       fmt::format("{}: field \"{}\" names the architecture \"{}\", which is not supported (supported: {})", path, field,
-                  name.substr(0, 60), fmt::join(KnownArchitectures(), ", ")));
+                  formats::Printable(name, 60), fmt::join(KnownArchitectures(), ", ")));
 }
 
 }  // namespace pensieve::model

@@ -213,7 +213,8 @@ TEST(TinyModels, TextSideFollowsTheFiles) {
   EXPECT_FALSE(text().defaults.temperature.has_value());
   dir.Write(
       "tokenizer_config.json",
-      R"({"chat_template":[{"name":"default","template":"D"},{"name":"tool_use","template":"T"},{"name":"x","template":"X"}]})");
+      R"({"chat_template":[{"name":"default","template":"D"},{"name":"tool_use","template":"T"},)"
+       R"({"name":"x","template":"X"}]})");
   EXPECT_EQ(text().chat_template, "D");
   EXPECT_EQ(text().tool_template, "T");
   dir.Write("chat_template.jinja", "J");
