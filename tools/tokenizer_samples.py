@@ -191,10 +191,11 @@ def charsmap():
     """SentencePiece's compiled form of a few rules."""
     rules = "/tmp/rules.tsv"
     with open(rules, "w", encoding="utf-8") as file:
-        for source, target in (("ﬁ", "fi"), ("ﬂ", "fl"), ("é", "e"), ("e\u0301", "é"), ("\u3000", " "), ("\u00a0", " "),
-                               ("Ａ", "A"), ("ａ", "a"), ("①", "1"), ("㍿", "株式会社"), ("\u200b", ""), ("가", "ka"),
-                               ("\t", " "), ("\n", " "), ("👍", "+1"), ("각", "gag"), ("क", "ka")):
-            file.write(" ".join(f"{ord(c):X}" for c in source) + "\t" + " ".join(f"{ord(c):X}" for c in target) + "\n")
+        for source, target in (("ﬁ", "fi"), ("ﬂ", "fl"), ("é", "e"), ("e\u0301", "é"), ("\u3000", " "),
+                               ("\u00a0", " "), ("Ａ", "A"), ("ａ", "a"), ("①", "1"), ("㍿", "株式会社"),
+                               ("\u200b", ""), ("가", "ka"), ("\t", " "), ("\n", " "), ("👍", "+1"), ("각", "gag"),
+                               ("क", "ka")):
+            file.write("\t".join(" ".join(f"{ord(c):X}" for c in side) for side in (source, target)) + "\n")
     _, proto = train_sentencepiece("bpe", vocab_size=1100, normalization_rule_tsv=rules, character_coverage=0.98)
     os.remove(rules)
     from sentencepiece import sentencepiece_model_pb2
@@ -210,7 +211,8 @@ def precompiled():
         {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap()).decode()},
         {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"}]}
     tree["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
-        {"type": "WhitespaceSplit"}, {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}]}
+        {"type": "WhitespaceSplit"},
+        {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}]}
     tree["decoder"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     tree["model"]["byte_fallback"] = False
     return Tokenizer.from_str(json.dumps(tree))

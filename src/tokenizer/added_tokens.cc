@@ -49,7 +49,8 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens,
     AddedToken& token = tokens_[i];
     token.spelling = token.normalized ? normalize(token.content) : token.content;
     if (token.content.empty() || by_id_.at(token.id) != i || by_content_.at(token.content) != token.id) continue;
-    if (!token.spelling.empty()) (token.normalized ? normalized_ : raw_).Insert(token.spelling, static_cast<int32_t>(i));
+    ByteTrie& trie = token.normalized ? normalized_ : raw_;
+    if (!token.spelling.empty()) trie.Insert(token.spelling, static_cast<int32_t>(i));
   }
   raw_.Finish();
   normalized_.Finish();

@@ -51,7 +51,8 @@ class ByteTrie {
       const auto first = trie_.nodes_.begin() + node.first_child;
       const auto last = first + node.child_count;
       const auto wanted = static_cast<unsigned char>(byte);
-      const auto found = std::lower_bound(first, last, wanted, [](const Node& n, unsigned char b) { return n.byte < b; });
+      const auto found =
+          std::lower_bound(first, last, wanted, [](const Node& child, unsigned char b) { return child.byte < b; });
       if (found == last || found->byte != wanted) return false;
       at_ = static_cast<int32_t>(found - trie_.nodes_.begin());
       return true;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <optional>
 
 #include "tokenizer/byte_level.h"
@@ -26,14 +27,11 @@ std::string ReplaceLiteral(std::string_view text, std::string_view pattern, std:
 // The value of a token <0xHH>.
 std::optional<char> ByteOfToken(std::string_view token) {
   if (token.size() != 6 || !token.starts_with("<0x") || token.back() != '>') return std::nullopt;
-  int value = 0;
-  for (const char c : token.substr(3, 2)) {
-    const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                      : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-    // Rust's integer parser takes a sign.
-    if (digit < 0 && !(c == '+' && value == 0 && token[3] == '+' && token[4] != '+')) return std::nullopt;
-    value = value * 16 + std::max(digit, 0);
-  }
+  std::string_view digits = token.substr(3, 2);
+  if (digits[0] == '+') digits.remove_prefix(1);  // the package's integer parser takes a sign
+  unsigned value = 0;
+  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+  if (parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size()) return std::nullopt;
   return static_cast<char>(static_cast<unsigned char>(value));
 }
 
@@ -248,7 +246,9 @@ class FuseStage final : public DecoderStage {
 
 class StripStage final : public DecoderStage {
  public:
-  StripStage(char32_t content, size_t start, size_t stop) : start_(start), stop_(stop) { AppendUtf8(content, content_); }
+  StripStage(char32_t content, size_t start, size_t stop) : start_(start), stop_(stop) {
+    AppendUtf8(content, content_);
+  }
   std::unique_ptr<DecodeStep> Start(bool fused, DecodeStep& next) const override {
     return std::make_unique<Step>(*this, fused, next);
   }
@@ -310,7 +310,8 @@ class StripStage final : public DecoderStage {
 
 class MetaspaceStage final : public TokenwiseStage {
  public:
-  MetaspaceStage(std::string replacement, PrependScheme scheme) : replacement_(std::move(replacement)), scheme_(scheme) {}
+  MetaspaceStage(std::string replacement, PrependScheme scheme)
+      : replacement_(std::move(replacement)), scheme_(scheme) {}
   std::string Transform(std::string_view token, bool is_first) const override {
     return ReplaceLiteral(token, replacement_, is_first && scheme_ != PrependScheme::kNever ? "" : " ");
   }

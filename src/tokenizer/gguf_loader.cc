@@ -107,7 +107,8 @@ int32_t TypeOf(const GgufVocabulary& source, size_t id) {
 Status CheckShape(const GgufVocabulary& source) {
   if (source.tokens.empty()) return DataLoss("tokenizer.ggml.tokens is missing or empty");
   if (source.tokens.size() > static_cast<size_t>(kTokenIdMax)) {
-    return DataLoss(fmt::format("tokenizer.ggml.tokens has {} entries, more than {}", source.tokens.size(), kTokenIdMax));
+    return DataLoss(
+        fmt::format("tokenizer.ggml.tokens has {} entries, more than {}", source.tokens.size(), kTokenIdMax));
   }
   if (!source.token_types.empty() && source.token_types.size() != source.tokens.size()) {
     return DataLoss(fmt::format("tokenizer.ggml.token_type has {} entries, tokenizer.ggml.tokens {}",
@@ -150,7 +151,8 @@ AddedTokens CollectAddedTokens(const GgufVocabulary& source) {
   return AddedTokens(std::move(added), [](std::string_view text) { return std::string(text); });
 }
 
-Result<std::optional<SpecialToken>> ReadId(std::optional<int64_t> id, std::string_view key, const GgufVocabulary& source) {
+Result<std::optional<SpecialToken>> ReadId(std::optional<int64_t> id, std::string_view key,
+                                           const GgufVocabulary& source) {
   if (!id) return std::optional<SpecialToken>();
   if (*id < 0 || *id >= static_cast<int64_t>(source.tokens.size())) {
     // Some converters write -1 or 2^32-1 for "none".

@@ -343,7 +343,8 @@ Status BuildDecoder(const JsonFields& fields, std::vector<DecoderStagePtr>& stag
   if (type == "Sequence") {
     PENSIEVE_TRY(const Json* parts, fields.Array("decoders"));
     for (size_t i = 0; i < parts->size(); ++i) {
-      PENSIEVE_TRY(const JsonFields part, JsonFields::Of((*parts)[i], fmt::format("{}.decoders[{}]", fields.place(), i)));
+      const std::string place = fmt::format("{}.decoders[{}]", fields.place(), i);
+      PENSIEVE_TRY(const JsonFields part, JsonFields::Of((*parts)[i], place));
       PENSIEVE_RETURN_IF_ERROR(BuildDecoder(part, stages));
     }
     return OkStatus();

@@ -145,7 +145,9 @@ class Handler {
     return Fail(fmt::format("model.{} holds a value of a wrong type", merges ? "merges" : "vocab"));
   }
 
-  bool AtModelKey(std::string_view key) const { return frames_.size() == 2 && frames_[1].key == "model" && key_ == key; }
+  bool AtModelKey(std::string_view key) const {
+    return frames_.size() == 2 && frames_[1].key == "model" && key_ == key;
+  }
 
   bool Number(int64_t integer, double value, bool is_integer) {
     if (place_ == Place::kTree) return is_integer ? Value(integer) : Value(value);

@@ -12,7 +12,9 @@ namespace pensieve::tokenizer {
 namespace {
 
 Result<AddedToken> ReadAddedToken(const JsonFields& fields, int64_t id) {
-  if (id < 0 || id > kTokenIdMax) return DataLoss(fmt::format("{} {} is outside 0..{}", fields.PlaceOf("id"), id, kTokenIdMax));
+  if (id < 0 || id > kTokenIdMax) {
+    return DataLoss(fmt::format("{} {} is outside 0..{}", fields.PlaceOf("id"), id, kTokenIdMax));
+  }
   AddedToken token;
   token.id = static_cast<int32_t>(id);
   PENSIEVE_TRY(token.content, fields.String("content"));
@@ -110,7 +112,8 @@ Status ApplyBosEosFlags(const JsonFields& config, TokenizerParts& parts) {
       "CodeLlamaTokenizer", "CodeLlamaTokenizerFast", "CohereTokenizerFast"};
   PENSIEVE_TRY(const std::string name, config.StringOr("tokenizer_class", ""));
   if (std::find(kClasses.begin(), kClasses.end(), name) == kClasses.end()) return OkStatus();
-  const auto apply = [&](const char* key, const std::optional<SpecialToken>& token, std::vector<int32_t>& ids) -> Status {
+  const auto apply = [&config](const char* key, const std::optional<SpecialToken>& token,
+                               std::vector<int32_t>& ids) -> Status {
     if (config.Find(key) == nullptr) return OkStatus();
     PENSIEVE_TRY(const bool wanted, config.BoolOr(key, false));
     ids.clear();

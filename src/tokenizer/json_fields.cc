@@ -14,6 +14,10 @@ const Json* JsonFields::Find(std::string_view key) const {
   return found == object_->end() || found->is_null() ? nullptr : &*found;
 }
 
+std::string JsonFields::PlaceOf(std::string_view key) const {
+  return place_.empty() ? std::string(key) : fmt::format("{}.{}", place_, key);
+}
+
 Status JsonFields::Malformed(std::string_view key, std::string_view expected) const {
   return DataLoss(fmt::format("{} {} {}", PlaceOf(key), Find(key) == nullptr ? "is missing: expected" : "is not",
                               expected));

@@ -13,13 +13,13 @@ namespace pensieve::tokenizer {
 
 class JsonFields {
  public:
-  // `place` names the object in messages ("pre_tokenizer"). Borrows both `object` and nothing else.
+  // `place` names the object in messages ("pre_tokenizer"). Borrows `object`.
   static Result<JsonFields> Of(const Json& object, std::string place);
 
   const std::string& place() const { return place_; }
   // The value, or null when it is missing or JSON's null.
   const Json* Find(std::string_view key) const;
-  std::string PlaceOf(std::string_view key) const { return place_.empty() ? std::string(key) : place_ + "." + std::string(key); }
+  std::string PlaceOf(std::string_view key) const;
   Status Malformed(std::string_view key, std::string_view expected) const;
 
   Result<std::string> String(std::string_view key) const;  // required

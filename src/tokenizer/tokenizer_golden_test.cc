@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "base/mapped_file.h"
@@ -111,7 +112,8 @@ size_t CountDifferences(const Tokenizer& tokenizer, const std::string& golden, s
       ids = (*line)["random_ids"].get<std::vector<int32_t>>();
     }
     expect("decoded", tokenizer.Decode(ids), FromBase64(*line, "decoded_b64"));
-    expect("decoded with special tokens", tokenizer.Decode(ids, false), FromBase64(*line, line->contains("decoded_all_b64") ? "decoded_all_b64" : "decoded_b64"));
+    const char* all_key = line->contains("decoded_all_b64") ? "decoded_all_b64" : "decoded_b64";
+    expect("decoded with special tokens", tokenizer.Decode(ids, false), FromBase64(*line, all_key));
     expect("stream", DecodeByStream(tokenizer, ids), FromBase64(*line, "decoded_b64"));
     if (problem.empty()) continue;
     if (++different <= 5) ADD_FAILURE() << Print(text) << "\n" << problem;

@@ -82,7 +82,8 @@ class CompositionTable {
       if (utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->comp_exclusion) continue;
       std::u32string parts;
       AppendDecomposed(c, false, parts);
-      if (parts.size() >= 2 && CombiningClass(c) == 0 && CombiningClass(parts[0]) == 0) candidates.push_back({c, parts});
+      if (parts.size() < 2 || CombiningClass(c) != 0 || CombiningClass(parts[0]) != 0) continue;
+      candidates.push_back({c, parts});
     }
     std::stable_sort(candidates.begin(), candidates.end(),
                      [](const Candidate& a, const Candidate& b) { return a.parts.size() < b.parts.size(); });
@@ -184,8 +185,9 @@ bool IsNonspacingMark(char32_t c) { return FindRange(kNonspacingMark, c) != null
 bool IsBertControl(char32_t c) { return FindRange(kBertControl, c) != nullptr; }
 
 bool IsChineseCharacter(char32_t c) {
-  static constexpr CodeRange kBlocks[] = {{0x3400, 0x4DBF},   {0x4E00, 0x9FFF},   {0xF900, 0xFAFF},   {0x20000, 0x2A6DF},
-                                          {0x2A700, 0x2B73F}, {0x2B740, 0x2B81F}, {0x2B920, 0x2CEAF}, {0x2F800, 0x2FA1F}};
+  static constexpr CodeRange kBlocks[] = {{0x3400, 0x4DBF},   {0x4E00, 0x9FFF},   {0xF900, 0xFAFF},
+                                          {0x20000, 0x2A6DF}, {0x2A700, 0x2B73F}, {0x2B740, 0x2B81F},
+                                          {0x2B920, 0x2CEAF}, {0x2F800, 0x2FA1F}};
   return FindRange(kBlocks, c) != nullptr;
 }
 

@@ -31,7 +31,7 @@ class WordPieceModel final : public Model {
       const std::string_view prefix = begin == 0 ? std::string_view() : options_.continuing_subword_prefix;
       // No piece is longer than the vocabulary's longest token, so that one step costs no more than that squared.
       size_t end = std::min(word.size(), begin + vocabulary().longest_bytes());
-      if (end < word.size()) end = (static_cast<unsigned char>(word[end]) & 0xC0) == 0x80 ? PreviousCharacter(word, end) : end;
+      if (end < word.size()) end = PreviousCharacter(word, end + 1);  // not within a character
       int32_t id = -1;
       for (; end > begin; end = PreviousCharacter(word, end)) {
         piece.assign(prefix);
