@@ -62,11 +62,14 @@ class CpuBackend final : public Backend {
     const tensor::Weight* weight = nullptr;
     std::optional<QuantWeight> quant;  // nothing: dense
     const QuantRows* rows = nullptr;   // the input's planes; null: multiply in f32
+    bool direct = false;               // codes are used as they are read (decode_tile)
   };
   // Output channels [first, first + count) unpacked for the micro kernels.
   struct PreparedPanel {
     QuantPanel codes;
     const float* f32 = nullptr;  // null: integer
+    int64_t first = 0;           // output channels, for direct operands
+    int64_t count = 0;
   };
   struct WorkerScratch {
     std::array<Scratch, 2> codes;   // panels: two for gated products
@@ -81,6 +84,7 @@ class CpuBackend final : public Backend {
   const QuantRows* QuantizeInput(const MatMulInput& input, int group);
   int64_t FineRows(const MatMulInput& input) const;
   int64_t RowBlock(int64_t rows, int64_t panels) const;
+
   PreparedPanel Prepare(const Operand& operand, int64_t first, int64_t count, int slot, int worker);
   void MultiplyRows(const PreparedPanel& panel, const Operand& operand, const MatMulInput& input, int64_t first,
                     int64_t count, float* tile) const;

@@ -19,6 +19,8 @@ static constexpr KernelTable MakeTable(const char* isa) {
   table.quantize_row = QuantizeRow;
   table.unpack_codes = UnpackCodes;
   table.quant_tile = QuantTile;
+  table.unpack_groups = UnpackGroups;
+  table.decode_tile = DecodeTile;
   table.unpack_dense = UnpackDense;
   table.dequantize_panel = DequantizePanel;
   table.f32_tile = F32Tile;

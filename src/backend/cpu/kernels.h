@@ -109,6 +109,11 @@ struct KernelTable {
   void (*unpack_codes)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantPanel& panel);
   // tile[r][c] = sum over k of row (first + r), channel c; rows <= tile_rows, tile stride = panel.
   void (*quant_tile)(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, bool fine, float* tile);
+  // Only the scales and biases of unpack_codes.
+  void (*unpack_groups)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantPanel& panel);
+  // unpack_codes and quant_tile in one, for four-bit weights and one or two fine rows. panel: scales and biases only.
+  void (*decode_tile)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantPanel& panel,
+                      const QuantRows& rows, int64_t first, int64_t count_rows, float* tile);
   // panel_out[k - first_k][c] = w[first_row + c][k] as f32, for k in [first_k, first_k + count_k).
   void (*unpack_dense)(const tensor::DenseWeight& weight, int64_t first_row, int64_t count, int64_t first_k,
                        int64_t count_k, float* panel_out);

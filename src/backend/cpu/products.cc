@@ -14,6 +14,8 @@ namespace {
 
 // Rows finished before their sums are stored: 96 x 32 floats stay in the L1 cache, and 12 and 4 divide them.
 constexpr int64_t kTileBlock = 96;
+// Up to so many decode rows, unpacking codes anew for every two beats writing them down.
+constexpr int64_t kMostDirectRows = 2;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -106,6 +108,7 @@ CpuBackend::Operand CpuBackend::MakeOperand(const MatMulInput& input, const tens
   operand.quant = AsQuantWeight(weight);
   if (operand.quant && mode_ != ActivationMode::kF32) {
     operand.rows = QuantizeInput(input, operand.quant->activation_group());
+    operand.direct = operand.quant->bits == 4 && input.x.rows <= kMostDirectRows && FineRows(input) == input.x.rows;
   }
   return operand;
 }
@@ -116,6 +119,8 @@ CpuBackend::PreparedPanel CpuBackend::Prepare(const Operand& operand, int64_t fi
   const auto index = static_cast<size_t>(slot);
   const int64_t cols = tensor::Cols(*operand.weight);
   PreparedPanel prepared;
+  prepared.first = first;
+  prepared.count = count;
   if (!operand.quant) {
     float* panel = scratch.floats[index].Need<float>(cols * kernels_.panel);
     kernels_.unpack_dense(std::get<tensor::DenseWeight>(*operand.weight), first, count, 0, cols, panel);
@@ -135,6 +140,10 @@ CpuBackend::PreparedPanel CpuBackend::Prepare(const Operand& operand, int64_t fi
   codes.codes = cutter.Take<uint8_t>(cols * kernels_.panel);
   codes.scales = cutter.Take<float>(scales);
   codes.biases = cutter.Take<float>(scales);
+  if (operand.direct) {
+    kernels_.unpack_groups(*operand.quant, first, count, codes);
+    return prepared;
+  }
   kernels_.unpack_codes(*operand.quant, first, count, codes);
   if (operand.rows == nullptr) {
     float* panel = scratch.floats[index].Need<float>(cols * kernels_.panel);
@@ -150,6 +159,10 @@ void CpuBackend::MultiplyRows(const PreparedPanel& panel, const Operand& operand
     std::memset(tile, 0, static_cast<size_t>(count * kernels_.panel) * sizeof(float));
     kernels_.f32_tile(input.x.row(first), input.x.stride, count, panel.f32, kernels_.panel, input.x.cols,
                       kernels_.panel, tile, kernels_.panel);
+    return;
+  }
+  if (operand.direct) {
+    kernels_.decode_tile(*operand.quant, panel.first, panel.count, panel.codes, *operand.rows, first, count, tile);
     return;
   }
   const int64_t fine = std::clamp<int64_t>(FineRows(input) - first, 0, count);

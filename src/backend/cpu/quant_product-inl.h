@@ -27,8 +27,37 @@ PENSIEVE_INLINE F32 AddGroup(F32 acc, I32 dot, F32 activation_scale, F32 activat
   return Fma(weight_bias, activation_sum, acc);
 }
 
-// kRows rows by two vectors of channels. Limited by the integer dot product ports: a group of 64 is 32 dots a row,
-// followed by 2 x 4 operations in f32. Codes and planes come from the L1 and L2 caches.
+// high and low += the group's codes times both planes, each code loaded once: for one or two fine rows, whose few sums
+// would otherwise wait for one another. Even and odd quads go to separate sums.
+template <int kRows, bool kWide>
+PENSIEVE_INLINE void AddBothPlanes(I32 (&dots)[kRows][2], const uint8_t* codes, const int8_t* high, const int8_t* low,
+                                   int64_t stride, int64_t quads) {
+  I32 sums[kRows][2][2][2];  // row, vector, plane, parity
+  PENSIEVE_UNROLL
+  for (int i = 0; i < kRows * 8; ++i) sums[i / 8][i / 4 % 2][i / 2 % 2][i % 2] = SetInt(0);
+  for (int64_t q = 0; q < quads; q += 2) {
+    PENSIEVE_UNROLL
+    for (int odd = 0; odd < 2; ++odd) {
+      const I32 w0 = LoadInt(codes + (q + odd) * kPanel * 4);
+      const I32 w1 = LoadInt(codes + (q + odd) * kPanel * 4 + kLanes * 4);
+      PENSIEVE_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        const I32 h = SetInt(LoadQuad(high + r * stride + (q + odd) * 4));
+        const I32 l = SetInt(LoadQuad(low + r * stride + (q + odd) * 4));
+        sums[r][0][0][odd] = Dot4<kWide>(sums[r][0][0][odd], w0, h);
+        sums[r][1][0][odd] = Dot4<kWide>(sums[r][1][0][odd], w1, h);
+        sums[r][0][1][odd] = Dot4<kWide>(sums[r][0][1][odd], w0, l);
+        sums[r][1][1][odd] = Dot4<kWide>(sums[r][1][1][odd], w1, l);
+      }
+    }
+  }
+  PENSIEVE_UNROLL
+  for (int i = 0; i < kRows * 2; ++i) {
+    const auto& planes = sums[i / 2][i % 2];
+    dots[i / 2][i % 2] = AddInt(ShiftLeft<7>(AddInt(planes[0][0], planes[0][1])), AddInt(planes[1][0], planes[1][1]));
+  }
+}
+
 // dots[r] += the group's codes times plane quads of kRows rows. codes: [quads][kPanel][4]; plane: row r's quads start at
 // plane + r * stride.
 template <int kRows, bool kWide>
@@ -78,20 +107,24 @@ static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t f
   for (int i = 0; i < kRows * 2; ++i) Store(tile + i * kLanes, Zero());
   for (int64_t g = 0; g < groups; ++g) {
     I32 dots[kRows][2];
-    PENSIEVE_UNROLL
-    for (int r = 0; r < kRows; ++r) dots[r][0] = dots[r][1] = SetInt(0);
-    if constexpr (kFine) {
-      AddPlane<kRows, kWide>(dots, codes, high + g * quads * 4, cols, quads);
+    if constexpr (kFine && kRows <= 2) {
+      AddBothPlanes<kRows, kWide>(dots, codes, high + g * quads * 4, low + g * quads * 4, cols, quads);
     } else {
-      AddBigQuads<kRows, kWide>(dots, codes, big_index + g * kBigQuads, big_value + g * kBigQuads, groups * kBigQuads,
-                                BigQuads(panel.group));
+      PENSIEVE_UNROLL
+      for (int r = 0; r < kRows; ++r) dots[r][0] = dots[r][1] = SetInt(0);
+      if constexpr (kFine) {
+        AddPlane<kRows, kWide>(dots, codes, high + g * quads * 4, cols, quads);
+      } else {
+        AddBigQuads<kRows, kWide>(dots, codes, big_index + g * kBigQuads, big_value + g * kBigQuads,
+                                  groups * kBigQuads, BigQuads(panel.group));
+      }
+      PENSIEVE_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        dots[r][0] = ShiftLeft<7>(dots[r][0]);
+        dots[r][1] = ShiftLeft<7>(dots[r][1]);
+      }
+      AddPlane<kRows, kWide>(dots, codes, low + g * quads * 4, cols, quads);
     }
-    PENSIEVE_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      dots[r][0] = ShiftLeft<7>(dots[r][0]);
-      dots[r][1] = ShiftLeft<7>(dots[r][1]);
-    }
-    AddPlane<kRows, kWide>(dots, codes, low + g * quads * 4, cols, quads);
     const float* scale = panel.scales + g * kPanel;
     const float* bias = panel.biases + g * kPanel;
     PENSIEVE_UNROLL

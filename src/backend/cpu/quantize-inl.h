@@ -58,9 +58,9 @@ PENSIEVE_INLINE ThreeLargest FindThreeLargest(const float* quad_max, int quads) 
 PENSIEVE_INLINE int32_t SumInts(I32 x) {
   int32_t lanes[kLanes];
   StoreInt(lanes, x);
-  int32_t total = 0;
-  for (int i = 0; i < kLanes; ++i) total += lanes[i];
-  return total;
+  uint32_t total = 0;  // wraps where values were not finite
+  for (int i = 0; i < kLanes; ++i) total += static_cast<uint32_t>(lanes[i]);
+  return static_cast<int32_t>(total);
 }
 
 PENSIEVE_INLINE void QuantizeFineGroup(const float* x, int64_t at, int64_t g, int group, const QuantRow& out) {

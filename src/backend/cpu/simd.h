@@ -99,22 +99,26 @@ PENSIEVE_INLINE I32 Dot4(I32 acc, I32 u8, I32 s8) {
 // The square of kLanes vectors of kLanes 32-bit lanes, transposed in place.
 PENSIEVE_INLINE void Transpose(I32* r) {
   I32 t[16];
+  PENSIEVE_UNROLL
   for (int i = 0; i < 16; i += 2) {
     t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
     t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
   }
+  PENSIEVE_UNROLL
   for (int i = 0; i < 16; i += 4) {
     r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
     r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
     r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
     r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
   }
+  PENSIEVE_UNROLL
   for (int i = 0; i < 4; ++i) {
     t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
     t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
     t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
     t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
   }
+  PENSIEVE_UNROLL
   for (int i = 0; i < 4; ++i) {
     r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
     r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
@@ -220,20 +224,24 @@ PENSIEVE_INLINE I32 Dot4(I32 acc, I32 u8, I32 s8) {
 }
 PENSIEVE_INLINE void Transpose(I32* r) {
   I32 t[8];
+  PENSIEVE_UNROLL
   for (int i = 0; i < 8; i += 2) {
     t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
     t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
   }
+  PENSIEVE_UNROLL
   for (int i = 0; i < 8; i += 4) {
     r[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
     r[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
     r[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
     r[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
   }
+  PENSIEVE_UNROLL
   for (int i = 0; i < 4; ++i) {
     t[i] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x20);
     t[i + 4] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x31);
   }
+  PENSIEVE_UNROLL
   for (int i = 0; i < 8; ++i) r[i] = t[i];
 }
 PENSIEVE_INLINE I32 And(I32 a, I32 b) { return _mm256_and_si256(a, b); }
