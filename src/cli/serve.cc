@@ -111,8 +111,8 @@ Result<std::vector<ModelChoice>> ChooseModels(const config::ServerConfig& config
   return choices;
 }
 
-// KV memory of each model: what was asked for, else a quarter of the memory that is free now, shared out. The engine
-// takes no more of it than its sequences could fill.
+// KV memory of each model: what was asked for, else a quarter of the memory that is free now, shared out. The pool's pages
+// are taken from the system only when blocks are first written.
 int64_t KvBytesPerModel(const config::ServerConfig& config, size_t num_models) {
   constexpr double kUnknownMemoryGb = 4.0;
   const double free_bytes = service::ReadAvailableMemoryGb().value_or(kUnknownMemoryGb) * static_cast<double>(int64_t{1} << 30);
@@ -225,7 +225,7 @@ class StopSignals {
 
 // Requests under way have `grace_ms` to finish; a second signal ends the program at once.
 void Stop(const StopSignals& signals, const config::ServerConfig& config, Logger& logger, http::HttpServer& http_server,
-          grpc::GrpcServer* grpc_server, service::Service& service) {
+          grpc_server::GrpcServer* grpc_listener, service::Service& service) {
   logger.Info("stopping", {{"connections", http_server.connections()}, {"grace_ms", config.grace_ms}});
   std::thread([&signals] {
     signals.Wait();
@@ -234,7 +234,7 @@ void Stop(const StopSignals& signals, const config::ServerConfig& config, Logger
   http_server.StopAccepting();
   const bool drained = service.Drain(config.grace_ms);
   const bool http_done = http_server.Shutdown(drained ? config.grace_ms : 1000);
-  if (grpc_server != nullptr) grpc_server->Shutdown(1000);
+  if (grpc_listener != nullptr) grpc_listener->Shutdown(1000);
   logger.Info("stopped", {{"all_requests_finished", drained && http_done}});
 }
 
@@ -249,14 +249,14 @@ Status ServeUntilSignal(const config::LoadedConfig& loaded, Logger& logger) {
   const auto metrics = Metrics::Create(PENSIEVE_VERSION, [&service] { return http::CollectServiceMetrics(*service); });
   const http::HttpContext context{*service, logger, *metrics};
   PENSIEVE_TRY(const auto http_server, http::HttpServer::Start(http::ToHttpOptions(config, PENSIEVE_VERSION), context));
-  std::unique_ptr<grpc::GrpcServer> grpc_server;
+  std::unique_ptr<grpc_server::GrpcServer> grpc_listener;
   if (config.grpc_port >= 0) {
-    PENSIEVE_TRY(grpc_server, grpc::GrpcServer::Start(grpc::ToGrpcOptions(config), {*service, logger, *metrics}));
+    PENSIEVE_TRY(grpc_listener, grpc_server::GrpcServer::Start(grpc_server::ToGrpcOptions(config), {*service, logger, *metrics}));
   }
-  PrintWelcome(config, *service, http_server->port(), grpc_server ? grpc_server->port() : 0,
+  PrintWelcome(config, *service, http_server->port(), grpc_listener ? grpc_listener->port() : 0,
                std::chrono::duration<double>(Clock::now() - start).count());
   signals.Wait();
-  Stop(signals, config, logger, *http_server, grpc_server.get(), *service);
+  Stop(signals, config, logger, *http_server, grpc_listener.get(), *service);
   return OkStatus();
 }
 
