@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/constant_time.h"
+
 namespace pensieve::http {
 namespace {
 
@@ -51,15 +53,6 @@ Status CheckHostAndOrigin(const Request& request, const HttpOptions& options) {
   if (request.CountHeader("host") > 1) return InvalidArgument("there is more than one Host header");
   PENSIEVE_RETURN_IF_ERROR(CheckHost(request, options));
   return CheckOrigin(request, options);
-}
-
-bool EqualInConstantTime(std::string_view a, std::string_view b) {
-  // volatile keeps the compiler from leaving the loop early.
-  volatile unsigned difference = a.size() == b.size() ? 0 : 1;
-  const size_t size = std::min(a.size(), b.size());
-  for (size_t i = 0; i < size; ++i)
-    difference = difference | (static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i]));
-  return difference == 0;
 }
 
 Status CheckApiKey(const Request& request, const std::vector<std::string>& api_keys) {

@@ -19,9 +19,6 @@ Status CheckHostAndOrigin(const Request& request, const HttpOptions& options);
 // "Authorization: Bearer". Takes the same time for every wrong key of one length.
 Status CheckApiKey(const Request& request, const std::vector<std::string>& api_keys);
 
-// Whether a and b are equal, in a time that depends only on their lengths.
-bool EqualInConstantTime(std::string_view a, std::string_view b);
-
 // Headers that let the page of an allowed origin read the answer; none for other requests. `preflight` adds the
 // permissions a browser asks for in advance.
 std::vector<std::pair<std::string, std::string>> CorsHeaders(const Request& request, const HttpOptions& options,

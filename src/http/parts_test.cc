@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/constant_time.h"
 #include "http/guard.h"
 #include "http/request.h"
 #include "http/response.h"

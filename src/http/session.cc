@@ -10,6 +10,9 @@
 #include "http/guard.h"
 #include "http/info.h"
 
+// A rule for every coroutine here: what is passed to a co_await is a variable, not a temporary that needs a destructor.
+// g++ 12 destroys such temporaries twice when a conditional expression is near.
+
 namespace pensieve::http {
 
 namespace asio = boost::asio;
@@ -88,7 +91,9 @@ asio::awaitable<void> Session::Refuse(std::shared_ptr<Session> self) {
   api::HttpReply reply = api::ErrorReply(status, api::Dialect::kAnthropic, {.request_id = self->request_.id});
   reply.status = 503;
   HeadOptions head{.close = true, .request_id = self->request_.id, .headers = {}};
-  if (co_await self->connection_->Write(FormatReply(reply, head))) co_await self->connection_->Linger();
+  const std::string bytes = FormatReply(reply, head);
+  const bool sent = co_await self->connection_->Write(bytes);
+  if (sent) co_await self->connection_->Linger();
   self->connection_->Close();
 }
 
@@ -206,7 +211,8 @@ Status Session::Reserve() {
 
 asio::awaitable<void> Session::ReadBodyAndDispatch() {
   if (Status status = Reserve(); !status.ok()) {
-    co_await AnswerEarly(Error(status));
+    api::HttpReply reply = Error(status);
+    co_await AnswerEarly(std::move(reply));
     co_return;
   }
   if (connection_->has_body() && !request_.Header("expect").empty()) {
@@ -224,34 +230,34 @@ asio::awaitable<void> Session::ReadBodyAndDispatch() {
   co_await Dispatch();
 }
 
-asio::awaitable<void> Session::AnswerBadRead(ReadOutcome outcome) {
-  // Where a next request would begin cannot be known.
-  close_after_ = true;
+std::optional<api::HttpReply> Session::BadReadReply(ReadOutcome outcome) {
+  const auto with_status = [this](int http_status, const Status& status) {
+    return ErrorWithHttpStatus(http_status, status, route_.dialect, request_.id);
+  };
   switch (outcome) {
     case ReadOutcome::kOk:
     case ReadOutcome::kClosed:
-      record_.outcome = "cancelled";
-      record_.status = 499;
-      co_return;
+      return std::nullopt;
     case ReadOutcome::kTimedOut:
-      co_await Reply(ErrorWithHttpStatus(408, DeadlineExceeded("the request was not complete in time"), route_.dialect,
-                                         request_.id));
-      co_return;
+      return with_status(408, DeadlineExceeded("the request was not complete in time"));
     case ReadOutcome::kMalformed:
-      co_await Reply(Error(InvalidArgument("the request is malformed HTTP")));
-      co_return;
+      return Error(InvalidArgument("the request is malformed HTTP"));
     case ReadOutcome::kHeadTooLarge:
-      co_await Reply(ErrorWithHttpStatus(431,
-                                         InvalidArgument(fmt::format("the request's headers have more than {} bytes",
-                                                                     context_.options.head_bytes_max)),
-                                         route_.dialect, request_.id));
-      co_return;
+      return with_status(431, InvalidArgument(fmt::format("the request's headers have more than {} bytes",
+                                                          context_.options.head_bytes_max)));
     case ReadOutcome::kBodyTooLarge:
-      co_await Reply(
-          Error(InvalidArgument(fmt::format("the request body has more than {} bytes", context_.options.body_bytes_max))
-                    .WithReason(ErrorReason::kBodyTooLarge)));
-      co_return;
+      return Error(
+          InvalidArgument(fmt::format("the request body has more than {} bytes", context_.options.body_bytes_max))
+              .WithReason(ErrorReason::kBodyTooLarge));
   }
+  PENSIEVE_UNREACHABLE();
+}
+
+asio::awaitable<void> Session::AnswerBadRead(ReadOutcome outcome) {
+  // Where a next request would begin cannot be known.
+  close_after_ = true;
+  std::optional<api::HttpReply> reply = BadReadReply(outcome);
+  if (reply) co_await Reply(*std::move(reply));
 }
 
 asio::awaitable<void> Session::AnswerEarly(api::HttpReply reply) {
@@ -266,37 +272,41 @@ asio::awaitable<void> Session::AnswerEarly(api::HttpReply reply) {
   co_await Reply(std::move(reply));
 }
 
-asio::awaitable<void> Session::Dispatch() {
+std::optional<api::HttpReply> Session::AnswerAtOnce() {
   service::Service& service = context_.server.service;
   const auto or_error = [this](Result<api::HttpReply> reply) {
     return reply.has_value() ? *std::move(reply) : Error(reply.error());
   };
   switch (route_.id) {
     case RouteId::kRoot:
-      co_return co_await Reply(RootReply(context_.options.version));
+      return RootReply(context_.options.version);
     case RouteId::kHealth:
-      co_return co_await Reply(HealthReply(service, context_.options.version));
+      return HealthReply(service, context_.options.version);
     case RouteId::kReady:
-      co_return co_await Reply(ReadyReply(service, context_.stopping));
+      return ReadyReply(service, context_.stopping);
     case RouteId::kMetrics:
-      co_return co_await Reply(MetricsReply(request_, context_.server.metrics));
+      return MetricsReply(request_, context_.server.metrics);
     case RouteId::kModels:
-      co_return co_await Reply(or_error(ModelsReply(request_, service)));
+      return or_error(ModelsReply(request_, service));
     case RouteId::kModel:
-      co_return co_await Reply(or_error(ModelReply(route_.model_id, service)));
-    case RouteId::kCountTokens: {
-      auto counted = co_await OnWorker([&] { return CountTokens(request_, service); });
-      co_return co_await Reply(or_error(std::move(counted)));
-    }
-    case RouteId::kMessages:
-    case RouteId::kChatCompletions:
-    case RouteId::kCompletions:
-      co_return co_await Generate();
-    case RouteId::kEmbeddings:
-    case RouteId::kEmbed:
-      co_return co_await Embed();
-    case RouteId::kUnknown:
-      PENSIEVE_UNREACHABLE();
+      return or_error(ModelReply(route_.model_id, service));
+    default:
+      return std::nullopt;
+  }
+}
+
+asio::awaitable<void> Session::Dispatch() {
+  std::optional<api::HttpReply> reply = AnswerAtOnce();
+  if (route_.id == RouteId::kCountTokens) {
+    auto counted = co_await OnWorker([&] { return CountTokens(request_, context_.server.service); });
+    reply = counted.has_value() ? *std::move(counted) : Error(counted.error());
+  }
+  if (reply) {
+    co_await Reply(*std::move(reply));
+  } else if (route_.id == RouteId::kEmbeddings || route_.id == RouteId::kEmbed) {
+    co_await Embed();
+  } else {
+    co_await Generate();
   }
 }
 
@@ -305,7 +315,8 @@ asio::awaitable<void> Session::Generate() {
   request_.body = std::string();
   budget_.Release();
   if (!prepared.has_value()) {
-    co_await Reply(Error(prepared.error()));
+    api::HttpReply reply = Error(prepared.error());
+    co_await Reply(std::move(reply));
     co_return;
   }
   service::Generation& generation = *prepared->generation;
@@ -354,6 +365,14 @@ void Session::NoteGone(service::Generation& generation) {
   record_.completion_tokens = static_cast<int64_t>(generation.generated_ids().size());
 }
 
+api::HttpReply Session::WholeAnswer(PreparedGeneration& prepared, const service::GenerationEvent& terminal) {
+  if (terminal.kind == service::GenerationEvent::Kind::kError) return Error(terminal.error);
+  if (terminal.kind == service::GenerationEvent::Kind::kCancelled) return Error(ShuttingDown());
+  api::HttpReply reply;
+  reply.body = DumpJson(prepared.format->Finish());
+  return reply;
+}
+
 asio::awaitable<void> Session::Collect(PreparedGeneration& prepared) {
   service::Generation& generation = *prepared.generation;
   bool cancelled = false;
@@ -364,13 +383,8 @@ asio::awaitable<void> Session::Collect(PreparedGeneration& prepared) {
         continue;
       }
       NoteTerminal(*event);
-      if (event->kind != service::GenerationEvent::Kind::kDone) {
-        co_await Reply(Error(event->kind == service::GenerationEvent::Kind::kError ? event->error : ShuttingDown()));
-        co_return;
-      }
       prepared.format->Add(*event);
-      api::HttpReply reply;
-      reply.body = DumpJson(prepared.format->Finish());
+      api::HttpReply reply = WholeAnswer(prepared, *event);
       co_await Reply(std::move(reply));
       co_return;
     }
@@ -443,7 +457,8 @@ asio::awaitable<void> Session::Embed() {
   request_.body = std::string();
   budget_.Release();
   if (!prepared.has_value()) {
-    co_await Reply(Error(prepared.error()));
+    api::HttpReply reply = Error(prepared.error());
+    co_await Reply(std::move(reply));
     co_return;
   }
   auto result = co_await AwaitEmbedding(std::move(prepared->call));
@@ -460,9 +475,10 @@ asio::awaitable<void> Session::Embed() {
     record_.status = 499;
     record_.error = "the client closed the connection";
   } else {
-    const Status& error = result.error();
+    const Status error = result.error().code() == StatusCode::kCancelled ? ShuttingDown() : result.error();
     counted.busy = error.reason() == ErrorReason::kQueueFull || error.reason() == ErrorReason::kMemoryPressure;
-    co_await Reply(Error(error.code() == StatusCode::kCancelled ? ShuttingDown() : error));
+    api::HttpReply reply = Error(error);
+    co_await Reply(std::move(reply));
   }
   context_.server.metrics.CountEmbedding(counted);
 }
@@ -530,7 +546,8 @@ asio::awaitable<void> Session::Reply(api::HttpReply reply) {
   record_.status = reply.status;
   if (record_.outcome.empty())
     record_.outcome = reply.status < 400 ? "done" : IsRefusal(reply.status) ? "refused" : "error";
-  co_await connection_->Write(FormatReply(reply, ReplyHead()));
+  const std::string bytes = FormatReply(reply, ReplyHead());
+  co_await connection_->Write(bytes);
 }
 
 void Session::FinishRecord() {

@@ -78,6 +78,11 @@ class Session : public std::enable_shared_from_this<Session> {
   // The answer to a request that its headers already condemn.
   std::optional<api::HttpReply> CheckHead();
   std::optional<api::HttpReply> CheckBodyHeaders();
+  // Nothing when there is nobody to answer.
+  std::optional<api::HttpReply> BadReadReply(ReadOutcome outcome);
+  // The routes that need no worker; nothing for all others.
+  std::optional<api::HttpReply> AnswerAtOnce();
+  api::HttpReply WholeAnswer(PreparedGeneration& prepared, const service::GenerationEvent& terminal);
   Status Reserve();
   api::HttpReply Error(const Status& status);
   HeadOptions ReplyHead() const;
