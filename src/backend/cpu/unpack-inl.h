@@ -95,10 +95,11 @@ static void UnpackBytes(const QuantWeight& w, int64_t first_row, int64_t count, 
   }
 }
 
+// e2m1 doubled plus 12: 0 0.5 1 1.5 2 3 4 6 and their negatives.
+static constexpr uint8_t kE2m1[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+
 template <bool kFp4>
 PENSIEVE_INLINE void UnpackNibblesSquare(const CodeRows& source, int64_t k, int words, uint8_t* out) {
-  // e2m1 doubled plus 12: 0 0.5 1 1.5 2 3 4 6 and their negatives.
-  static constexpr uint8_t kE2m1[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
   const I32 nibble = SetInt(0x0f0f0f0f);
   I32 square[kLanes];
   PENSIEVE_UNROLL
@@ -187,30 +188,63 @@ static void UnpackCodes(const QuantWeight& w, int64_t first_row, int64_t count, 
   UnpackGroups(w, first_row, count, panel);
 }
 
+// Sums of a group under way: even and odd quads of `high`, then of `low`.
+template <int kRows>
+struct DecodeSums {
+  F32 acc[kRows];
+  I32 dots[kRows][4];
+};
+
+// What one word of eight codes a channel adds. high and low: the first row's eight columns.
+template <bool kFp4, int kRows>
+PENSIEVE_INLINE void DecodeWord(I32 word, const int8_t* high, const int8_t* low, int64_t stride, DecodeSums<kRows>& s) {
+  I32 even = And(word, SetInt(0x0f0f0f0f));
+  I32 odd = And(ShiftRight<4>(word), SetInt(0x0f0f0f0f));
+  if constexpr (kFp4) {
+    even = LookUpBytes(kE2m1, even);
+    odd = LookUpBytes(kE2m1, odd);
+  }
+  PENSIEVE_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    s.dots[r][0] = Dot4<false>(s.dots[r][0], even, SetInt(LoadQuad(high + r * stride)));
+    s.dots[r][1] = Dot4<false>(s.dots[r][1], odd, SetInt(LoadQuad(high + r * stride + 4)));
+    s.dots[r][2] = Dot4<false>(s.dots[r][2], even, SetInt(LoadQuad(low + r * stride)));
+    s.dots[r][3] = Dot4<false>(s.dots[r][3], odd, SetInt(LoadQuad(low + r * stride + 4)));
+  }
+}
+
+// Group g of rows from `first` on is complete. scale and bias: of its channels.
+template <int kRows>
+PENSIEVE_INLINE void FinishGroup(const QuantRows& rows, int64_t first, int64_t g, F32 scale, F32 bias,
+                                 DecodeSums<kRows>& s) {
+  PENSIEVE_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    const I32 high = ShiftLeft<7>(AddInt(s.dots[r][0], s.dots[r][1]));
+    const I32 dot = AddInt(high, AddInt(s.dots[r][2], s.dots[r][3]));
+    const int64_t at = (first + r) * rows.groups + g;
+    s.acc[r] = AddGroup(s.acc[r], dot, Set(rows.first.scales[at]), Set(rows.first.sums[at]), scale, bias);
+    s.dots[r][0] = s.dots[r][1] = s.dots[r][2] = s.dots[r][3] = SetInt(0);
+  }
+}
+
 // The product of one or two fine rows with four-bit codes that never leave the registers: what UnpackCodes and
 // QuantTile give together, bit for bit, without writing the codes down. Decoding one sequence waits for memory; on codes
-// in cache this takes about 130 cycles a square of 16 channels by 128 columns, half of them shuffles.
-template <bool kFp4, int kRows>
+// in cache the limit is the shuffle port, 64 shuffles a square of 16 channels by 128 columns.
+// kWords: words of eight codes a group has, 2, 4 or 8.
+template <bool kFp4, int kRows, int kWords>
 static void DecodeNibbles(const QuantWeight& w, int64_t first_row, int64_t count, const QuantPanel& panel,
                           const QuantRows& rows, int64_t first, float* tile) {
-  static constexpr uint8_t kE2m1[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
-  const I32 nibble = SetInt(0x0f0f0f0f);
-  const int words_a_group = panel.group / 8;
+  constexpr int kStep = kWords < kLanes ? kWords : kLanes;  // words of one group in a square
   const int8_t* high = rows.first.high + first * rows.cols;
   const int8_t* low = rows.first.low + first * rows.cols;
-  const float* scales = rows.first.scales + first * rows.groups;
-  const float* sums = rows.first.sums + first * rows.groups;
   for (int64_t channel = 0; channel < kPanel; channel += kLanes) {
     const CodeRows source = RowsFrom(w, first_row, channel, count);
-    F32 acc[kRows];
-    I32 dots[kRows][4];  // even and odd quads of `high`, then of `low`
+    DecodeSums<kRows> sums;
     PENSIEVE_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      acc[r] = Zero();
-      dots[r][0] = dots[r][1] = dots[r][2] = dots[r][3] = SetInt(0);
+      sums.acc[r] = Zero();
+      sums.dots[r][0] = sums.dots[r][1] = sums.dots[r][2] = sums.dots[r][3] = SetInt(0);
     }
-    int left = words_a_group;
-    int64_t g = 0;
     for (int64_t k = 0; k < w.cols; k += 8 * kLanes) {
       const int words = w.cols - k < 8 * kLanes ? static_cast<int>((w.cols - k) / 8) : kLanes;
       I32 square[kLanes];
@@ -221,48 +255,41 @@ static void DecodeNibbles(const QuantWeight& w, int64_t first_row, int64_t count
       }
       Transpose(square);
       PENSIEVE_UNROLL
-      for (int i = 0; i < kLanes; ++i) {
+      for (int i = 0; i < kLanes; i += kStep) {
         if (i >= words) continue;
-        I32 even = And(square[i], nibble);
-        I32 odd = And(ShiftRight<4>(square[i]), nibble);
-        if constexpr (kFp4) {
-          even = LookUpBytes(kE2m1, even);
-          odd = LookUpBytes(kE2m1, odd);
-        }
         PENSIEVE_UNROLL
-        for (int r = 0; r < kRows; ++r) {
-          const int64_t at = r * rows.cols + k + 8 * i;
-          dots[r][0] = Dot4<false>(dots[r][0], even, SetInt(LoadQuad(high + at)));
-          dots[r][1] = Dot4<false>(dots[r][1], odd, SetInt(LoadQuad(high + at + 4)));
-          dots[r][2] = Dot4<false>(dots[r][2], even, SetInt(LoadQuad(low + at)));
-          dots[r][3] = Dot4<false>(dots[r][3], odd, SetInt(LoadQuad(low + at + 4)));
+        for (int j = i; j < i + kStep; ++j) {
+          DecodeWord<kFp4>(square[j], high + k + 8 * j, low + k + 8 * j, rows.cols, sums);
         }
-        if (--left != 0) continue;
-        left = words_a_group;
-        PENSIEVE_UNROLL
-        for (int r = 0; r < kRows; ++r) {
-          const I32 dot = AddInt(ShiftLeft<7>(AddInt(dots[r][0], dots[r][1])), AddInt(dots[r][2], dots[r][3]));
-          const int64_t at = r * rows.groups + g;
-          acc[r] = AddGroup(acc[r], dot, Set(scales[at]), Set(sums[at]), Load(panel.scales + g * kPanel + channel),
-                            Load(panel.biases + g * kPanel + channel));
-          dots[r][0] = dots[r][1] = dots[r][2] = dots[r][3] = SetInt(0);
-        }
-        ++g;
+        const int64_t done = k / 8 + i + kStep;
+        if (kStep < kWords && done % kWords != 0) continue;
+        const int64_t at = (done / kWords - 1) * kPanel + channel;
+        FinishGroup(rows, first, done / kWords - 1, Load(panel.scales + at), Load(panel.biases + at), sums);
       }
     }
     PENSIEVE_UNROLL
-    for (int r = 0; r < kRows; ++r) Store(tile + r * kPanel + channel, acc[r]);
+    for (int r = 0; r < kRows; ++r) Store(tile + r * kPanel + channel, sums.acc[r]);
+  }
+}
+
+template <bool kFp4, int kRows>
+static void DecodeTileRows(const QuantWeight& w, int64_t first_row, int64_t count, const QuantPanel& panel,
+                           const QuantRows& rows, int64_t first, float* tile) {
+  switch (panel.group) {
+    case 16: return DecodeNibbles<kFp4, kRows, 2>(w, first_row, count, panel, rows, first, tile);
+    case 32: return DecodeNibbles<kFp4, kRows, 4>(w, first_row, count, panel, rows, first, tile);
+    default: return DecodeNibbles<kFp4, kRows, 8>(w, first_row, count, panel, rows, first, tile);
   }
 }
 
 static void DecodeTile(const QuantWeight& w, int64_t first_row, int64_t count, const QuantPanel& panel,
                        const QuantRows& rows, int64_t first, int64_t count_rows, float* tile) {
   if (w.fp4) {
-    count_rows == 1 ? DecodeNibbles<true, 1>(w, first_row, count, panel, rows, first, tile)
-                    : DecodeNibbles<true, 2>(w, first_row, count, panel, rows, first, tile);
+    count_rows == 1 ? DecodeTileRows<true, 1>(w, first_row, count, panel, rows, first, tile)
+                    : DecodeTileRows<true, 2>(w, first_row, count, panel, rows, first, tile);
   } else {
-    count_rows == 1 ? DecodeNibbles<false, 1>(w, first_row, count, panel, rows, first, tile)
-                    : DecodeNibbles<false, 2>(w, first_row, count, panel, rows, first, tile);
+    count_rows == 1 ? DecodeTileRows<false, 1>(w, first_row, count, panel, rows, first, tile)
+                    : DecodeTileRows<false, 2>(w, first_row, count, panel, rows, first, tile);
   }
 }
 
