@@ -193,8 +193,15 @@ def logits(config, weights):
     return {"rows": ROWS, "logits": [rounded(rows[r], 6) for r in ROWS]}
 
 
+def last_hidden(config, weights):
+    """The last row after the final norm: what a decoder that embeds pools."""
+    model = reference_model(config, weights, transformers.AutoModelForCausalLM)
+    with torch.no_grad():
+        return rounded(model.model(torch.tensor([TOKENS])).last_hidden_state[0, -1].numpy(), 6)
+
+
 def hidden(config, weights):
-    model = reference_model(config, {k: v for k, v in weights.items()}, transformers.AutoModel)
+    model = reference_model(config, weights, transformers.AutoModel)
     with torch.no_grad():
         rows = model(torch.tensor([TOKENS])).last_hidden_state[0].numpy()
     mean = rows.mean(axis=0)
@@ -423,7 +430,7 @@ def main():
     weights = decoder_weights(4, qk_norm=True, tied=True, layers=1)
     write_directory(root, "tiny-qwen3", qwen3, {n.removeprefix("model."): v.astype(np.float16) for n, v in weights.items()})
     write_gguf(os.path.join(root, "tiny-qwen3.gguf"), "qwen3", weights, gguf.GGMLQuantizationType.F16, layers=1)
-    models["tiny-qwen3"] = models["tiny-qwen3.gguf"] = logits(qwen3, weights)
+    models["tiny-qwen3"] = models["tiny-qwen3.gguf"] = logits(qwen3, weights) | {"last_hidden": last_hidden(qwen3, weights)}
 
     phi3 = one_layer | {"model_type": "phi3", "head_dim": None, "num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 2,
                         "original_max_position_embeddings": 16, "max_position_embeddings": 64,

@@ -331,7 +331,8 @@ Result<HfModel> ReadHfModel(const std::string& directory) {
   if (architecture == nullptr) return UnknownArchitecture(path, "model_type", model_type);
 
   config.architecture = architecture->name;
-  config.name = fs::path(directory).lexically_normal().filename().string();
+  const fs::path plain = fs::path(directory).lexically_normal();
+  config.name = (plain.has_filename() ? plain : plain.parent_path()).filename().string();
   config.is_encoder = architecture->is_encoder;
   config.is_embedding = architecture->is_encoder;
   ReadSizes(fields, config);

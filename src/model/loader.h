@@ -58,6 +58,10 @@ struct LoadOptions {
   int64_t memory_bytes_max = 0;    // weights and activations may take this much; 0: what the machine has available
 };
 
+// Only the tokenizer: of a GGUF file, of a model directory, or a tokenizer.json by itself (with the tokenizer_config.json
+// beside it, when there is one).
+Result<std::unique_ptr<tokenizer::Tokenizer>> ReadTokenizer(const std::string& path);
+
 // Reads config, tokenizer and template only.
 struct ModelHeader {
   ModelConfig config;

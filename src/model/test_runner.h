@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -97,6 +98,15 @@ class Runner {
       last = Step({{&sequence, {tokens.back()}}}, /*fine=*/true).back();
     }
     return tokens;
+  }
+
+  // Final hidden states of all rows of a decoder.
+  Logits Hidden(const std::vector<int32_t>& tokens) {
+    const TestSequence sequence = NewSequence(static_cast<int64_t>(tokens.size()));
+    std::vector<int32_t> positions(tokens.size());
+    std::iota(positions.begin(), positions.end(), 0);
+    const backend::SequenceRows rows{0, static_cast<int64_t>(tokens.size()), 0, sequence.blocks};
+    return ToHost(model_.network->Hidden({tokens, positions, {&rows, 1}, 0, {}}, cache_.get()));
   }
 
   // One vector a text, pooled and normalized as the model says; all texts in one batch.

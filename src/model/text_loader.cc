@@ -143,15 +143,13 @@ Result<tokenizer::GgufVocabulary> ReadVocabulary(const GgufFile& file) {
 
 Result<ModelText> ReadHfText(const std::string& directory, const HfModel& model, const std::string& template_file) {
   const fs::path base(directory);
-  const std::string tokenizer_path = (base / "tokenizer.json").string();
   const std::string config_path = (base / "tokenizer_config.json").string();
-  PENSIEVE_TRY(const std::string tokenizer_json, ReadFile(tokenizer_path, kTokenizerBytesMax));
   Json tokenizer_config;
   if (Exists(config_path)) {
     PENSIEVE_TRY(tokenizer_config, formats::ReadJsonObject(config_path, kTokenizerConfigBytesMax));
   }
   ModelText text;
-  PENSIEVE_TRY(text.tokenizer, tokenizer::Tokenizer::FromHuggingFace(tokenizer_json, tokenizer_config, tokenizer_path));
+  PENSIEVE_TRY(text.tokenizer, ReadTokenizer(directory));
   PENSIEVE_RETURN_IF_ERROR(ReadHfTemplates(base, ConfigFields(config_path, tokenizer_config), text));
   PENSIEVE_RETURN_IF_ERROR(OverrideTemplate(template_file, text));
   text.stop_ids = StopIds(model.eos_ids, *text.tokenizer);
@@ -171,6 +169,24 @@ Result<ModelText> ReadGgufText(const GgufFile& file, const std::string& template
   PENSIEVE_RETURN_IF_ERROR(OverrideTemplate(template_file, text));
   text.stop_ids = StopIds({}, *text.tokenizer);
   return text;
+}
+
+Result<std::unique_ptr<tokenizer::Tokenizer>> ReadTokenizer(const std::string& path) {
+  std::error_code ignored;
+  const bool is_directory = fs::is_directory(path, ignored);
+  if (!is_directory && !path.ends_with(".json")) {
+    PENSIEVE_TRY(const GgufFile file, GgufFile::Open(path));
+    PENSIEVE_TRY(tokenizer::GgufVocabulary vocabulary, ReadVocabulary(file));
+    return tokenizer::Tokenizer::FromGguf(std::move(vocabulary), path);
+  }
+  const std::string tokenizer_path = is_directory ? (fs::path(path) / "tokenizer.json").string() : path;
+  const fs::path config_path = fs::path(tokenizer_path).parent_path() / "tokenizer_config.json";
+  PENSIEVE_TRY(const std::string tokenizer_json, ReadFile(tokenizer_path, kTokenizerBytesMax));
+  Json tokenizer_config;
+  if (Exists(config_path)) {
+    PENSIEVE_TRY(tokenizer_config, formats::ReadJsonObject(config_path.string(), kTokenizerConfigBytesMax));
+  }
+  return tokenizer::Tokenizer::FromHuggingFace(tokenizer_json, tokenizer_config, tokenizer_path);
 }
 
 }  // namespace pensieve::model

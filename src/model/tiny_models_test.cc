@@ -175,6 +175,16 @@ TEST(TinyModels, LogitsComeForTheWantedRowsOnly) {
   EXPECT_EQ(model->network->Forward({tokens, positions, {&rows, 1}, 0, {}}, **cache).rows, 0);
 }
 
+TEST(TinyModels, DecodersGiveTheirHiddenStates) {
+  const auto model = LoadTiny(TestData("tiny-qwen3") + "/", Device::kReference);
+  ASSERT_NE(model, nullptr);
+  EXPECT_EQ(model->config.name, "tiny-qwen3");
+  const std::vector<float> last = Runner(*model).Hidden(Tokens()).back();
+  const Json& expected = Golden()["models"]["tiny-qwen3"]["last_hidden"];
+  ASSERT_EQ(last.size(), expected.size());
+  for (size_t i = 0; i < last.size(); ++i) EXPECT_NEAR(last[i], expected[i].get<double>(), 1e-5);
+}
+
 TEST(TinyModels, HeadersTellWhatTheFilesHold) {
   const auto header = ReadHeader(TestData("tiny-llama-mixed"));
   ASSERT_TRUE(header.has_value()) << header.error().message();
