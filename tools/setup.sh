@@ -11,11 +11,11 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ]; then exit 0; fi
 
 apt_build="ca-certificates g++ cmake ninja-build ccache mold pkg-config libfmt-dev nlohmann-json3-dev libspdlog-dev libcli11-dev
   libtomlplusplus-dev libboost1.81-dev libssl-dev libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
-  prometheus-cpp-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libzip-dev zlib1g-dev libgtest-dev libgmock-dev libbenchmark-dev"
+  prometheus-cpp-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libzip-dev zlib1g-dev libedit-dev libgtest-dev libgmock-dev libbenchmark-dev"
 apt_test="python3 python3-venv"
 apt_fuzz="clang libclang-rt-14-dev"
 brew_build="cmake ninja ccache pkg-config fmt nlohmann-json spdlog cli11 tomlplusplus boost openssl@3 grpc protobuf prometheus-cpp
-  pcre2 utf8proc curl libzip googletest google-benchmark"
+  pcre2 utf8proc curl libzip libedit googletest google-benchmark"
 brew_test="python"
 brew_fuzz="llvm"
 

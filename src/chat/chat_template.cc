@@ -211,7 +211,9 @@ Result<std::string> ChatTemplate::Render(const RenderInputs& inputs) const {
   if (!inputs.extra_context.is_null() && !inputs.extra_context.is_object()) {
     return InvalidArgument("chat_template_kwargs: must be an object");
   }
-  PENSIEVE_TRY(auto adapted, AdaptForTemplate(inputs.messages, inputs.tools, parsed_->abilities));
+  TemplateAbilities abilities = parsed_->abilities;
+  abilities.tools = abilities.tools || !inputs.spell_out_tools;
+  PENSIEVE_TRY(auto adapted, AdaptForTemplate(inputs.messages, inputs.tools, abilities));
   if (inputs.continue_final_message) PENSIEVE_RETURN_IF_ERROR(TagLastMessage(adapted.messages));
   const Variables variables{adapted.messages, adapted.tools,
                             inputs.add_generation_prompt && !inputs.continue_final_message, inputs.extra_context,

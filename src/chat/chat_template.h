@@ -25,6 +25,9 @@ struct RenderInputs {
   bool add_generation_prompt = true;
   // The last message is the beginning of the answer: the prompt ends with its content, so that the model goes on.
   bool continue_final_message = false;
+  // For a template that shows no tools: describe them in the system turn and spell out the history's calls and results as
+  // text, in the Hermes form, so that the model can at least try. Else what the template leaves out is left out.
+  bool spell_out_tools = false;
   // Object of further variables (enable_thinking, reasoning_effort, documents, date_string...), or null.
   Json extra_context = nullptr;
   // What strftime_now() shows, seconds since 1970; the system's clock when absent.

@@ -23,6 +23,7 @@ struct Options {
   std::string system;
   bool no_generation_prompt = false;
   bool continue_final = false;
+  bool spell_out_tools = false;
   bool json = false;
 };
 
@@ -60,6 +61,7 @@ Result<chat::RenderInputs> Inputs(const Options& options) {
   }
   inputs.add_generation_prompt = !options.no_generation_prompt;
   inputs.continue_final_message = options.continue_final;
+  inputs.spell_out_tools = options.spell_out_tools;
   return inputs;
 }
 
@@ -102,6 +104,8 @@ void AddRender(CLI::App& app, Action& action) {
   command->add_option("--context-json", options->context, "Object of further template variables, as {\"enable_thinking\": false}");
   command->add_flag("--no-generation-prompt", options->no_generation_prompt, "Do not open the assistant's turn");
   command->add_flag("--continue", options->continue_final, "The last message is the beginning of the answer");
+  command->add_flag("--spell-out-tools", options->spell_out_tools,
+                    "Where the template shows no tools: describe them in the system turn, as the server does");
   command->add_flag("--json", options->json, "Print prompt, ids and count as one JSON object");
   command->callback([&action, options] { action = [options] { return Render(*options); }; });
 }

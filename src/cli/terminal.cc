@@ -7,13 +7,14 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <cstdlib>
+
+#include "config/server_config.h"
 
 namespace pensieve::cli {
 namespace {
 
 bool ColourWanted() {
-  static const bool wanted = std::getenv("NO_COLOR") == nullptr;
+  static const bool wanted = !config::ProcessEnvironment().contains("NO_COLOR");
   return wanted;
 }
 

@@ -65,7 +65,7 @@ int TokenizeLines(const tokenizer::Tokenizer& tokenizer, bool add_special) {
     const auto text = DecodeBase64((*request)["text_b64"].get<std::string>());
     if (!text.has_value()) return Fail(text.error());
     const auto ids = tokenizer.Encode(*text, {.add_special = add_special});
-    fmt::print("{}\n", DumpJson({{"ids", ids}, {"decoded_b64", EncodeBase64(tokenizer.Decode(ids, false))}}));
+    fmt::print("{}\n", DumpJson({{"ids", ids}, {"decoded_b64", EncodeBase64(tokenizer.Decode(ids, /*skip_special=*/true))}}));
   }
   return 0;
 }
@@ -73,9 +73,9 @@ int TokenizeLines(const tokenizer::Tokenizer& tokenizer, bool add_special) {
 int Tokenize(const Options& options) {
   const auto path = ResolveModel(options.model.model, DefaultModel::kGenerator);
   if (!path.has_value()) return Fail(path.error());
-  const auto header = model::ReadHeader(*path);
-  if (!header.has_value()) return Fail(header.error());
-  const auto& tokenizer = *header->text.tokenizer;
+  const auto loaded = model::ReadTokenizer(*path);
+  if (!loaded.has_value()) return Fail(loaded.error());
+  const auto& tokenizer = **loaded;
   if (options.jsonl) return TokenizeLines(tokenizer, !options.no_special);
   std::string text = options.text;
   if (!options.file.empty() || text.empty()) {
@@ -104,7 +104,7 @@ void AddTokenize(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("tokenize", "Show the token ids of a text, or with --decode the text of token ids");
   auto options = std::make_shared<Options>();
   command->add_option("TEXT", options->text, "Text (or ids with --decode); standard input when absent");
-  AddModelOption(*command, options->model, false);
+  command->add_option("-m,--model", options->model.model, "Model (GGUF file, directory, name), or a tokenizer.json by itself");
   command->add_option("-f,--file", options->file, "Read the text from a file, - for standard input");
   command->add_flag("-d,--decode", options->decode, "Ids to text");
   command->add_flag("--no-special", options->no_special, "Add no BOS, EOS, CLS, SEP; with --decode leave special tokens out");

@@ -102,6 +102,7 @@ Result<Prompt> RenderPrompt(const ServedModel& model, ChatRequest request) {
   inputs.tools = prompt.tools;
   inputs.continue_final_message = request.continue_final_message;
   inputs.add_generation_prompt = !request.continue_final_message;
+  inputs.spell_out_tools = true;
   inputs.extra_context = TemplateVariables(request);
   inputs.messages = std::move(request.messages);
   auto text = chat_template->Render(inputs);
