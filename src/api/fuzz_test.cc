@@ -1,4 +1,5 @@
 // Random changes of valid requests: every body either translates or is refused with a 4xx in the dialect's own shape.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -129,6 +130,19 @@ TEST(Mutations, BrokenBytes) {
     const auto fields = akidb::ParseEmbedBody(body);
     if (!fields.has_value()) ExpectRefusal(fields.error(), Dialect::kAkiDb, nullptr);
   }
+}
+
+// Reading it would cost a comparison for each pair of keys: hours for a body of 32 MB.
+TEST(Mutations, AnObjectOfCountlessKeysIsRefused) {
+  std::string body = "{";
+  for (int i = 0; i < 30'000; ++i) body += fmt::format("\"{}\":0,", i);
+  body += "\"texts\":[\"a\"]}";
+  const auto fields = akidb::ParseEmbedBody(body);
+  ASSERT_FALSE(fields.has_value());
+  ExpectRefusal(fields.error(), Dialect::kAkiDb, nullptr);
+  std::string small = "[";
+  for (int i = 0; i < 30'000; ++i) small += "{\"a\":0,\"b\":1},";
+  EXPECT_TRUE(ParseJson(small + "0]").has_value());
 }
 
 }  // namespace

@@ -8,7 +8,11 @@
 namespace pensieve {
 namespace {
 
-// Checks depth, duplicate keys and syntax in one pass that builds nothing, so that a hostile document costs no memory.
+// An object that keeps its order finds a key by looking at each of them, so n keys cost n * n / 2 comparisons to read. This
+// many take about a second: one object of 23,000 keys, or any number of small ones.
+constexpr int64_t kKeyComparisonsMax = int64_t{1} << 28;
+
+// Checks depth, duplicate keys, number of keys and syntax in one pass that builds nothing, so that a hostile document costs no memory.
 class Checker : public nlohmann::json_sax<Json> {
  public:
   explicit Checker(const JsonLimits& limits) : limits_(limits) {}
@@ -21,11 +25,22 @@ class Checker : public nlohmann::json_sax<Json> {
   bool number_float(number_float_t, const string_t&) override { return true; }
   bool string(string_t&) override { return true; }
   bool binary(binary_t&) override { return true; }
-  bool start_object(std::size_t) override { return Enter(); }
-  bool end_object() override { return Leave(); }
+  bool start_object(std::size_t) override {
+    key_counts_.push_back(0);
+    return Enter();
+  }
+  bool end_object() override {
+    key_counts_.pop_back();
+    return Leave();
+  }
   bool start_array(std::size_t) override { return Enter(); }
   bool end_array() override { return Leave(); }
   bool key(string_t& key) override {
+    key_comparisons_ += key_counts_.back()++;
+    if (key_comparisons_ > kKeyComparisonsMax) {
+      error_ = "too many keys in one object";
+      return false;
+    }
     if (!limits_.refuse_duplicate_keys || keys_.back().insert(key).second) return true;
     error_ = fmt::format("duplicate key \"{}\"", key);
     return false;
@@ -52,6 +67,8 @@ class Checker : public nlohmann::json_sax<Json> {
 
   const JsonLimits limits_;
   int depth_ = 0;
+  int64_t key_comparisons_ = 0;
+  std::vector<int64_t> key_counts_;          // of each open object
   std::vector<std::set<std::string>> keys_;  // of each open object; arrays hold an empty one
   std::string error_;
 };
