@@ -51,10 +51,10 @@ class MatchScratch {
   pcre2_jit_stack* jit_stack_;
 };
 
-// Oniguruma's Unicode \w, measured over all code points (with the superscripts and fractions of Latin-1); PCRE2's has
-// neither marks nor connectors.
-constexpr std::string_view kWordClass =
-    "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
+// Oniguruma's Unicode \w, measured over all code points; PCRE2's has neither marks nor connectors. On its own, but not
+// inside a class, it also has the superscripts and fractions of Latin-1.
+constexpr std::string_view kWordClass = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
+constexpr std::string_view kLatin1Numbers = "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
 
 // Rewrites Oniguruma's dialect where PCRE2 would read something else, and refuses what has no equivalent.
 class PatternTranslator {
@@ -112,12 +112,12 @@ class PatternTranslator {
       case 'H':
         return Refuse("\\h");
       case 'w':
-        out_.append(in_class_ ? std::string(kWordClass) : fmt::format("[{}]", kWordClass));
+        out_.append(in_class_ ? std::string(kWordClass) : fmt::format("[{}{}]", kWordClass, kLatin1Numbers));
         at_ += 2;
         return OkStatus();
       case 'W':
         if (in_class_) return Refuse("\\W inside a class");
-        out_.append(fmt::format("[^{}]", kWordClass));
+        out_.append(fmt::format("[^{}{}]", kWordClass, kLatin1Numbers));
         at_ += 2;
         return OkStatus();
       case 'p':
