@@ -66,11 +66,12 @@ def safetensors_bytes(tensors, change_header=lambda header: None):
 def write_llama(directory, config=None, tokenizer=None, tensors=None, weights=None):
     """A tiny Llama in Hugging Face's layout. Pass ... to leave a file out."""
     directory.mkdir(parents=True, exist_ok=True)
+    shape = LLAMA if config in (None, ...) else config
     if config is not ...:
-        (directory / "config.json").write_text(json.dumps(config or LLAMA))
+        (directory / "config.json").write_text(json.dumps(shape))
     if tokenizer is not ...:
         (directory / "tokenizer.json").write_text(json.dumps(tokenizer or tokenizer_json()))
     if weights is not ...:
-        (directory / "model.safetensors").write_bytes(weights
-                                                      or safetensors_bytes(tensors or llama_tensors(config or LLAMA)))
+        weights = weights or safetensors_bytes(tensors or llama_tensors(shape))
+        (directory / "model.safetensors").write_bytes(weights)
     return directory

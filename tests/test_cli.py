@@ -348,7 +348,9 @@ def bad_models(tmp_path):
     yield "counts", gguf("counts", head[:8] + b"\xff" * 16 + head[24:]), ["counts.gguf"]
     other = head.replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0zebra", 1)
     assert other != head
-    yield "architecture", gguf("architecture", other), ["architecture.gguf", "zebra"]
+    path = gguf("architecture", other)
+    os.truncate(path, whole_size)
+    yield "architecture", path, ["architecture.gguf", "zebra"]
     (tmp_path / "nothing").mkdir()
     yield "empty_directory", tmp_path / "nothing", ["nothing"]
 

@@ -236,6 +236,6 @@ def test_request_log(start_server):
     entries = [json.loads(line) for line in logging.log().splitlines() if line.startswith("{")]
     mine = [entry for entry in entries if entry.get("id") == request_id]
     assert len(mine) == 1
-    assert mine[0]["outcome"] == "done" and mine[0]["completion_tokens"] == 3 and mine[0]["prompt_tokens"] > 3
+    assert mine[0]["outcome"] == "done" and mine[0]["tokens_out"] == 3 and mine[0]["tokens_in"] > 3
     assert mine[0]["model"] == "smollm2-135m-instruct" and mine[0]["status"] == 200
     assert secret not in logging.log()

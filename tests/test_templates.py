@@ -67,11 +67,11 @@ def test_templates_of_real_models(template, tmp_path):
     assert compare(template, NAMES, tmp_path) >= 4
 
 
-@pytest.mark.skipif(bool(TEMPLATES), reason="the templates of real models are beside this checkout")
-def test_without_the_real_ones(tmp_path):
+def test_a_template_of_our_own(tmp_path):
     template = tmp_path / "template.jinja"
     template.write_text(
-        "{%- for m in messages %}<{{ m.role }}>{{ m['content'] | trim }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}"
+        "{%- for m in messages %}<{{ m.role }}>{{ m['content'] | trim }}"
+        "{% if m.tool_calls %}{{ m.tool_calls | tojson }}"
         "{% endif %}\n{% endfor %}{% if tools %}{{ tools | tojson(indent=2) }}{% endif %}"
         "{% if add_generation_prompt %}<assistant>{% endif %}",
         encoding="utf-8")

@@ -53,12 +53,11 @@ def test_a_tokenizer_json_by_itself(name):
 
 
 def test_decoding_gives_the_text_back():
-    """Where the vocabulary has all bytes of a text (SmolLM2 lacks a few control bytes), nothing is lost."""
-    oracle = tokenizer_golden.load(str(GENERATOR))
-    texts = [data.decode("utf-8", "replace") for data in Strings(7).make(500)]
-    texts = [text for text in texts if oracle.decode(oracle.encode(text, add_special_tokens=False).ids) == text]
-    assert len(texts) > 250
-    stdin = "".join(json.dumps({"text_b64": tokenizer_golden.b64(text.encode())}) + "\n" for text in texts)
-    lines = run("tokenize", "--model", GENERATOR, "--no-special", "--jsonl", stdin=stdin).stdout.splitlines()
-    for text, line in zip(texts, lines, strict=True):
-        assert base64.b64decode(json.loads(line)["decoded_b64"]).decode() == text
+    """Where the vocabulary can spell the text: this one lacks some control bytes, and special tokens are left out."""
+    reference = tokenizer_golden.load(str(GENERATOR))
+    texts = [data.decode("utf-8", "replace").encode() for data in Strings(7).make(500)]
+    texts = [data for data in texts if reference.decode(reference.encode(data.decode()).ids) == data.decode()]
+    assert len(texts) > 300
+    stdin = "".join(json.dumps({"text_b64": tokenizer_golden.b64(data)}) + "\n" for data in texts)
+    lines = run("tokenize", "--model", GENERATOR, "--jsonl", stdin=stdin).stdout.splitlines()
+    assert [base64.b64decode(json.loads(line)["decoded_b64"]) for line in lines] == texts
