@@ -79,13 +79,19 @@ TEST(ChatTemplate, ToolsReachTemplatesWithoutThem) {
       {"id":"b","type":"function","function":{"name":"get_weather","arguments":"{\"city\": \"Bergen\"}"}}]},
     {"role":"tool","tool_call_id":"a","content":"7"},{"role":"tool","tool_call_id":"b","content":[{"type":"text","text":"8"}]}])");
   const std::string text =
-      Rendered(Template(Fallback({"<|im_start|>", "<|im_end|>"})), {.messages = messages, .tools = Messages(kTools)});
+      Rendered(Template(Fallback({"<|im_start|>", "<|im_end|>"})), {.messages = messages, .tools = Messages(kTools), .spell_out_tools = true});
   EXPECT_THAT(text, testing::StartsWith("<|im_start|>system\n# Tools\n\nYou may call one or more functions"));
   EXPECT_THAT(text, HasSubstr("<tools>\n{\"type\": \"function\", \"function\": {\"name\": \"get_weather\","));
   EXPECT_THAT(text, HasSubstr("<|im_start|>assistant\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": "
                               "\"Oslo\"}}\n</tool_call>\n<tool_call>\n{\"name\""));
   EXPECT_THAT(text, HasSubstr("<|im_start|>user\n<tool_response>\n7\n</tool_response>\n<tool_response>\n8\n"
                               "</tool_response><|im_end|>\n<|im_start|>assistant\n"));
+}
+
+TEST(ChatTemplate, ToolsThatATemplateIgnoresStayOutUnlessAskedFor) {
+  const auto chatml = Template(Fallback({"<|im_start|>", "<|im_end|>"}));
+  const Json messages = Messages(R"([{"role":"user","content":"W?"}])");
+  EXPECT_EQ(Rendered(chatml, {.messages = messages, .tools = Messages(kTools)}), Rendered(chatml, {.messages = messages}));
 }
 
 TEST(ChatTemplate, LaterSystemTurnsFoldWithoutTouchingEarlierBytes) {
@@ -152,7 +158,7 @@ TEST(ChatTemplate, EveryModelTemplateTakesAnAgentsConversation) {
   for (const auto& file : std::filesystem::directory_iterator(folder)) {
     const auto source = ReadFile(file.path().string(), 1 << 20);
     ASSERT_TRUE(source.has_value());
-    const std::string text = Rendered(Template(*source), {.messages = messages, .tools = Messages(kTools)});
+    const std::string text = Rendered(Template(*source), {.messages = messages, .tools = Messages(kTools), .spell_out_tools = true});
     for (const char* word : {"Sys-1", "Use-1", "Sys-2", "get_weather", "Oslo", "Bergen", "Res-1", "Res-2", "Use-2"}) {
       EXPECT_THAT(text, HasSubstr(word)) << file.path();
     }

@@ -432,11 +432,15 @@ TEST_F(HttpTest, UnsupportedParts) {
 // ---- connections ----
 
 TEST_F(HttpTest, SlowHeadAndSlowBody) {
-  options_.request_timeout_ms = 100;
+  options_.request_timeout_ms = 500;
   EXPECT_EQ(Ask("GET /health HT").status, 408);
   const Answer body = Ask("POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{");
   EXPECT_EQ(body.status, 408);
   EXPECT_EQ(body.json()["error"]["type"], "timeout_error");
+  Client hesitant(port());
+  hesitant.Send("POST /v1/messages HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 100\r\n\r\n");
+  EXPECT_EQ(hesitant.Read().status, 100);
+  EXPECT_EQ(hesitant.Read().status, 408);
   Client silent(port());
   EXPECT_EQ(silent.ReadToEnd(), "");
 }
