@@ -1,6 +1,7 @@
 #include "grpc/grpc_server.h"
 
 #include <grpc/impl/codegen/grpc_types.h>
+#include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -42,7 +43,10 @@ class Server final : public GrpcServer {
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
     builder.SetMaxReceiveMessageSize(options_.message_bytes_max);
     if (options_.embedding_enabled) builder.RegisterService(&embedding_);
+    // A port that cannot be had is told below, in one sentence and not in the library's half page.
+    gpr_set_log_function([](gpr_log_func_args*) {});
     server_ = builder.BuildAndStart();
+    gpr_set_log_function(nullptr);
     if (!server_ || port == 0) {
       return Unavailable(fmt::format(
           "cannot listen for gRPC on {}: the port is in use by another process or not allowed; stop that, or "

@@ -37,6 +37,7 @@ Connection::Connection(asio::ip::tcp::socket socket, const HttpOptions& options)
       signal_(std::make_shared<Signal>(socket_.get_executor())) {}
 
 void Connection::SetDeadline(int64_t timeout_ms) {
+  timed_out_ = false;
   deadline_ = Clock::now() + std::chrono::milliseconds(timeout_ms);
   deadline_timer_.expires_at(deadline_);
   deadline_timer_.async_wait([weak = weak_from_this()](error_code error) {
@@ -80,6 +81,7 @@ asio::awaitable<ReadOutcome> Connection::ReadHead(Request& request) {
   // The body's length is judged by the session, which first wants to know the route.
   parser_->body_limit(boost::none);
   SetDeadline(options_.request_timeout_ms);
+  request_deadline_ = deadline_;
   const auto [error, size] = co_await beast::http::async_read_header(socket_, buffer_, *parser_, kToken);
   if (error) co_return Outcome(error);
   co_return TakeHead(request) ? ReadOutcome::kOk : ReadOutcome::kMalformed;
@@ -110,6 +112,9 @@ bool Connection::has_body() const { return !parser_->is_done(); }
 asio::awaitable<ReadOutcome> Connection::ReadBody(Request& request) {
   if (!parser_->is_done()) {
     parser_->body_limit(static_cast<uint64_t>(options_.body_bytes_max));
+    // Writing "100 Continue" in between has ended the deadline that ReadHead set.
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(request_deadline_ - Clock::now());
+    SetDeadline(std::max<int64_t>(left.count(), 0));
     const auto [error, size] = co_await beast::http::async_read(socket_, buffer_, *parser_, kToken);
     if (error) co_return Outcome(error);
   }

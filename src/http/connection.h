@@ -72,6 +72,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   boost::asio::ip::tcp::socket socket_;
   boost::asio::steady_timer deadline_timer_;
   Clock::time_point deadline_ = Clock::time_point::max();
+  Clock::time_point request_deadline_;  // of the request being read
   boost::beast::flat_buffer buffer_;
   std::optional<Parser> parser_;  // of the request being read
   std::shared_ptr<Signal> signal_;

@@ -414,6 +414,8 @@ asio::awaitable<void> Session::Stream(PreparedGeneration& prepared) {
   auto last_event = last_sent;  // what is no ping
   bool cancelled = false;
   while (alive && !connection_->gone()) {
+    if (cut_off_ && !cancelled) generation.Cancel();
+    cancelled = cut_off_;
     std::string events;
     bool terminal = false;
     while (!terminal && events.size() < kWriteBytesTarget) {
@@ -432,8 +434,6 @@ asio::awaitable<void> Session::Stream(PreparedGeneration& prepared) {
     }
     if (events.empty() && !terminal && now - last_sent >= ping_interval) events = prepared.format->Ping();
     if (events.empty() && !terminal) {
-      if (cut_off_ && !cancelled) generation.Cancel();
-      cancelled = cut_off_;
       co_await connection_->signal()->WaitUntil(std::min(last_sent + ping_interval, last_event + long_interval));
       continue;
     }
