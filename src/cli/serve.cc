@@ -190,7 +190,7 @@ void PrintWelcome(const config::ServerConfig& config, const service::Service& se
   const bool embeds = config.embedding_enabled && std::any_of(models.begin(), models.end(), [](const auto& model) { return model.embeds; });
   if (generates) {
     fmt::print("\n{}\n  curl {}/v1/messages{} -H 'content-type: application/json' -d '{}'\n", Styled(Style::kDim, "A message:"), url, key,
-               R"({"model":"claude","max_tokens":100,"messages":[{"role":"user","content":"What is the capital of France?"}]})");
+               R"({"model":"claude","max_tokens":100,"temperature":0,"messages":[{"role":"user","content":"What is the capital of France?"}]})");
   }
   if (embeds) {
     fmt::print("{}\n  curl {}/api/v1/embed{} -H 'content-type: application/json' -d '{}'\n", Styled(Style::kDim, "An embedding:"), url, key,
