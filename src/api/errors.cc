@@ -120,7 +120,8 @@ HttpReply ErrorReply(const Status& status, Dialect dialect, const ErrorContext& 
   if (IsRetryable(reply.status)) {
     const int64_t wait_ms = std::max<int64_t>(status.retry_after_ms(), 0);
     reply.headers.emplace_back("retry-after", std::to_string(std::max<int64_t>(1, (wait_ms + 999) / 1000)));
-    if (wait_ms > 0 && dialect != Dialect::kAkiDb) reply.headers.emplace_back("retry-after-ms", std::to_string(wait_ms));
+    if (wait_ms > 0 && dialect != Dialect::kAkiDb)
+      reply.headers.emplace_back("retry-after-ms", std::to_string(wait_ms));
   }
   if (status.reason() == ErrorReason::kMemoryPressure) {
     reply.headers.emplace_back("x-memory-status", context.memory_status);

@@ -30,8 +30,8 @@ int HttpStatus(const Status& status, Dialect dialect);
 HttpReply ErrorReply(const Status& status, Dialect dialect, const ErrorContext& context);
 
 // Only the JSON body, for errors inside a stream:
-//   Anthropic {"type":"error","error":{"type","message"},"request_id"}, OpenAI {"error":{"message","type","param","code"}},
-//   AkiDB {"error": message}.
+//   Anthropic {"type":"error","error":{"type","message"},"request_id"}, OpenAI
+//   {"error":{"message","type","param","code"}}, AkiDB {"error": message}.
 Json ErrorBody(const Status& status, Dialect dialect, const std::string& request_id);
 
 }  // namespace pensieve::api

@@ -18,7 +18,8 @@ Json Capabilities(const service::ModelDescription& model) {
   const Json yes = Supported(true);
   const Json no = Supported(false);
   Json effort = Supported(model.supports_thinking);
-  for (const char* level : {"low", "medium", "high", "max", "xhigh"}) effort[level] = Supported(model.supports_thinking);
+  for (const char* level : {"low", "medium", "high", "max", "xhigh"})
+    effort[level] = Supported(model.supports_thinking);
   Json thinking = Supported(model.supports_thinking);
   for (const char* type : {"adaptive", "between_tools", "disabled", "enabled"}) {
     thinking["types"][type] = Supported(model.supports_thinking);
@@ -97,7 +98,8 @@ Result<Json> ToModelList(const std::vector<service::ModelDescription>& models, c
   PENSIEVE_TRY(const int64_t limit, ParseLimit(query.limit));
   size_t begin = 0;
   size_t end = models.size();
-  // A cursor that names no model gives an empty page rather than the first one again, which a pager would follow for ever.
+  // A cursor that names no model gives an empty page rather than the first one again, which a pager would follow for
+  // ever.
   if (query.after_id) begin = std::min(IndexOf(models, *query.after_id) + 1, end);
   if (query.before_id) end = std::max(begin, std::min(IndexOf(models, *query.before_id), end));
   const bool has_more = end - begin > static_cast<size_t>(limit);
@@ -112,7 +114,8 @@ Result<Json> ToModelList(const std::vector<service::ModelDescription>& models, c
   for (size_t i = begin; i < end; ++i) data.push_back(ToModel(models[i]));
   const Json first = data.empty() ? Json(nullptr) : data.front()["id"];
   const Json last = data.empty() ? Json(nullptr) : data.back()["id"];
-  return Json{{"object", "list"}, {"data", std::move(data)}, {"has_more", has_more}, {"first_id", first}, {"last_id", last}};
+  return Json{
+      {"object", "list"}, {"data", std::move(data)}, {"has_more", has_more}, {"first_id", first}, {"last_id", last}};
 }
 
 }  // namespace pensieve::api

@@ -58,7 +58,8 @@ Status Fit(const ServedModel& model, const Cut& cut, std::vector<int32_t>& ids) 
 Status CheckIds(const ServedModel& model, const std::vector<int32_t>& ids) {
   for (const int32_t id : ids) {
     if (id < 0 || id >= model.config().vocab_size) {
-      return InvalidArgument(fmt::format("token id {} is not in the vocabulary of {} tokens", id, model.config().vocab_size));
+      return InvalidArgument(
+          fmt::format("token id {} is not in the vocabulary of {} tokens", id, model.config().vocab_size));
     }
   }
   return ids.empty() ? InvalidArgument("a list of token ids must not be empty") : OkStatus();
@@ -67,7 +68,8 @@ Status CheckIds(const ServedModel& model, const std::vector<int32_t>& ids) {
 }  // namespace
 
 Result<EmbedPlan> PlanEmbedding(const ServedModel& model, EmbedRequest request) {
-  if (request.texts.empty() == request.token_ids.empty()) return InvalidArgument("input: texts or token ids are required");
+  if (request.texts.empty() == request.token_ids.empty())
+    return InvalidArgument("input: texts or token ids are required");
   const model::ModelConfig& config = model.config();
   if (request.dimensions > config.hidden_size) {
     return InvalidArgument(fmt::format("dimensions: the model has {} of them", config.hidden_size));
@@ -78,7 +80,8 @@ Result<EmbedPlan> PlanEmbedding(const ServedModel& model, EmbedRequest request) 
   plan.request.pooling = ToPooling(request.pooling, config);
   plan.request.normalize = request.normalize.value_or(config.normalize);
   const bool first_tokens_only = request.pooling == PoolingChoice::kMeanForDecoders && !config.is_encoder;
-  const Cut cut{.tokens_max = TokensMax(model, request), .truncate = request.truncate, .keep_last_special = !first_tokens_only};
+  const Cut cut{
+      .tokens_max = TokensMax(model, request), .truncate = request.truncate, .keep_last_special = !first_tokens_only};
   plan.request.sequences = std::move(request.token_ids);
   for (const auto& ids : plan.request.sequences) PENSIEVE_RETURN_IF_ERROR(CheckIds(model, ids));
   for (const std::string& text : request.texts) plan.request.sequences.push_back(model.tokenizer().Encode(text));

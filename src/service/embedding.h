@@ -15,10 +15,10 @@ struct EmbedPlan {
   int64_t dimension = 0;      // of the vectors the client gets
 };
 
-// Tokenizes and truncates. An encoder's text keeps its closing special token when it is cut, and so does a decoder's, whose
-// last token may be what is pooled; only mean pooling of decoders keeps just the first tokens, which is AkiDB's recipe.
-// InvalidArgument for nothing to embed, ids out of range, dimensions that the model lacks, or texts past the limit
-// when truncation is not wanted (kPromptTooLong).
+// Tokenizes and truncates. An encoder's text keeps its closing special token when it is cut, and so does a decoder's,
+// whose last token may be what is pooled; only mean pooling of decoders keeps just the first tokens, which is AkiDB's
+// recipe. InvalidArgument for nothing to embed, ids out of range, dimensions that the model lacks, or texts past the
+// limit when truncation is not wanted (kPromptTooLong).
 Result<EmbedPlan> PlanEmbedding(const ServedModel& model, EmbedRequest request);
 
 // Cuts vectors to the planned dimension; what was cut is brought back to length 1 when `normalize`.

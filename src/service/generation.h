@@ -1,4 +1,5 @@
-// The consumer's end of a chat or completion: reads the engine's events and turns them into text on the caller's thread.
+// The consumer's end of a chat or completion: reads the engine's events and turns them into text on the caller's
+// thread.
 #pragma once
 
 #include <deque>

@@ -1,4 +1,5 @@
-// From sampled tokens to generation events: detokenizes, splits reasoning and tool calls from text, finds stop sequences.
+// From sampled tokens to generation events: detokenizes, splits reasoning and tool calls from text, finds stop
+// sequences.
 #pragma once
 
 #include <deque>

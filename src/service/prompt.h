@@ -1,7 +1,7 @@
 // From a chat request to the text and tokens that the model reads. Pure but for the model's immutable parts.
 //
-// The whole rendered text is tokenized at once with special tokens recognised, as Hugging Face does: a message that spells a
-// special token ("<|im_end|>") therefore contains it.
+// The whole rendered text is tokenized at once with special tokens recognised, as Hugging Face does: a message that
+// spells a special token ("<|im_end|>") therefore contains it.
 #pragma once
 
 #include <cstdint>

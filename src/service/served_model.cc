@@ -69,7 +69,8 @@ Result<std::shared_ptr<ServedModel>> ServedModel::Create(const std::string& name
 
 Result<const chat::ChatTemplate*> ServedModel::Template(bool with_tools) const {
   if (templates_) return &templates_->Choose(with_tools);
-  return FailedPrecondition(fmt::format("model: \"{}\" has no chat template; only raw completions are possible", name()));
+  return FailedPrecondition(
+      fmt::format("model: \"{}\" has no chat template; only raw completions are possible", name()));
 }
 
 int32_t ServedModel::vocab_size() const {

@@ -54,7 +54,8 @@ class EngineService final : public Service {
     PENSIEVE_TRY(ModelPtr model, ServedModel::Create(name, std::move(aliases), std::move(loaded), options_.engine));
     const std::unique_lock lock(models_mutex_);
     for (const ModelPtr& other : models_) {
-      if (other->name() == name) return {StatusCode::kAlreadyExists, fmt::format("a model named \"{}\" is loaded already", name)};
+      if (other->name() == name)
+        return {StatusCode::kAlreadyExists, fmt::format("a model named \"{}\" is loaded already", name)};
     }
     models_.push_back(std::move(model));
     return OkStatus();
@@ -73,7 +74,8 @@ class EngineService final : public Service {
   }
 
   Result<ModelDescription> FindModel(const std::string& name, bool embedding) const override {
-    PENSIEVE_TRY(const ModelPtr model, Resolve(name, embedding ? Task::kEmbed : Task::kGenerate, /*any_model=*/name.empty()));
+    PENSIEVE_TRY(const ModelPtr model,
+                 Resolve(name, embedding ? Task::kEmbed : Task::kGenerate, /*any_model=*/name.empty()));
     return model->description();
   }
 
@@ -264,6 +266,8 @@ std::function<void()> EngineService::Embed(EmbedRequest request, std::function<v
 
 }  // namespace
 
-std::unique_ptr<Service> Service::Create(const ServiceOptions& options) { return std::make_unique<EngineService>(options); }
+std::unique_ptr<Service> Service::Create(const ServiceOptions& options) {
+  return std::make_unique<EngineService>(options);
+}
 
 }  // namespace pensieve::service

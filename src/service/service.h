@@ -1,8 +1,9 @@
-// What every dialect and transport calls: neutral requests in, neutral events out. Validates, resolves the model, renders
-// the chat template, tokenizes, submits to the engine; on the way back detokenizes, splits reasoning and tool calls
-// from text, and matches stop sequences. Nothing here knows HTTP, gRPC or a vendor's field name.
+// What every dialect and transport calls: neutral requests in, neutral events out. Validates, resolves the model,
+// renders the chat template, tokenizes, submits to the engine; on the way back detokenizes, splits reasoning and tool
+// calls from text, and matches stop sequences. Nothing here knows HTTP, gRPC or a vendor's field name.
 //
-// Every prompt is tokenized as Hugging Face does it: special tokens that a message spells out ("<|im_end|>") count as such.
+// Every prompt is tokenized as Hugging Face does it: special tokens that a message spells out ("<|im_end|>") count as
+// such.
 //
 // Thread-safe. Calls that render or tokenize use the caller's thread (long prompts take milliseconds to tens of them):
 // transports call from a worker pool, never from an I/O loop.
@@ -43,7 +44,7 @@ struct ChatRequest {
   std::string id;               // request id, for logs
   std::string model;            // as the client wrote it
   bool any_model = false;       // an unknown name means the default generator instead of NotFound
-  Json messages;                // chat-template shape: [{role, content, tool_calls?, tool_call_id?, reasoning_content?}]
+  Json messages;  // chat-template shape: [{role, content, tool_calls?, tool_call_id?, reasoning_content?}]
   Json tools;                   // [{type: "function", function: {name, description, parameters}}] or null
   ToolChoice tool_choice = ToolChoice::kAuto;
   std::string tool_choice_name;  // kNamed
@@ -204,10 +205,10 @@ class Service {
   static std::unique_ptr<Service> Create(const ServiceOptions& options);
   virtual ~Service() = default;
 
-  // Adds a loaded model under `name` (and aliases) and starts its engine. AlreadyExists when the name is taken. The first
-  // generator and the first embedding model added are the defaults. Names resolve to: a model or alias spelled exactly so;
-  // else the default for "", for any "claude-*" (text only) and when the request says any_model; else NotFound, whose
-  // message begins with "model: ". InvalidArgument for a model that cannot do what is asked.
+  // Adds a loaded model under `name` (and aliases) and starts its engine. AlreadyExists when the name is taken. The
+  // first generator and the first embedding model added are the defaults. Names resolve to: a model or alias spelled
+  // exactly so; else the default for "", for any "claude-*" (text only) and when the request says any_model; else
+  // NotFound, whose message begins with "model: ". InvalidArgument for a model that cannot do what is asked.
   virtual Status AddModel(const std::string& name, std::vector<std::string> aliases,
                           std::unique_ptr<model::LoadedModel> loaded) = 0;
 

@@ -1,5 +1,5 @@
-// A network for the service's tests that says what a test tells it to, one byte a token, behind the real tokenizer, chat
-// template, engine and sampler.
+// A network for the service's tests that says what a test tells it to, one byte a token, behind the real tokenizer,
+// chat template, engine and sampler.
 #pragma once
 
 #include <algorithm>
@@ -81,7 +81,8 @@ class ScriptedModel : public model::Model {
     for (const backend::SequenceRows& rows : batch.sequences) {
       for (int64_t i = 0; i < rows.num_rows; ++i) {
         const bool fine = rows.first_row + i < batch.fine_rows;
-        cache.At(rows, rows.cached_len + i) = engine::SlotValue(batch.tokens[static_cast<size_t>(rows.first_row + i)], fine);
+        cache.At(rows, rows.cached_len + i) =
+            engine::SlotValue(batch.tokens[static_cast<size_t>(rows.first_row + i)], fine);
       }
     }
   }
@@ -107,13 +108,16 @@ inline std::unique_ptr<tokenizer::Tokenizer> ByteTokenizer(bool closes) {
     return Json{{"id", id}, {"content", content}, {"single_word", false}, {"lstrip", false}, {"rstrip", false},
                 {"normalized", false}, {"special", true}};
   };
-  const Json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
+  const Json byte_level = {
+      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
   Json post = nullptr;
   if (closes) {
-    post = {{"type", "TemplateProcessing"},
-            {"single", {{{"Sequence", {{"id", "A"}, {"type_id", 0}}}}, {{"SpecialToken", {{"id", "<|im_end|>"}, {"type_id", 0}}}}}},
-            {"pair", Json::array()},
-            {"special_tokens", {{"<|im_end|>", {{"id", "<|im_end|>"}, {"ids", {kImEnd}}, {"tokens", {"<|im_end|>"}}}}}}};
+    post = {
+        {"type", "TemplateProcessing"},
+        {"single",
+         {{{"Sequence", {{"id", "A"}, {"type_id", 0}}}}, {{"SpecialToken", {{"id", "<|im_end|>"}, {"type_id", 0}}}}}},
+        {"pair", Json::array()},
+        {"special_tokens", {{"<|im_end|>", {{"id", "<|im_end|>"}, {"ids", {kImEnd}}, {"tokens", {"<|im_end|>"}}}}}}};
   }
   const Json document = {{"version", "1.0"},
                          {"added_tokens", {added(kImStart, "<|im_start|>"), added(kImEnd, "<|im_end|>")}},
@@ -141,7 +145,8 @@ struct TestModelKind {
   int64_t context_max = 512;
 };
 
-inline std::unique_ptr<model::LoadedModel> ScriptedLoadedModel(std::shared_ptr<const Script> script, const TestModelKind& kind = {}) {
+inline std::unique_ptr<model::LoadedModel> ScriptedLoadedModel(std::shared_ptr<const Script> script,
+                                                               const TestModelKind& kind = {}) {
   auto loaded = std::make_unique<model::LoadedModel>();
   loaded->path = "test-model";
   model::ModelConfig& config = loaded->config;

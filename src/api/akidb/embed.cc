@@ -45,7 +45,8 @@ Result<EmbedFields> ParseEmbedBody(std::string_view body) {
   if (texts == json.end()) return TypeError("missing field `texts`");
   if (!texts->is_array()) return TypeError("texts: invalid type, expected an array of strings");
   for (const Json& text : *texts) {
-    if (!text.is_string()) return TypeError(fmt::format("texts[{}]: invalid type, expected a string", fields.texts.size()));
+    if (!text.is_string())
+      return TypeError(fmt::format("texts[{}]: invalid type, expected a string", fields.texts.size()));
     fields.texts.push_back(text.get<std::string>());
   }
   PENSIEVE_TRY(fields.model, OptionalString(json, "model"));

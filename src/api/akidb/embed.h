@@ -1,8 +1,8 @@
 // AkiDB's embedding contract, shared by POST /api/v1/embed and akidb.embedding.v1.EmbeddingService.
 //
-// Between 1 and 32 texts; any model name is accepted and echoed; unknown fields are ignored; an explicit null is a type error.
-// A text is cut to its first 512 tokens. `usage.total_tokens` is AkiDB's estimate max(sum of floor(bytes / 4), texts),
-// which its clients compare, not the count of real tokens.
+// Between 1 and 32 texts; any model name is accepted and echoed; unknown fields are ignored; an explicit null is a type
+// error. A text is cut to its first 512 tokens. `usage.total_tokens` is AkiDB's estimate max(sum of floor(bytes / 4),
+// texts), which its clients compare, not the count of real tokens.
 #pragma once
 
 #include <cstdint>

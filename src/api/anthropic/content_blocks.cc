@@ -67,10 +67,13 @@ std::string ReferenceText(const Json& block, const BlockContext& context) {
 std::string ToolChangeText(const Json& block, bool added, const BlockContext& context) {
   std::string text;
   const auto append = [&](const Json& tool) {
-    const std::string name = tool.is_string() ? tool.get<std::string>() : StringOr(tool, "name", StringOr(tool, "tool_name"));
+    const std::string name =
+        tool.is_string() ? tool.get<std::string>() : StringOr(tool, "name", StringOr(tool, "tool_name"));
     if (!added) return AppendLine(text, fmt::format("The tool {} is no longer available.", name));
     if (const Json* schema = Find(tool, "input_schema")) {
-      return AppendLine(text, FunctionsText({{"name", name}, {"description", StringOr(tool, "description")}, {"parameters", *schema}}));
+      return AppendLine(
+          text,
+          FunctionsText({{"name", name}, {"description", StringOr(tool, "description")}, {"parameters", *schema}}));
     }
     AppendLine(text, TakeDeferred(name, fmt::format("The tool {} is now available.", name), context));
   };
@@ -82,7 +85,8 @@ std::string ToolChangeText(const Json& block, bool added, const BlockContext& co
   return text;
 }
 
-// Results of tools that ran at Anthropic's servers, met in histories that began there: their readable fields, one a line.
+// Results of tools that ran at Anthropic's servers, met in histories that began there: their readable fields, one a
+// line.
 std::string ServerResultText(const Json* content, const BlockContext& context) {
   if (content == nullptr) return "";
   if (content->is_string()) return content->get<std::string>();
@@ -146,7 +150,8 @@ Result<ToolAnswer> FromToolResult(const Json& block, const std::string& path, co
   // Templates have no place for the flag; most clients say it in the text themselves.
   if (is_error) {
     std::string start = answer.text.substr(0, 20);
-    std::transform(start.begin(), start.end(), start.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    std::transform(start.begin(), start.end(), start.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     if (start.find("error") == std::string::npos) answer.text = "Error: " + answer.text;
   }
   return answer;

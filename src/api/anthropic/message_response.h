@@ -46,8 +46,8 @@ class MessageBuilder {
   service::GenerationEvent done_;
 };
 
-// Writes the event stream. Each call returns bytes to send, possibly none; each event is whole within them. One block is open at a
-// time and indices rise from 0. Not thread-safe.
+// Writes the event stream. Each call returns bytes to send, possibly none; each event is whole within them. One block
+// is open at a time and indices rise from 0. Not thread-safe.
 class MessageStreamWriter {
  public:
   explicit MessageStreamWriter(MessageOptions options);

@@ -1,8 +1,8 @@
 // POST /v1/messages and /v1/messages/count_tokens: the request body as a neutral chat request.
 //
-// Everything the Messages API knows is accepted and what is not known is ignored: only missing or ill-typed essentials are errors, in
-// the API's style ("messages.0.content: ..."). How each part reaches the model:
-//   system               one system turn in front; blocks that begin with "x-anthropic-billing-header" are dropped, since
+// Everything the Messages API knows is accepted and what is not known is ignored: only missing or ill-typed essentials
+// are errors, in the API's style ("messages.0.content: ..."). How each part reaches the model:
+//   system               one system turn in front; blocks that begin with "x-anthropic-billing-header" are dropped:
 //                        they differ per conversation and would spoil every shared prefix
 //   role system inside   a system turn where it stands (the service folds it when the template has no place for it)
 //   neighbours           of one role become one turn; a string is the same as one text block; cache_control is nothing

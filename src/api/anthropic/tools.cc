@@ -118,10 +118,12 @@ Result<Json> ToFunction(const Json& tool, const std::string& path) {
   if (auto typed = ClientTool(type)) {
     const std::string name = fields.String("name").value_or(typed->name);
     PENSIEVE_RETURN_IF_ERROR(fields.status());
-    return Json{{"name", name}, {"description", TypedDescription(*typed, tool)}, {"parameters", std::move(typed->schema)}};
+    return Json{
+        {"name", name}, {"description", TypedDescription(*typed, tool)}, {"parameters", std::move(typed->schema)}};
   }
   // A type nobody here knows is a tool of Anthropic's servers, unless it brings a schema of its own.
-  if (type != "custom" && (fields.Any("input_schema") == nullptr || fields.Any("name") == nullptr)) return Json(nullptr);
+  if (type != "custom" && (fields.Any("input_schema") == nullptr || fields.Any("name") == nullptr))
+    return Json(nullptr);
   const std::string name = fields.RequiredString("name");
   if (name.empty() || name.size() > 256) fields.Fail("name", "must have 1 to 256 characters");
   const std::string description = fields.String("description").value_or("");

@@ -72,7 +72,10 @@ Result<Json> FromMessage(const Json& message, const std::string& path) {
   if (!may_be_empty) fields.Require("content");
   PENSIEVE_RETURN_IF_ERROR(fields.status());
   PENSIEVE_TRY(std::string content, ContentText(fields.Any("content"), path + ".content"));
-  Json turn = {{"role", role == "developer" ? "system" : role == "function" ? "tool" : role}, {"content", std::move(content)}};
+  Json turn = {{"role", role == "developer"  ? "system"
+                        : role == "function" ? "tool"
+                                             : role},
+               {"content", std::move(content)}};
   if (role == "tool") turn["tool_call_id"] = fields.RequiredString("tool_call_id");
   if (const auto name = fields.String("name")) turn["name"] = *name;
   if (role == "assistant") {
@@ -186,7 +189,8 @@ Result<ChatCompletionRequest> FromChatCompletion(const Json& body, const std::st
   ReadShared(fields, chat.sampling, chat.stop_sequences, request.stream);
   chat.sampling.logprobs = fields.Bool("logprobs").value_or(false);
   chat.sampling.top_logprobs = static_cast<int32_t>(fields.Integer("top_logprobs", 0, 20).value_or(0));
-  if (chat.sampling.top_logprobs > 0 && !chat.sampling.logprobs) fields.Fail("top_logprobs", "needs logprobs to be true");
+  if (chat.sampling.top_logprobs > 0 && !chat.sampling.logprobs)
+    fields.Fail("top_logprobs", "needs logprobs to be true");
   chat.new_tokens_max = fields.Integer("max_completion_tokens", 0, INT64_MAX);
   if (!chat.new_tokens_max) chat.new_tokens_max = fields.Integer("max_tokens", 0, INT64_MAX);
   ReadReasoning(fields, chat);

@@ -186,7 +186,8 @@ std::string CompletionStreamWriter::Write(const service::GenerationEvent& event)
     case Kind::kError: finished_ = true; return Sse(ErrorBody(event.error, Dialect::kOpenAi, ""));
     case Kind::kCancelled:
       finished_ = true;
-      return Sse(ErrorBody(Unavailable("the request was cancelled because the server is shutting down"), Dialect::kOpenAi, ""));
+      return Sse(ErrorBody(Unavailable("the request was cancelled because the server is shutting down"),
+                           Dialect::kOpenAi, ""));
   }
   PENSIEVE_UNREACHABLE();
 }
@@ -209,8 +210,8 @@ HttpReply ToEmbeddingsReply(const service::EmbedResult& result, bool base64) {
     }
     out += '}';
   }
-  out += fmt::format("],\"model\":{},\"usage\":{{\"prompt_tokens\":{},\"total_tokens\":{}}}}}", DumpJson(result.model_name),
-                     result.prompt_tokens, result.prompt_tokens);
+  out += fmt::format("],\"model\":{},\"usage\":{{\"prompt_tokens\":{},\"total_tokens\":{}}}}}",
+                     DumpJson(result.model_name), result.prompt_tokens, result.prompt_tokens);
   return reply;
 }
 

@@ -25,7 +25,8 @@ std::string_view ToFinishReason(service::StopReason reason);
 // prompt_tokens include the cached ones, unlike Anthropic's.
 Json ToUsage(const service::Usage& usage);
 
-// Collects the events of one generation into chat.completion or text_completion. Feed events up to kDone; not for errors.
+// Collects the events of one generation into chat.completion or text_completion. Feed events up to kDone; not for
+// errors.
 class CompletionBuilder {
  public:
   explicit CompletionBuilder(CompletionOptions options);

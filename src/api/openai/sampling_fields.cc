@@ -34,7 +34,8 @@ void ReadStop(FieldReader& fields, std::vector<std::string>& stop_sequences) {
 void ReadLogitBias(FieldReader& fields, std::vector<std::pair<int32_t, float>>& logit_bias) {
   const Json* biases = fields.Object("logit_bias");
   if (biases == nullptr) return;
-  if (biases->size() > kLogitBiasMax) return fields.Fail("logit_bias", fmt::format("must have at most {} entries", kLogitBiasMax));
+  if (biases->size() > kLogitBiasMax)
+    return fields.Fail("logit_bias", fmt::format("must have at most {} entries", kLogitBiasMax));
   for (const auto& [key, value] : biases->items()) {
     int32_t id = -1;
     const auto parsed = std::from_chars(key.data(), key.data() + key.size(), id);

@@ -47,12 +47,14 @@ Result<TextInputs> ReadInputs(FieldReader& fields, const char* key) {
     inputs.token_ids.push_back(std::move(ids));
     return inputs;
   }
-  if (input.size() > kInputsMax) return InvalidArgument(fmt::format("{}: must have at most {} entries", key, kInputsMax));
+  if (input.size() > kInputsMax)
+    return InvalidArgument(fmt::format("{}: must have at most {} entries", key, kInputsMax));
   const bool is_text = input.front().is_string();
   for (size_t i = 0; i < input.size(); ++i) {
     const Json& entry = input[i];
     if (is_text ? !entry.is_string() : !entry.is_array()) {
-      return InvalidArgument(fmt::format("{}.{}: must be {}", key, i, is_text ? "a string like the first" : "a list of token ids"));
+      return InvalidArgument(
+          fmt::format("{}.{}: must be {}", key, i, is_text ? "a string like the first" : "a list of token ids"));
     }
     if (is_text) {
       inputs.texts.push_back(entry.get<std::string>());
@@ -91,7 +93,8 @@ Result<TextCompletionRequest> FromCompletion(const Json& body, const std::string
   if (!fields.String("suffix").value_or("").empty()) fields.Fail("suffix", "is not supported");
   if (fields.Integer("best_of", 1, 128).value_or(1) != 1) fields.Fail("best_of", "only 1 is supported");
   PENSIEVE_TRY(TextInputs prompt, ReadInputs(fields, "prompt"));
-  if (prompt.texts.size() + prompt.token_ids.size() != 1) return InvalidArgument("prompt: only one prompt is supported");
+  if (prompt.texts.size() + prompt.token_ids.size() != 1)
+    return InvalidArgument("prompt: only one prompt is supported");
   if (!prompt.texts.empty()) completion.prompt = std::move(prompt.texts.front());
   if (!prompt.token_ids.empty()) completion.prompt_ids = std::move(prompt.token_ids.front());
   return request;
