@@ -26,7 +26,7 @@ target_compile_options(pensieve_flags INTERFACE
   -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Werror=unused-result -Werror=return-type -fno-math-errno)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # g++ 12 believes that std::string's own copies overflow (GCC bug 105651).
-  target_compile_options(pensieve_flags INTERFACE -Wno-stringop-overflow -Wno-restrict)
+  target_compile_options(pensieve_flags INTERFACE -Wno-stringop-overflow -Wno-restrict -Wno-array-bounds)
 endif()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   # The floor of the portable parts; kernels for newer instruction sets are chosen at run time.

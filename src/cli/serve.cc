@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/json.h"
+#include "base/system_memory.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
 #include "cli/terminal.h"
@@ -19,7 +20,6 @@
 #include "hub/catalog.h"
 #include "observe/log.h"
 #include "observe/metrics.h"
-#include "service/memory_gate.h"
 #include "service/service.h"
 
 namespace pensieve::cli {
@@ -114,10 +114,9 @@ Result<std::vector<ModelChoice>> ChooseModels(const config::ServerConfig& config
 // KV memory of each model: what was asked for, else a quarter of the memory that is free now, shared out. The pool's pages
 // are taken from the system only when blocks are first written.
 int64_t KvBytesPerModel(const config::ServerConfig& config, size_t num_models) {
-  constexpr double kUnknownMemoryGb = 4.0;
-  const double free_bytes = service::ReadAvailableMemoryGb().value_or(kUnknownMemoryGb) * static_cast<double>(int64_t{1} << 30);
-  const double wanted = config.kv_bytes_max > 0 ? static_cast<double>(config.kv_bytes_max) : free_bytes / 4;
-  return static_cast<int64_t>(wanted / static_cast<double>(std::max<size_t>(1, num_models)));
+  constexpr int64_t kUnknownMemoryBytes = int64_t{4} << 30;
+  const int64_t wanted = config.kv_bytes_max > 0 ? config.kv_bytes_max : AvailableMemoryBytes().value_or(kUnknownMemoryBytes) / 4;
+  return wanted / static_cast<int64_t>(std::max<size_t>(1, num_models));
 }
 
 backend::KvDType ToKvDType(const std::string& name) {

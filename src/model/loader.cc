@@ -6,11 +6,11 @@
 #include <filesystem>
 #include <variant>
 
+#include "base/system_memory.h"
 #include "model/architectures.h"
 #include "model/config_gguf.h"
 #include "model/config_hf.h"
 #include "model/decoder.h"
-#include "model/memory.h"
 #include "model/text_loader.h"
 #include "model/weight_source.h"
 #include "model/weight_store.h"
@@ -104,7 +104,7 @@ Status CheckVocabulary(const std::string& path, const ModelConfig& config, const
 }
 
 Status CheckMemory(const std::string& path, const OpenedModel& opened, const LoadOptions& options, int64_t rows_max) {
-  const int64_t available = options.memory_bytes_max > 0 ? options.memory_bytes_max : AvailableMemoryBytes();
+  const int64_t available = options.memory_bytes_max > 0 ? options.memory_bytes_max : AvailableMemoryBytes().value_or(0);
   const int64_t needed = opened.census.weight_bytes + ActivationBytes(opened.hf.config, rows_max);
   if (available == 0 || needed <= available) return OkStatus();
   return ResourceExhausted(fmt::format("{}: the model needs {} of memory, but only {} are available", path,

@@ -38,8 +38,4 @@ class MemoryGate {
   std::optional<double> available_gb_;             // guarded by mutex_
 };
 
-// What programs could still take without swapping, in 2^30 bytes: MemAvailable of /proc/meminfo; on macOS free, inactive and
-// purgeable pages.
-std::optional<double> ReadAvailableMemoryGb();
-
 }  // namespace pensieve::service

@@ -1,3 +1,4 @@
+#include "base/system_memory.h"
 #include "service/service.h"
 
 #include <gmock/gmock.h>
@@ -428,7 +429,7 @@ TEST_F(ServiceTest, DrainCutsWhatTakesTooLong) {
 }
 
 TEST(ServiceMemory, TheGateRefusesBelowItsMark) {
-  ASSERT_TRUE(ReadAvailableMemoryGb().has_value());
+  ASSERT_TRUE(AvailableMemoryBytes().has_value());
   ServiceOptions options = Options();
   options.memory_gate = true;
   options.memory_critical_gb = 1e9;

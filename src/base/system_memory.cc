@@ -1,25 +1,26 @@
-#include "model/memory.h"
+#include "base/system_memory.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <fstream>
-#include <optional>
 
 #ifdef __APPLE__
-#include <sys/sysctl.h>
+#include <mach/mach.h>
+#include <unistd.h>
 #endif
 
-namespace pensieve::model {
+namespace pensieve {
 namespace {
 
 #ifdef __APPLE__
-// Unified memory: what the machine has; the system frees caches on demand.
 std::optional<int64_t> MachineAvailable() {
-  int64_t bytes = 0;
-  size_t size = sizeof(bytes);
-  if (::sysctlbyname("hw.memsize", &bytes, &size, nullptr, 0) != 0) return std::nullopt;
-  return bytes;
+  vm_statistics64_data_t pages;
+  mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;
+  const auto result = host_statistics64(mach_host_self(), HOST_VM_INFO64, reinterpret_cast<host_info64_t>(&pages), &count);
+  if (result != KERN_SUCCESS) return std::nullopt;
+  const auto available = static_cast<int64_t>(pages.free_count) + pages.inactive_count + pages.purgeable_count;
+  return available * static_cast<int64_t>(::sysconf(_SC_PAGESIZE));
 }
 #else
 std::optional<int64_t> MachineAvailable() {
@@ -60,11 +61,11 @@ std::optional<int64_t> GroupAvailable() {
 
 }  // namespace
 
-int64_t AvailableMemoryBytes() {
+std::optional<int64_t> AvailableMemoryBytes() {
   const auto machine = MachineAvailable();
   const auto group = GroupAvailable();
   if (machine && group) return std::min(*machine, *group);
-  return machine.value_or(group.value_or(0));
+  return machine ? machine : group;
 }
 
 std::string FormatBytes(int64_t bytes) {
@@ -72,4 +73,4 @@ std::string FormatBytes(int64_t bytes) {
   return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6);
 }
 
-}  // namespace pensieve::model
+}  // namespace pensieve
