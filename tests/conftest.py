@@ -34,12 +34,12 @@ def start_server():
 @pytest.fixture
 def anthropic_client(server):
     import anthropic
-    with anthropic.Anthropic(base_url=server.url, api_key="local", max_retries=0, timeout=120) as client:
+    with anthropic.Anthropic(base_url=server.url, api_key="local", max_retries=0, timeout=600) as client:
         yield client
 
 
 @pytest.fixture
 def openai_client(server):
     import openai
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="local", max_retries=0, timeout=120) as client:
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="local", max_retries=0, timeout=600) as client:
         yield client

@@ -19,7 +19,7 @@ SHARED = ROOT.parent / "shared"  # optional further data beside a checkout
 DATA = ROOT / "tests" / "data"
 BINARY = pathlib.Path(os.environ.get("PENSIEVE_BINARY", ROOT / "build" / "release" / "pensieve")).resolve()
 
-START_S = 60
+START_S = 180
 GENERATOR_NAME = "smollm2-135m-instruct"
 EMBEDDER_NAME = "all-minilm-l6-v2"
 
@@ -44,7 +44,7 @@ def clean_environment(**extra):
     return environment
 
 
-def run(*arguments, stdin=None, env=None, cwd=None, timeout=120):
+def run(*arguments, stdin=None, env=None, cwd=None, timeout=600):
     """Runs one command of the binary to its end; text in, text out."""
     return subprocess.run([BINARY, *map(str, arguments)],
                           input=stdin,
@@ -109,7 +109,7 @@ class Server:
             self.process.kill()
             self.process.wait()
 
-    def terminate(self, timeout=60):
+    def terminate(self, timeout=600):
         """SIGTERM, then the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)
@@ -118,10 +118,10 @@ class Server:
         return self.process.poll() is None
 
     def get(self, path, **options):
-        return requests.get(self.url + path, timeout=60, **options)
+        return requests.get(self.url + path, timeout=300, **options)
 
     def post(self, path, body=None, **options):
-        return requests.post(self.url + path, json=body, timeout=120, **options)
+        return requests.post(self.url + path, json=body, timeout=600, **options)
 
     def message(self, text, max_tokens=16, **fields):
         """One greedy answer by /v1/messages."""
@@ -156,7 +156,7 @@ def text_of(message):
     return "".join(block["text"] for block in message["content"] if block["type"] == "text")
 
 
-def wait_for(condition, what, seconds=30):
+def wait_for(condition, what, seconds=120):
     """Waits until `condition()` holds. The limit only bounds a failure; it is no measurement."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
