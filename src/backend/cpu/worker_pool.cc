@@ -30,7 +30,8 @@ void NameThread(int worker) {
 }
 
 uint32_t GenerationOf(uint64_t ticket) { return static_cast<uint32_t>(ticket >> 32); }
-uint32_t ChunkOf(uint64_t ticket) { return static_cast<uint32_t>(ticket); }
+// Chunks of the operation that nobody has claimed yet.
+uint32_t UnclaimedOf(uint64_t ticket) { return static_cast<uint32_t>(ticket); }
 
 }  // namespace
 
@@ -52,13 +53,15 @@ WorkerPool::~WorkerPool() {
 
 void WorkerPool::RunShared(int64_t chunks, Function function, const void* context) {
   PENSIEVE_CHECK(chunks < (int64_t{1} << 31));
-  // Every chunk of the operation before is done and claimed, so nobody can claim until the new ticket is out.
+  // The ticket of the operation before has no chunk left, so nobody can claim one, and with it read what is stored here,
+  // until the new ticket is out. (The count must be in the ticket: a late worker that compared an old ticket with a new
+  // count would run a chunk that does not exist.)
   const uint32_t generation = GenerationOf(ticket_.load(std::memory_order_relaxed)) + 1;
   function_.store(function, std::memory_order_relaxed);
   context_.store(context, std::memory_order_relaxed);
   chunks_.store(static_cast<uint32_t>(chunks), std::memory_order_relaxed);
   done_.store(0, std::memory_order_relaxed);
-  ticket_.store(static_cast<uint64_t>(generation) << 32);
+  ticket_.store(static_cast<uint64_t>(generation) << 32 | static_cast<uint32_t>(chunks));
   if (sleepers_.load() > 0) {
     { const std::lock_guard lock(mutex_); }
     wake_.notify_all();
@@ -72,12 +75,12 @@ void WorkerPool::RunShared(int64_t chunks, Function function, const void* contex
 
 void WorkerPool::Work(uint32_t generation, int worker) {
   uint64_t ticket = ticket_.load(std::memory_order_acquire);
-  while (GenerationOf(ticket) == generation) {
+  while (GenerationOf(ticket) == generation && UnclaimedOf(ticket) > 0) {
+    if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    // With a claimed chunk the operation cannot end, so these are its own.
     const Function function = function_.load(std::memory_order_relaxed);
-    const void* const context = context_.load(std::memory_order_relaxed);
-    if (ChunkOf(ticket) >= chunks_.load(std::memory_order_relaxed)) return;
-    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-    function(context, ChunkOf(ticket), worker);
+    const uint32_t chunk = chunks_.load(std::memory_order_relaxed) - UnclaimedOf(ticket);
+    function(context_.load(std::memory_order_relaxed), chunk, worker);
     done_.fetch_add(1, std::memory_order_release);
     ticket = ticket_.load(std::memory_order_acquire);
   }

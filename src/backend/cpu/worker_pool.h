@@ -49,8 +49,8 @@ class WorkerPool {
   void Sleep(uint32_t seen);
 
   std::vector<std::thread> workers_;
-  // High half: generation, the number of the operation. Low half: its next unclaimed chunk. A claim is a compare and
-  // swap of the whole, so a late worker cannot claim a chunk of an operation whose fields it has not read.
+  // High half: generation, the number of the operation. Low half: how many of its chunks are unclaimed. A claim is a
+  // compare and swap of the whole, and the fields below are read after it: then they are those of the claimed chunk.
   std::atomic<uint64_t> ticket_{0};
   std::atomic<Function> function_{nullptr};
   std::atomic<const void*> context_{nullptr};

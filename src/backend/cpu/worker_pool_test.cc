@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <numeric>
 #include <thread>
@@ -40,6 +41,26 @@ TEST(WorkerPool, ResultsAreVisibleAfterRun) {
 }
 
 TEST(Bandwidth, IsMeasured) { EXPECT_GT(MeasureReadBandwidth(1), 0.0); }
+
+// Short operations of changing size, back to back and with more threads than processors: late workers of one operation meet the next.
+TEST(WorkerPool, LateWorkersNeverRunAChunkThatDoesNotExist) {
+  WorkerPool pool(6);
+  std::vector<std::atomic<int>> runs(64);
+  for (int64_t i = 0; i < 20000; ++i) {
+    const int64_t chunks = 2 + (i * 37) % 62;
+    for (auto& count : runs) count.store(0);
+    std::atomic<bool> outside{false};
+    pool.Run(chunks, [&](int64_t chunk, int) {
+      if (chunk < 0 || chunk >= chunks) {
+        outside = true;
+      } else {
+        runs[static_cast<size_t>(chunk)].fetch_add(1);
+      }
+    });
+    ASSERT_FALSE(outside);
+    for (int64_t c = 0; c < chunks; ++c) ASSERT_EQ(runs[static_cast<size_t>(c)].load(), 1) << i;
+  }
+}
 
 }  // namespace
 }  // namespace pensieve::backend::cpu
