@@ -48,7 +48,8 @@ struct MatMulInput {
   int64_t fine_rows = 0;  // 0..M
 };
 
-enum class Activation : uint8_t { kNone, kSilu, kGeluTanh, kGeluErf, kRelu };
+// kQuickGelu: x * sigmoid(1.702 x).
+enum class Activation : uint8_t { kNone, kSilu, kGeluTanh, kGeluErf, kRelu, kQuickGelu };
 
 // One of the products that share an input: y = act(x . W^T + bias), stored into out or added to it.
 struct Product {
@@ -57,6 +58,32 @@ struct Product {
   Matrix out;                              // [M, N]
   Activation activation = Activation::kNone;
   bool accumulate = false;                 // out += instead of out =: the residual add
+};
+
+// How a router's logits choose the experts of a row and weigh them. The `top_k` largest are chosen; equal ones by index.
+enum class Routing : uint8_t {
+  kSoftmax,          // weights: softmax over all logits, taken as it is
+  kSoftmaxOfChosen,  // weights: softmax over the chosen logits (the same as renormalising kSoftmax)
+  kSigmoid,          // weights: sigmoid of the chosen logit itself
+};
+
+// One of the gated feed-forward networks of a layer: y = down(act(gate x) * up x), [D] -> [F] -> [D].
+struct Expert {
+  tensor::Weight gate;  // [F, D], or [2F, D] with the rows gate 0, up 0, gate 1, ...: see ExpertLayer::interleaved
+  tensor::Weight up;    // [F, D]; not read when interleaved
+  tensor::Weight down;  // [D, F]
+  const float* gate_bias = nullptr;  // one a row of `gate`, device memory, or null
+  const float* up_bias = nullptr;
+  const float* down_bias = nullptr;
+};
+
+struct ExpertLayer {
+  std::span<const Expert> experts;
+  Routing routing = Routing::kSoftmaxOfChosen;
+  int64_t top_k = 1;  // 1..experts
+  Activation activation = Activation::kSilu;
+  bool interleaved = false;
+  float limit = 0.0f;  // > 0: act(min(g, limit)) * (clip(u, -limit, limit) + 1), as gpt-oss has it
 };
 
 // Rotation table of a rotary embedding: angle of pair i at position p is p * frequencies[i] in f32, range-reduced
@@ -141,6 +168,9 @@ class Backend {
   // out = act(x . gate^T) * (x . up^T), [M, F]. No biases.
   virtual void GatedMatMul(const MatMulInput& input, const tensor::Weight& gate, const tensor::Weight& up,
                            Activation activation, Matrix out) = 0;
+  // out[r] += the weighted sum of the experts that row r's logits [M, experts] choose, in order of their index. Every
+  // expert's weights are read once for all rows that chose it. out [M, D] may not overlap x.
+  virtual void Experts(const MatMulInput& input, Matrix logits, const ExpertLayer& layer, Matrix out) = 0;
 
   // --- rows -----------------------------------------------------------------------------------------------------
   // out[r] = scale * table[ids[r]]; ids are checked by the caller to lie in [0, rows). With `add`, out[r] += instead.

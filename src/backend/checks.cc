@@ -51,6 +51,21 @@ void CheckGated(const MatMulInput& input, const tensor::Weight& gate, const tens
   PENSIEVE_CHECK(tensor::Rows(gate) == out.cols && tensor::Rows(up) == out.cols && out.rows == input.x.rows);
 }
 
+void CheckExperts(const MatMulInput& input, Matrix logits, const ExpertLayer& layer, Matrix out) {
+  const auto experts = static_cast<int64_t>(layer.experts.size());
+  PENSIEVE_CHECK(input.fine_rows >= 0 && input.fine_rows <= input.x.rows);
+  PENSIEVE_CHECK(layer.top_k >= 1 && layer.top_k <= experts);
+  PENSIEVE_CHECK(logits.rows == input.x.rows && logits.cols == experts);
+  CheckSameShape(input.x, out);
+  for (const Expert& expert : layer.experts) {
+    const int64_t inner = tensor::Cols(expert.down);
+    PENSIEVE_CHECK(tensor::Rows(expert.down) == out.cols && tensor::Cols(expert.gate) == out.cols);
+    PENSIEVE_CHECK(tensor::Rows(expert.gate) == (layer.interleaved ? 2 * inner : inner));
+    if (layer.interleaved) continue;
+    PENSIEVE_CHECK(tensor::Rows(expert.up) == inner && tensor::Cols(expert.up) == out.cols);
+  }
+}
+
 void CheckSameShape(Matrix a, Matrix b) { PENSIEVE_CHECK(a.rows == b.rows && a.cols == b.cols); }
 
 void CheckSequences(std::span<const SequenceRows> sequences, int64_t rows, int64_t block_len, int64_t num_blocks) {

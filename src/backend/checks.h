@@ -18,6 +18,7 @@ Status CheckKvShape(const KvShape& shape);
 // Our own bugs: abort when operands of an operation do not fit each other.
 void CheckProducts(const MatMulInput& input, std::span<const Product> products);
 void CheckGated(const MatMulInput& input, const tensor::Weight& gate, const tensor::Weight& up, Matrix out);
+void CheckExperts(const MatMulInput& input, Matrix logits, const ExpertLayer& layer, Matrix out);
 void CheckSameShape(Matrix a, Matrix b);
 // Every sequence lies inside `rows` rows, and with `block_len` > 0 its block table covers its tokens with blocks of
 // [0, num_blocks).

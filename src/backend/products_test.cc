@@ -91,7 +91,7 @@ TEST_P(ProductTest, BiasActivationAndAccumulate) {
   const std::vector<float> bias = testing::NormalVector(45, rng);
   HostMatrix x = HostMatrix(7, 128).FillNormal(rng, 3.0f);
   for (const Activation activation : {Activation::kNone, Activation::kSilu, Activation::kGeluTanh, Activation::kGeluErf,
-                                      Activation::kRelu}) {
+                                      Activation::kRelu, Activation::kQuickGelu}) {
     for (const bool accumulate : {false, true}) {
       HostMatrix actual = HostMatrix(7, 45).FillNormal(rng);
       HostMatrix expected = actual;

@@ -211,7 +211,8 @@ TEST_P(RowsTest, ActivationsOverTheWholeRange) {
   }
   points.push_back(std::nanf(""));
   const auto n = static_cast<int64_t>(points.size());
-  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh, Activation::kGeluErf, Activation::kRelu}) {
+  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh, Activation::kGeluErf, Activation::kRelu,
+                                      Activation::kQuickGelu}) {
     HostMatrix actual(n, 1);
     HostMatrix expected(n, 1);
     for (Backend* backend : {backend_.get(), reference_.get()}) {

@@ -35,6 +35,7 @@ class CpuBackend final : public Backend {
   void MatMul(const MatMulInput& input, std::span<const Product> products) override;
   void GatedMatMul(const MatMulInput& input, const tensor::Weight& gate, const tensor::Weight& up,
                    Activation activation, Matrix out) override;
+  void Experts(const MatMulInput& input, Matrix logits, const ExpertLayer& layer, Matrix out) override;
 
   void EmbedRows(const tensor::Weight& table, std::span<const int32_t> ids, float scale, Matrix out,
                  bool add) override;
@@ -77,8 +78,14 @@ class CpuBackend final : public Backend {
     std::array<Scratch, 2> tiles;
     Scratch attention;
     Scratch row;
+    Scratch experts;
   };
   struct RopeAngles;
+  // A row that chose an expert, and how much of the expert it takes.
+  struct ChosenRow {
+    int32_t row;
+    float weight;
+  };
 
   Operand MakeOperand(const MatMulInput& input, const tensor::Weight& weight);
   const QuantRows* QuantizeInput(const MatMulInput& input, int group);
@@ -92,6 +99,11 @@ class CpuBackend final : public Backend {
   // fn(row) for every row, in chunks of at least `least` values.
   template <typename Fn>
   void ForRows(int64_t rows, int64_t cols, Fn fn);
+
+  void RouteRows(Matrix logits, const ExpertLayer& layer);
+  Matrix GatherChosen(Matrix x, std::span<const ChosenRow> chosen);
+  Matrix ExpertInner(const MatMulInput& input, const Expert& expert, const ExpertLayer& layer);
+  void ActivatePairs(Matrix both, const ExpertLayer& layer, Matrix inner);
 
   struct AttentionTask;
   struct AttentionWork;
@@ -111,6 +123,19 @@ class CpuBackend final : public Backend {
     QuantRows rows;
   };
   std::array<QuantizedInput, 3> quantized_;
+
+  // The rows of every expert, expert by expert, and the matrices between its products. Valid within one call.
+  struct ExpertWork {
+    std::vector<ChosenRow> chosen;      // [rows * top_k]: the rows of expert e are [first[e], first[e + 1])
+    std::vector<int64_t> first;         // [experts + 1]
+    std::vector<int32_t> expert_of;     // [rows * top_k], row by row, experts ascending
+    std::vector<float> weight_of;
+    Scratch gathered;
+    Scratch both;
+    Scratch inner;
+    Scratch result;
+  };
+  ExpertWork expert_work_;
 
   // Angles of the present step. Every layer asks for the same ones, twice; models with two kinds of layers for two.
   struct RopeAngles {

@@ -78,6 +78,7 @@ PENSIEVE_INLINE F32 Activate(F32 x, Activation activation) {
     }
     case Activation::kGeluErf: return Set(0.5f) * x * (Set(1.0f) + Erf(x * Set(0.707106781f)));
     case Activation::kRelu: return Max(Zero(), x);
+    case Activation::kQuickGelu: return x / (Set(1.0f) + Exp(Set(-1.702f) * x));
   }
   return x;
 }

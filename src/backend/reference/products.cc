@@ -24,6 +24,7 @@ double Activate(double x, Activation activation) {
     case Activation::kGeluTanh: return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
     case Activation::kGeluErf: return 0.5 * x * (1.0 + std::erf(x / std::sqrt(2.0)));
     case Activation::kRelu: return x > 0.0 || std::isnan(x) ? x : 0.0;
+    case Activation::kQuickGelu: return x / (1.0 + std::exp(-1.702 * x));
   }
   PENSIEVE_UNREACHABLE();
 }

@@ -26,6 +26,7 @@ class ReferenceBackend final : public Backend {
   void MatMul(const MatMulInput& input, std::span<const Product> products) override;
   void GatedMatMul(const MatMulInput& input, const tensor::Weight& gate, const tensor::Weight& up,
                    Activation activation, Matrix out) override;
+  void Experts(const MatMulInput& input, Matrix logits, const ExpertLayer& layer, Matrix out) override;
 
   void EmbedRows(const tensor::Weight& table, std::span<const int32_t> ids, float scale, Matrix out,
                  bool add) override;

@@ -1,0 +1,165 @@
+// Mixture of experts: rows are sorted by the experts they chose, then every expert runs the ordinary products on its rows.
+//
+// Experts run one after the other, each shared among all workers, so that a row's sum grows in the order of the experts'
+// indices whatever else is in the batch. Products themselves promise that a row does not depend on its neighbours.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "backend/checks.h"
+#include "backend/cpu/cpu_backend.h"
+#include "base/check.h"
+
+namespace pensieve::backend::cpu {
+namespace {
+
+// Rows a chunk when rows are copied, routed or added: some microseconds of work.
+constexpr int64_t kChunkRows = 8;
+// Kernels load whole vectors.
+int64_t Padded(int64_t n) { return (n + 15) / 16 * 16; }
+
+// Routes one row: its experts ascending, and their weights. NaN logits are chosen first and make their weights NaN.
+void RouteRow(const float* logits, const ExpertLayer& layer, int32_t* experts, float* weights) {
+  const auto num_experts = static_cast<int64_t>(layer.experts.size());
+  const int64_t top_k = layer.top_k;
+  const auto rank = [&](int64_t e) {
+    return std::isnan(logits[e]) ? std::numeric_limits<float>::infinity() : logits[e];
+  };
+  // The best so far, best first; a later expert must be larger to go before an earlier one.
+  for (int64_t e = 0; e < num_experts; ++e) {
+    int64_t place = std::min(e, top_k);
+    if (place == top_k && !(rank(e) > rank(experts[top_k - 1]))) continue;
+    if (place == top_k) --place;
+    for (; place > 0 && rank(e) > rank(experts[place - 1]); --place) experts[place] = experts[place - 1];
+    experts[place] = static_cast<int32_t>(e);
+  }
+  const auto largest = static_cast<double>(logits[experts[0]]);
+  std::sort(experts, experts + top_k);
+  double sum = 0.0;
+  if (layer.routing == Routing::kSoftmax) {
+    for (int64_t e = 0; e < num_experts; ++e) sum += std::exp(static_cast<double>(logits[e]) - largest);
+  } else {
+    for (int64_t i = 0; i < top_k; ++i) sum += std::exp(static_cast<double>(logits[experts[i]]) - largest);
+  }
+  for (int64_t i = 0; i < top_k; ++i) {
+    const auto logit = static_cast<double>(logits[experts[i]]);
+    const bool sigmoid = layer.routing == Routing::kSigmoid;
+    weights[i] = static_cast<float>(sigmoid ? 1.0 / (1.0 + std::exp(-logit)) : std::exp(logit - largest) / sum);
+  }
+}
+
+// min(g, limit) and clip(u, -limit, limit) + 1, written so that NaN stays NaN.
+void Clamp(float limit, int64_t n, float* gate, float* up) {
+  for (int64_t i = 0; i < n; ++i) gate[i] = gate[i] > limit ? limit : gate[i];
+  for (int64_t i = 0; i < n; ++i) up[i] = (up[i] > limit ? limit : up[i] < -limit ? -limit : up[i]) + 1.0f;
+}
+
+}  // namespace
+
+// Fills expert_work_: which rows every expert has, rows ascending.
+void CpuBackend::RouteRows(Matrix logits, const ExpertLayer& layer) {
+  ExpertWork& work = expert_work_;
+  const auto total = static_cast<size_t>(logits.rows * layer.top_k);
+  work.expert_of.resize(total);
+  work.weight_of.resize(total);
+  work.chosen.resize(total);
+  pool_.Run((logits.rows + kChunkRows - 1) / kChunkRows, [&](int64_t chunk, int) {
+    for (int64_t r = chunk * kChunkRows; r < std::min(logits.rows, (chunk + 1) * kChunkRows); ++r) {
+      RouteRow(logits.row(r), layer, work.expert_of.data() + r * layer.top_k, work.weight_of.data() + r * layer.top_k);
+    }
+  });
+  work.first.assign(layer.experts.size() + 1, 0);
+  for (const int32_t expert : work.expert_of) ++work.first[static_cast<size_t>(expert) + 1];
+  for (size_t e = 0; e < layer.experts.size(); ++e) work.first[e + 1] += work.first[e];
+  for (size_t i = 0; i < total; ++i) {
+    // first[e] walks to the end of e's rows, which is where e + 1's began: put back below.
+    const auto place = static_cast<size_t>(work.first[static_cast<size_t>(work.expert_of[i])]++);
+    work.chosen[place] = {static_cast<int32_t>(static_cast<int64_t>(i) / layer.top_k), work.weight_of[i]};
+  }
+  std::move_backward(work.first.begin(), work.first.end() - 1, work.first.end());
+  work.first.front() = 0;
+}
+
+// The chosen rows of x, where they lie if they lie together.
+Matrix CpuBackend::GatherChosen(Matrix x, std::span<const ChosenRow> chosen) {
+  const auto rows = static_cast<int64_t>(chosen.size());
+  if (chosen.back().row - chosen.front().row == rows - 1) return x.Rows(chosen.front().row, rows);
+  const Matrix gathered = {expert_work_.gathered.Need<float>(rows * x.cols), rows, x.cols, x.cols};
+  pool_.Run((rows + kChunkRows - 1) / kChunkRows, [&](int64_t chunk, int) {
+    for (int64_t r = chunk * kChunkRows; r < std::min(rows, (chunk + 1) * kChunkRows); ++r) {
+      std::copy_n(x.row(chosen[static_cast<size_t>(r)].row), x.cols, gathered.row(r));
+    }
+  });
+  return gathered;
+}
+
+// inner = act(gate) * up of rows that hold both, side by side or in turns.
+void CpuBackend::ActivatePairs(Matrix both, const ExpertLayer& layer, Matrix inner) {
+  const int64_t width = inner.cols;
+  const int64_t padded = Padded(width);
+  pool_.Run(inner.rows, [&](int64_t r, int worker) {
+    float* gate = scratch_[static_cast<size_t>(worker)].experts.Need<float>(2 * padded);
+    float* up = gate + padded;
+    const float* source = both.row(r);
+    for (int64_t i = 0; i < width; ++i) {
+      gate[i] = source[layer.interleaved ? 2 * i : i];
+      up[i] = source[layer.interleaved ? 2 * i + 1 : width + i];
+    }
+    std::fill(gate + width, gate + padded, 0.0f);
+    std::fill(up + width, up + padded, 0.0f);
+    if (layer.limit > 0.0f) Clamp(layer.limit, width, gate, up);
+    kernels_.store_gated(gate, up, padded, {nullptr, layer.activation, false, inner.row(r), inner.stride, 1, width});
+  });
+}
+
+// act(gate x) * up x for all rows of one expert.
+Matrix CpuBackend::ExpertInner(const MatMulInput& input, const Expert& expert, const ExpertLayer& layer) {
+  const int64_t rows = input.x.rows;
+  const int64_t width = tensor::Cols(expert.down);
+  const Matrix inner = {expert_work_.inner.Need<float>(rows * width), rows, width, width};
+  if (!layer.interleaved && expert.gate_bias == nullptr && expert.up_bias == nullptr && layer.limit <= 0.0f) {
+    GatedMatMul(input, expert.gate, expert.up, layer.activation, inner);
+    return inner;
+  }
+  const Matrix both = {expert_work_.both.Need<float>(rows * 2 * width), rows, 2 * width, 2 * width};
+  if (layer.interleaved) {
+    const Product product = {.weight = &expert.gate, .bias = expert.gate_bias, .out = both};
+    MatMul(input, {&product, 1});
+  } else {
+    const Product products[] = {{.weight = &expert.gate, .bias = expert.gate_bias, .out = both.Columns(0, width)},
+                                {.weight = &expert.up, .bias = expert.up_bias, .out = both.Columns(width, width)}};
+    MatMul(input, products);
+  }
+  ActivatePairs(both, layer, inner);
+  return inner;
+}
+
+void CpuBackend::Experts(const MatMulInput& input, Matrix logits, const ExpertLayer& layer, Matrix out) {
+  CheckExperts(input, logits, layer, out);
+  if (out.rows == 0) return;
+  RouteRows(logits, layer);
+  for (size_t e = 0; e < layer.experts.size(); ++e) {
+    const auto begin = static_cast<size_t>(expert_work_.first[e]);
+    const auto end = static_cast<size_t>(expert_work_.first[e + 1]);
+    if (begin == end) continue;
+    const std::span<const ChosenRow> chosen(expert_work_.chosen.data() + begin, end - begin);
+    const auto rows = static_cast<int64_t>(chosen.size());
+    const auto fine = std::partition_point(chosen.begin(), chosen.end(),
+                                           [&](const ChosenRow& c) { return c.row < input.fine_rows; });
+    const int64_t fine_rows = fine - chosen.begin();
+    const Expert& expert = layer.experts[e];
+    const Matrix inner = ExpertInner({GatherChosen(input.x, chosen), fine_rows}, expert, layer);
+    const Matrix result = {expert_work_.result.Need<float>(rows * out.cols), rows, out.cols, out.cols};
+    const Product down = {.weight = &expert.down, .bias = expert.down_bias, .out = result};
+    MatMul({inner, fine_rows}, {&down, 1});
+    pool_.Run((rows + kChunkRows - 1) / kChunkRows, [&](int64_t chunk, int) {
+      for (int64_t r = chunk * kChunkRows; r < std::min(rows, (chunk + 1) * kChunkRows); ++r) {
+        const ChosenRow& target = chosen[static_cast<size_t>(r)];
+        kernels_.scale(result.row(r), out.cols, target.weight);
+        kernels_.add(result.row(r), out.cols, out.row(target.row));
+      }
+    });
+  }
+}
+
+}  // namespace pensieve::backend::cpu
