@@ -102,6 +102,9 @@ class TestBackend : public backend::Backend {
                    backend::Matrix) override {
     PENSIEVE_UNREACHABLE();
   }
+  void Experts(const backend::MatMulInput&, backend::Matrix, const backend::ExpertLayer&, backend::Matrix) override {
+    PENSIEVE_UNREACHABLE();
+  }
   void EmbedRows(const tensor::Weight&, std::span<const int32_t>, float, backend::Matrix, bool) override {
     PENSIEVE_UNREACHABLE();
   }
