@@ -4,6 +4,7 @@
 #include "backend/cpu/kernels.h"
 
 #include "backend/cpu/attention-inl.h"
+#include "backend/cpu/decode-inl.h"
 #include "backend/cpu/quantize-inl.h"
 #include "backend/cpu/rows-inl.h"
 #include "backend/cpu/unpack-inl.h"
@@ -19,8 +20,8 @@ static constexpr KernelTable MakeTable(const char* isa) {
   table.quantize_row = QuantizeRow;
   table.unpack_codes = UnpackCodes;
   table.quant_tile = QuantTile;
-  table.unpack_groups = UnpackGroups;
   table.decode_tile = DecodeTile;
+  table.split_quads = SplitQuads;
   table.unpack_dense = UnpackDense;
   table.dequantize_panel = DequantizePanel;
   table.f32_tile = F32Tile;

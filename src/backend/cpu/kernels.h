@@ -64,7 +64,12 @@ struct QuantRows {
   QuantRow first;
   int64_t cols = 0;
   int64_t groups = 0;
+  // [rows][cols]: both planes once more with all even quads of a row before its odd ones; decode_tile's rows only.
+  int8_t* split_high = nullptr;
+  int8_t* split_low = nullptr;
 };
+
+inline bool DecodesDirectly(const QuantWeight& w) { return (w.bits == 4 || w.bits == 8) && w.activation_group() >= 32; }
 
 // What happens to a tile of finished sums [rows, cols] on its way out: y = act(sum + bias), stored or added.
 struct TileOutput {
@@ -109,11 +114,11 @@ struct KernelTable {
   void (*unpack_codes)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantPanel& panel);
   // tile[r][c] = sum over k of row (first + r), channel c; rows <= tile_rows, tile stride = panel.
   void (*quant_tile)(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, bool fine, float* tile);
-  // Only the scales and biases of unpack_codes.
-  void (*unpack_groups)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantPanel& panel);
-  // unpack_codes and quant_tile in one, for four-bit weights and one or two fine rows. panel: scales and biases only.
-  void (*decode_tile)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantPanel& panel,
-                      const QuantRows& rows, int64_t first, int64_t count_rows, float* tile);
+  // unpack_codes and quant_tile in one, for one or two fine rows and weights that DecodesDirectly holds for.
+  void (*decode_tile)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantRows& rows, int64_t first,
+                      int64_t count_rows, float* tile);
+  // A plane [cols] in quad order, the even quads first (QuantRows::split_high).
+  void (*split_quads)(const int8_t* plane, int64_t cols, int8_t* out);
   // panel_out[k - first_k][c] = w[first_row + c][k] as f32, for k in [first_k, first_k + count_k).
   void (*unpack_dense)(const tensor::DenseWeight& weight, int64_t first_row, int64_t count, int64_t first_k,
                        int64_t count_k, float* panel_out);

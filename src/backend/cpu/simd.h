@@ -153,6 +153,37 @@ PENSIEVE_INLINE F32 MaxOfFours(F32 a) {
 PENSIEVE_INLINE I32 LoadWords(const void* p, int n) {
   return n >= kLanes ? LoadInt(p) : _mm512_maskz_loadu_epi32(FirstLanes(n), p);
 }
+// Words 0 2 | 0 2 of every 128-bit quad: two of a, two of b. Odds: words 1 3 | 1 3.
+PENSIEVE_INLINE I32 Evens(I32 a, I32 b) {
+  return _mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0x88));
+}
+PENSIEVE_INLINE I32 Odds(I32 a, I32 b) {
+  return _mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0xdd));
+}
+// Words 0 1 | 0 1 of every quad, and 2 3 | 2 3.
+PENSIEVE_INLINE I32 Lows(I32 a, I32 b) { return _mm512_unpacklo_epi64(a, b); }
+PENSIEVE_INLINE I32 Highs(I32 a, I32 b) { return _mm512_unpackhi_epi64(a, b); }
+// The square of kLanes / 4 vectors of kLanes / 4 quads, transposed in place.
+PENSIEVE_INLINE void TransposeQuads(I32* r) {
+  const I32 a = _mm512_shuffle_i32x4(r[0], r[1], 0x44);
+  const I32 b = _mm512_shuffle_i32x4(r[0], r[1], 0xee);
+  const I32 c = _mm512_shuffle_i32x4(r[2], r[3], 0x44);
+  const I32 d = _mm512_shuffle_i32x4(r[2], r[3], 0xee);
+  r[0] = _mm512_shuffle_i32x4(a, c, 0x88);
+  r[1] = _mm512_shuffle_i32x4(a, c, 0xdd);
+  r[2] = _mm512_shuffle_i32x4(b, d, 0x88);
+  r[3] = _mm512_shuffle_i32x4(b, d, 0xdd);
+}
+// Quad q is the n <= 8 halves at rows[4 * q], zeros after them. Reads nothing beyond them.
+PENSIEVE_INLINE I32 LoadHalfRows(const uint8_t* const* rows, int n) {
+  const __mmask8 mask = static_cast<__mmask8>((1u << n) - 1u);
+  I32 x = _mm512_castsi128_si512(_mm_maskz_loadu_epi16(mask, rows[0]));
+  x = _mm512_inserti32x4(x, _mm_maskz_loadu_epi16(mask, rows[4]), 1);
+  x = _mm512_inserti32x4(x, _mm_maskz_loadu_epi16(mask, rows[8]), 2);
+  return _mm512_inserti32x4(x, _mm_maskz_loadu_epi16(mask, rows[12]), 3);
+}
+// The lower 16 bits of every lane, an f16 number; the upper ones are ignored.
+PENSIEVE_INLINE F32 FromF16Lanes(I32 x) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(x)); }
 
 #elif defined(__AVX2__)
 
@@ -264,6 +295,32 @@ PENSIEVE_INLINE F32 MaxOfFours(F32 a) {
 }
 PENSIEVE_INLINE I32 LoadWords(const void* p, int n) {
   return n >= kLanes ? LoadInt(p) : _mm256_maskload_epi32(static_cast<const int*>(p), FirstLanes(n));
+}
+PENSIEVE_INLINE I32 Evens(I32 a, I32 b) {
+  return _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0x88));
+}
+PENSIEVE_INLINE I32 Odds(I32 a, I32 b) {
+  return _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0xdd));
+}
+PENSIEVE_INLINE I32 Lows(I32 a, I32 b) { return _mm256_unpacklo_epi64(a, b); }
+PENSIEVE_INLINE I32 Highs(I32 a, I32 b) { return _mm256_unpackhi_epi64(a, b); }
+PENSIEVE_INLINE void TransposeQuads(I32* r) {
+  const I32 first = _mm256_permute2x128_si256(r[0], r[1], 0x20);
+  r[1] = _mm256_permute2x128_si256(r[0], r[1], 0x31);
+  r[0] = first;
+}
+PENSIEVE_INLINE __m128i LoadHalves(const uint8_t* p, int n) {
+  if (n == 8) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  uint16_t halves[8] = {0};
+  for (int i = 0; i < n; ++i) memcpy(halves + i, p + 2 * i, 2);
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(halves));
+}
+PENSIEVE_INLINE I32 LoadHalfRows(const uint8_t* const* rows, int n) {
+  return _mm256_set_m128i(LoadHalves(rows[4], n), LoadHalves(rows[0], n));
+}
+PENSIEVE_INLINE F32 FromF16Lanes(I32 x) {
+  x = _mm256_and_si256(x, _mm256_set1_epi32(0xffff));
+  return _mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1)));
 }
 
 #else  // Any processor: GCC's 16-byte vectors, which become SSE or NEON.
@@ -434,6 +491,21 @@ PENSIEVE_INLINE I32 LoadWords(const void* p, int n) {
   I32 x = {0, 0, 0, 0};
   memcpy(&x, p, static_cast<size_t>(n) * 4);
   return x;
+}
+PENSIEVE_INLINE I32 Evens(I32 a, I32 b) { return I32{a[0], a[2], b[0], b[2]}; }
+PENSIEVE_INLINE I32 Odds(I32 a, I32 b) { return I32{a[1], a[3], b[1], b[3]}; }
+PENSIEVE_INLINE I32 Lows(I32 a, I32 b) { return I32{a[0], a[1], b[0], b[1]}; }
+PENSIEVE_INLINE I32 Highs(I32 a, I32 b) { return I32{a[2], a[3], b[2], b[3]}; }
+PENSIEVE_INLINE void TransposeQuads(I32*) {}
+PENSIEVE_INLINE I32 LoadHalfRows(const uint8_t* const* rows, int n) {
+  I32 x = {0, 0, 0, 0};
+  memcpy(&x, rows[0], static_cast<size_t>(n) * 2);
+  return x;
+}
+PENSIEVE_INLINE F32 FromF16Lanes(I32 x) {
+  F32 y;
+  for (int i = 0; i < kLanes; ++i) y[i] = HalfToFloat(static_cast<uint16_t>(x[i]));
+  return y;
 }
 
 #endif

@@ -1,0 +1,211 @@
+// The product of one or two fine rows with weights of 4 or 8 bits, the codes used as they are read: what UnpackCodes and
+// QuantTile give together, bit for bit, without writing the codes down.
+//
+// Weights are streamed row by row. A vector of a row's codes times the activations at the same columns leaves a part of
+// a group's sum in every lane; the lanes of kLanes rows are then added and transposed in one, by pairs, so that groups
+// end up as vectors of channels. Per 64 bytes of 4-bit codes that is 4 dot products, 3 operations to part the nibbles
+// and 3 for the sums, on two ports: about 6 cycles, ahead of what one core reads from memory.
+#pragma once
+
+#include "backend/cpu/weight_rows-inl.h"
+
+namespace pensieve::backend::cpu::PENSIEVE_ISA {
+
+inline constexpr int kQuadLanes = kLanes / 4;  // 128-bit quads a vector
+
+// How codes of kBits bits fill vectors when kGroup columns share an activation scale.
+template <int kBits, int kGroup>
+struct DecodeShape {
+  static constexpr int kWordColumns = 32 / kBits;
+  static constexpr int kGroupQuads = kGroup / kWordColumns / 4;
+  // A step is as many vectors as a group needs, or as many groups as a vector holds.
+  static constexpr int kVectors = kGroupQuads > kQuadLanes ? kGroupQuads / kQuadLanes : 1;
+  static constexpr int kGroups = kGroupQuads > kQuadLanes ? 1 : kQuadLanes / kGroupQuads;
+};
+
+// The planes of one row, at the step's first column.
+struct DecodePlanes {
+  const int8_t* high;
+  const int8_t* low;
+  int64_t odd;  // bytes from the even columns' quads to the odd ones'; 4 bits only
+};
+
+// All words of a vector, or the first few.
+template <bool kFull>
+PENSIEVE_INLINE I32 LoadPart(const void* p, int words) {
+  return kFull ? LoadInt(p) : LoadWords(p, words);
+}
+
+// One row's codes of a step times the planes of kRows activation rows; sums of lanes are left to AddRows. words: of
+// the only vector, when it is not full.
+template <int kBits, bool kFp4, int kRows, int kVectors, bool kFull>
+PENSIEVE_INLINE void DotStep(const uint8_t* codes, const DecodePlanes (&planes)[kRows], int words, I32 (&dots)[kRows]) {
+  I32 even[kVectors];
+  I32 odd[kVectors];
+  PENSIEVE_UNROLL
+  for (int v = 0; v < kVectors; ++v) {
+    const I32 word = LoadPart<kFull>(codes + v * kLanes * 4, words);
+    if constexpr (kBits == 8) {
+      even[v] = ToQuadOrder(word);
+    } else {
+      even[v] = And(word, SetInt(0x0f0f0f0f));
+      odd[v] = And(ShiftRight<4>(word), SetInt(0x0f0f0f0f));
+      if constexpr (kFp4) {
+        even[v] = LookUpBytes(kE2m1, even[v]);
+        odd[v] = LookUpBytes(kE2m1, odd[v]);
+      }
+    }
+  }
+  constexpr bool kWide = kBits == 8;
+  PENSIEVE_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    I32 sum = SetInt(0);
+    PENSIEVE_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      sum = Dot4<kWide>(sum, even[v], LoadPart<kFull>(planes[r].high + v * kLanes * 4, words));
+      if constexpr (!kWide) sum = Dot4<kWide>(sum, odd[v], LoadPart<kFull>(planes[r].high + planes[r].odd + v * kLanes * 4, words));
+    }
+    sum = ShiftLeft<7>(sum);
+    PENSIEVE_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      sum = Dot4<kWide>(sum, even[v], LoadPart<kFull>(planes[r].low + v * kLanes * 4, words));
+      if constexpr (!kWide) sum = Dot4<kWide>(sum, odd[v], LoadPart<kFull>(planes[r].low + planes[r].odd + v * kLanes * 4, words));
+    }
+    dots[r] = sum;
+  }
+}
+
+// Neighbouring words added: those of a in the first half of every quad, those of b in the second.
+PENSIEVE_INLINE I32 AddPairs(I32 a, I32 b) { return AddInt(Evens(a, b), Odds(a, b)); }
+
+// sums[r][g]: the integer sums of the step's groups, a lane a channel.
+template <int kBits, int kGroup, bool kFp4, int kRows, bool kFull>
+PENSIEVE_INLINE void SumStep(const CodeRows& source, int64_t at, const DecodePlanes (&planes)[kRows], int words,
+                             I32 (&sums)[kRows][DecodeShape<kBits, kGroup>::kGroups]) {
+  using Shape = DecodeShape<kBits, kGroup>;
+  I32 quads[kRows][kQuadLanes];
+  PENSIEVE_UNROLL
+  for (int q = 0; q < kQuadLanes; ++q) {
+    I32 pairs[kRows][2];
+    PENSIEVE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      I32 dots[2][kRows];
+      PENSIEVE_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        const uint8_t* codes = source.rows[4 * q + 2 * half + i] + at;
+        Prefetch(codes + source.next_panel);
+        DotStep<kBits, kFp4, kRows, Shape::kVectors, kFull>(codes, planes, words, dots[i]);
+      }
+      PENSIEVE_UNROLL
+      for (int r = 0; r < kRows; ++r) pairs[r][half] = AddPairs(dots[0][r], dots[1][r]);
+    }
+    PENSIEVE_UNROLL
+    for (int r = 0; r < kRows; ++r) quads[r][q] = AddPairs(pairs[r][0], pairs[r][1]);
+  }
+  PENSIEVE_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    TransposeQuads(quads[r]);
+    constexpr int kGroupQuads = kQuadLanes / Shape::kGroups;
+    PENSIEVE_UNROLL
+    for (int g = 0; g < Shape::kGroups; ++g) {
+      sums[r][g] = quads[r][g * kGroupQuads];
+      PENSIEVE_UNROLL
+      for (int q = 1; q < kGroupQuads; ++q) sums[r][g] = AddInt(sums[r][g], quads[r][g * kGroupQuads + q]);
+    }
+  }
+}
+
+// Scales and biases of kScaleBlock weight groups of kLanes channels.
+struct ScaleBlock {
+  F32 scale[kScaleBlock];
+  F32 bias[kScaleBlock];
+};
+
+PENSIEVE_INLINE void LoadScaleBlock(const QuantWeight& w, const ScaleRows& scales, const ScaleRows& biases, int64_t g,
+                                    ScaleBlock* block) {
+  const int64_t left = w.cols / w.group - g;
+  const int n = left < kScaleBlock ? static_cast<int>(left) : kScaleBlock;
+  LoadScales(scales, g, n, block->scale);
+  if (w.biases != nullptr) {
+    LoadScales(biases, g, n, block->bias);
+  } else {
+    for (int i = 0; i < n; ++i) block->bias[i] = Set(-w.zero) * block->scale[i];
+  }
+}
+
+template <int kBits, int kGroup, bool kFp4, int kRows>
+static void DecodeChannels(const QuantWeight& w, int64_t first_row, int64_t channel, int64_t count,
+                           const QuantRows& rows, int64_t first, float* tile) {
+  using Shape = DecodeShape<kBits, kGroup>;
+  const CodeRows source = RowsFrom(w, first_row, channel, count);
+  const ScaleRows scales = ScalesFrom(w, w.scales, first_row, channel, count);
+  const ScaleRows biases = w.biases == nullptr ? scales : ScalesFrom(w, w.biases, first_row, channel, count);
+  const int64_t repeat = w.group / kGroup;
+  F32 acc[kRows];
+  for (int r = 0; r < kRows; ++r) acc[r] = Zero();
+  ScaleBlock block;
+  for (int64_t g = 0; g < rows.groups; g += Shape::kGroups) {
+    if (g % (kScaleBlock * repeat) == 0) LoadScaleBlock(w, scales, biases, g / repeat, &block);
+    const int64_t k = g * kGroup;
+    DecodePlanes planes[kRows];
+    for (int r = 0; r < kRows; ++r) {
+      const int64_t row = (first + r) * w.cols;
+      planes[r] = kBits == 8 ? DecodePlanes{rows.first.high + row + k, rows.first.low + row + k, 0}
+                             : DecodePlanes{rows.split_high + row + k / 2, rows.split_low + row + k / 2, w.cols / 2};
+    }
+    I32 sums[kRows][Shape::kGroups];
+    const int64_t words = (w.cols - k) / Shape::kWordColumns;
+    if (words >= kLanes) {
+      SumStep<kBits, kGroup, kFp4, kRows, true>(source, k * kBits / 8, planes, kLanes, sums);
+    } else {
+      SumStep<kBits, kGroup, kFp4, kRows, false>(source, k * kBits / 8, planes, static_cast<int>(words), sums);
+    }
+    PENSIEVE_UNROLL
+    for (int i = 0; i < Shape::kGroups; ++i) {
+      if (g + i >= rows.groups) break;
+      const int64_t in_block = (g + i) / repeat % kScaleBlock;
+      PENSIEVE_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        const int64_t at = (first + r) * rows.groups + g + i;
+        acc[r] = AddGroup(acc[r], sums[r][i], Set(rows.first.scales[at]), Set(rows.first.sums[at]),
+                          block.scale[in_block], block.bias[in_block]);
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) Store(tile + r * kPanel + channel, acc[r]);
+}
+
+template <int kBits, int kGroup, bool kFp4>
+static void DecodePanel(const QuantWeight& w, int64_t first_row, int64_t count, const QuantRows& rows, int64_t first,
+                        int64_t count_rows, float* tile) {
+  for (int64_t channel = 0; channel < kPanel; channel += kLanes) {
+    if (count_rows == 1) {
+      DecodeChannels<kBits, kGroup, kFp4, 1>(w, first_row, channel, count, rows, first, tile);
+    } else {
+      DecodeChannels<kBits, kGroup, kFp4, 2>(w, first_row, channel, count, rows, first, tile);
+    }
+  }
+}
+
+static void DecodeTile(const QuantWeight& w, int64_t first_row, int64_t count, const QuantRows& rows, int64_t first,
+                       int64_t count_rows, float* tile) {
+  const bool short_groups = w.activation_group() == 32;
+  if (w.fp4) return DecodePanel<4, 32, true>(w, first_row, count, rows, first, count_rows, tile);
+  if (w.bits == 4) {
+    return short_groups ? DecodePanel<4, 32, false>(w, first_row, count, rows, first, count_rows, tile)
+                        : DecodePanel<4, 64, false>(w, first_row, count, rows, first, count_rows, tile);
+  }
+  return short_groups ? DecodePanel<8, 32, false>(w, first_row, count, rows, first, count_rows, tile)
+                      : DecodePanel<8, 64, false>(w, first_row, count, rows, first, count_rows, tile);
+}
+
+// Quads of even columns first, then those of odd ones: words of eight 4-bit codes meet one of each.
+static void SplitQuads(const int8_t* plane, int64_t cols, int8_t* out) {
+  int8_t* odd = out + cols / 2;
+  for (int64_t k = 0; k < cols; k += 8) {
+    memcpy(out + k / 2, plane + k, 4);
+    memcpy(odd + k / 2, plane + k + 4, 4);
+  }
+}
+
+}  // namespace pensieve::backend::cpu::PENSIEVE_ISA

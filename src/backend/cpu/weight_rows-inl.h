@@ -1,0 +1,104 @@
+// Rows of a quantized weight as they lie in memory: kLanes output channels at a time, a stream of codes and one of scales
+// each, at any address.
+#pragma once
+
+#include "backend/cpu/quant_product-inl.h"
+
+namespace pensieve::backend::cpu::PENSIEVE_ISA {
+
+struct CodeRows {
+  const uint8_t* rows[kLanes];
+  int64_t next_panel;  // bytes to the same place of the next panel, which is likely wanted next
+};
+
+// Into the L2 cache, a panel ahead: the hardware does not follow 32 rows at once. Beyond the end it does nothing.
+PENSIEVE_INLINE void Prefetch(const uint8_t* p) { __builtin_prefetch(p, 0, 2); }
+
+// Channels beyond `count` repeat the last, so that tiles need no edge; their results are not stored.
+PENSIEVE_INLINE CodeRows RowsFrom(const QuantWeight& w, int64_t first_row, int64_t channel, int64_t count) {
+  CodeRows result;
+  result.next_panel = kPanel * w.row_bytes;
+  for (int64_t i = 0; i < kLanes; ++i) {
+    const int64_t row = channel + i < count ? channel + i : count - 1;
+    result.rows[i] = w.codes + (first_row + row) * w.row_bytes;
+  }
+  return result;
+}
+
+// e2m1 doubled plus 12: 0 0.5 1 1.5 2 3 4 6 and their negatives.
+static constexpr uint8_t kE2m1[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+
+struct ScaleRows {
+  const uint8_t* rows[kLanes];
+  tensor::DType dtype;
+  float factor;  // of E8M0 scales
+};
+
+PENSIEVE_INLINE ScaleRows ScalesFrom(const QuantWeight& w, const uint8_t* data, int64_t first_row, int64_t channel,
+                                     int64_t count) {
+  ScaleRows result;
+  result.dtype = w.scale_dtype;
+  result.factor = w.scale_factor;
+  const int64_t bytes = w.scale_dtype == tensor::DType::kF32 ? 4 : w.scale_dtype == tensor::DType::kU8 ? 1 : 2;
+  for (int64_t i = 0; i < kLanes; ++i) {
+    const int64_t row = channel + i < count ? channel + i : count - 1;
+    result.rows[i] = data + (first_row + row) * (w.cols / w.group) * bytes;
+  }
+  return result;
+}
+
+// Groups whose scales are loaded together: 16 bytes of a row of halves.
+inline constexpr int kScaleBlock = 8;
+
+// 2^(s - 127); 255 is NaN.
+PENSIEVE_INLINE float FromE8m0(uint8_t s) {
+  const uint32_t bits = s == 255 ? 0x7fc00000u : s == 0 ? 0x00400000u : static_cast<uint32_t>(s) << 23;
+  float value;
+  memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+// Halves of kLanes rows by 8 groups, transposed as pairs in four steps, a vector of pairs each.
+PENSIEVE_INLINE void LoadHalfScales(const ScaleRows& source, int64_t g, int n, F32* out) {
+  I32 rows[4];  // quad q of rows[a]: channel 4 * q + a
+  const uint8_t* at[kLanes];
+  for (int i = 0; i < kLanes; ++i) at[i] = source.rows[i] + g * 2;
+  PENSIEVE_UNROLL
+  for (int a = 0; a < 4; ++a) rows[a] = n == kScaleBlock ? LoadHalfRows(at + a, kScaleBlock) : LoadHalfRows(at + a, n);
+  const I32 low01 = Lows(rows[0], rows[1]);
+  const I32 low23 = Lows(rows[2], rows[3]);
+  const I32 high01 = Highs(rows[0], rows[1]);
+  const I32 high23 = Highs(rows[2], rows[3]);
+  const I32 pairs[4] = {Evens(low01, low23), Odds(low01, low23), Evens(high01, high23), Odds(high01, high23)};
+  PENSIEVE_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    if (source.dtype == tensor::DType::kF16) {
+      out[2 * i] = FromF16Lanes(pairs[i]);
+      out[2 * i + 1] = FromF16Lanes(ShiftRight<16>(pairs[i]));
+    } else {
+      out[2 * i] = BitsToFloat(ShiftLeft<16>(pairs[i]));
+      out[2 * i + 1] = BitsToFloat(And(pairs[i], SetInt(static_cast<int32_t>(0xffff0000u))));
+    }
+  }
+}
+
+// out[i] = the channels' scales of group g + i, for i < n <= kScaleBlock.
+PENSIEVE_INLINE void LoadScales(const ScaleRows& source, int64_t g, int n, F32* out) {
+  if (source.dtype == tensor::DType::kF16 || source.dtype == tensor::DType::kBF16) {
+    LoadHalfScales(source, g, n, out);
+    return;
+  }
+  float values[kScaleBlock][kLanes];
+  for (int c = 0; c < kLanes; ++c) {
+    for (int i = 0; i < n; ++i) {
+      if (source.dtype == tensor::DType::kF32) {
+        memcpy(&values[i][c], source.rows[c] + (g + i) * 4, 4);
+      } else {
+        values[i][c] = FromE8m0(source.rows[c][g + i]) * source.factor;
+      }
+    }
+  }
+  for (int i = 0; i < n; ++i) out[i] = Load(values[i]);
+}
+
+}  // namespace pensieve::backend::cpu::PENSIEVE_ISA
