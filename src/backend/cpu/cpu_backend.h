@@ -91,6 +91,14 @@ class CpuBackend final : public Backend {
   const QuantRows* QuantizeInput(const MatMulInput& input, int group);
   int64_t FineRows(const MatMulInput& input) const;
   int64_t RowBlock(int64_t rows, int64_t panels) const;
+  int64_t PanelRun(int64_t rows, int64_t panels) const;
+  // multiply_panel(panel, rows, worker) for every panel and block of rows, shared among the workers.
+  struct RowRange {
+    int64_t first;
+    int64_t end;
+  };
+  template <typename Fn>
+  void ForPanels(int64_t rows, int64_t panels, Fn multiply_panel);
 
   PreparedPanel Prepare(const Operand& operand, int64_t first, int64_t count, int slot, int worker);
   void MultiplyRows(const PreparedPanel& panel, const Operand& operand, const MatMulInput& input, int64_t first,

@@ -187,6 +187,26 @@ int64_t CpuBackend::RowBlock(int64_t rows, int64_t panels) const {
   return CeilDiv(CeilDiv(rows, blocks), kTileBlock) * kTileBlock;
 }
 
+// Panels a task takes one after another. Many rows: one. Few: neighbours, for the next panel is fetched while one is
+// multiplied, and had better be wanted by the same core; yet enough tasks to even out the workers.
+int64_t CpuBackend::PanelRun(int64_t rows, int64_t panels) const {
+  if (rows > kMostDirectRows) return 1;
+  return std::clamp<int64_t>(panels / (pool_.threads() * 4), 1, 16);
+}
+
+template <typename Fn>
+void CpuBackend::ForPanels(int64_t rows, int64_t panels, Fn multiply_panel) {
+  const int64_t row_block = RowBlock(rows, panels);
+  const int64_t run = PanelRun(rows, panels);
+  const int64_t runs = CeilDiv(panels, run);
+  pool_.Run(runs * CeilDiv(rows, row_block), [&](int64_t chunk, int worker) {
+    const int64_t first_row = chunk / runs * row_block;
+    const RowRange range = {first_row, std::min(rows, first_row + row_block)};
+    const int64_t first_panel = chunk % runs * run;
+    for (int64_t p = first_panel; p < std::min(panels, first_panel + run); ++p) multiply_panel(p, range, worker);
+  });
+}
+
 void CpuBackend::MatMul(const MatMulInput& input, std::span<const Product> products) {
   CheckProducts(input, products);
   constexpr size_t kMostProducts = 16;
@@ -200,10 +220,7 @@ void CpuBackend::MatMul(const MatMulInput& input, std::span<const Product> produ
     operands[i] = MakeOperand(input, *products[i].weight);
     first_panel[i + 1] = first_panel[i] + CeilDiv(products[i].out.cols, kernels_.panel);
   }
-  const int64_t panels = first_panel[products.size()];
-  const int64_t row_block = RowBlock(rows, panels);
-  pool_.Run(panels * CeilDiv(rows, row_block), [&](int64_t chunk, int worker) {
-    const int64_t panel = chunk % panels;
+  const auto multiply_panel = [&](int64_t panel, RowRange range, int worker) {
     size_t i = 0;
     while (panel >= first_panel[i + 1]) ++i;
     const Product& product = products[i];
@@ -211,15 +228,15 @@ void CpuBackend::MatMul(const MatMulInput& input, std::span<const Product> produ
     const int64_t count = std::min<int64_t>(kernels_.panel, product.out.cols - channel);
     const PreparedPanel prepared = Prepare(operands[i], channel, count, 0, worker);
     float* tile = scratch_[static_cast<size_t>(worker)].tiles[0].Need<float>(kTileBlock * kernels_.panel);
-    const int64_t end = std::min(rows, (chunk / panels + 1) * row_block);
-    for (int64_t first = chunk / panels * row_block; first < end; first += kTileBlock) {
-      const int64_t n = std::min(kTileBlock, end - first);
+    for (int64_t first = range.first; first < range.end; first += kTileBlock) {
+      const int64_t n = std::min(kTileBlock, range.end - first);
       MultiplyRows(prepared, operands[i], input, first, n, tile);
       kernels_.store_tile(tile, kernels_.panel,
                           {product.bias == nullptr ? nullptr : product.bias + channel, product.activation,
                            product.accumulate, product.out.row(first) + channel, product.out.stride, n, count});
     }
-  });
+  };
+  ForPanels(rows, first_panel[products.size()], multiply_panel);
 }
 
 void CpuBackend::GatedMatMul(const MatMulInput& input, const tensor::Weight& gate, const tensor::Weight& up,
@@ -230,25 +247,23 @@ void CpuBackend::GatedMatMul(const MatMulInput& input, const tensor::Weight& gat
   for (QuantizedInput& q : quantized_) q.valid = false;
   const Operand gate_operand = MakeOperand(input, gate);
   const Operand up_operand = MakeOperand(input, up);
-  const int64_t panels = CeilDiv(out.cols, kernels_.panel);
-  const int64_t row_block = RowBlock(rows, panels);
-  pool_.Run(panels * CeilDiv(rows, row_block), [&](int64_t chunk, int worker) {
-    const int64_t channel = chunk % panels * kernels_.panel;
+  const auto multiply_panel = [&](int64_t panel, RowRange range, int worker) {
+    const int64_t channel = panel * kernels_.panel;
     const int64_t count = std::min<int64_t>(kernels_.panel, out.cols - channel);
     const PreparedPanel gate_panel = Prepare(gate_operand, channel, count, 0, worker);
     const PreparedPanel up_panel = Prepare(up_operand, channel, count, 1, worker);
     WorkerScratch& scratch = scratch_[static_cast<size_t>(worker)];
     float* gate_tile = scratch.tiles[0].Need<float>(kTileBlock * kernels_.panel);
     float* up_tile = scratch.tiles[1].Need<float>(kTileBlock * kernels_.panel);
-    const int64_t end = std::min(rows, (chunk / panels + 1) * row_block);
-    for (int64_t first = chunk / panels * row_block; first < end; first += kTileBlock) {
-      const int64_t n = std::min(kTileBlock, end - first);
+    for (int64_t first = range.first; first < range.end; first += kTileBlock) {
+      const int64_t n = std::min(kTileBlock, range.end - first);
       MultiplyRows(gate_panel, gate_operand, input, first, n, gate_tile);
       MultiplyRows(up_panel, up_operand, input, first, n, up_tile);
       kernels_.store_gated(gate_tile, up_tile, kernels_.panel,
                            {nullptr, activation, false, out.row(first) + channel, out.stride, n, count});
     }
-  });
+  };
+  ForPanels(rows, CeilDiv(out.cols, kernels_.panel), multiply_panel);
 }
 
 }  // namespace pensieve::backend::cpu
