@@ -166,9 +166,9 @@ static void DecodeChannels(const QuantWeight& w, int64_t first_row, int64_t chan
       const int64_t in_block = (g + i) / repeat % kScaleBlock;
       PENSIEVE_UNROLL
       for (int r = 0; r < kRows; ++r) {
-        const int64_t at = (first + r) * rows.groups + g + i;
-        acc[r] = AddGroup(acc[r], sums[r][i], Set(rows.first.scales[at]), Set(rows.first.sums[at]),
-                          block.scale[in_block], block.bias[in_block]);
+        const QuantGroup& group = rows.first.groups[(first + r) * rows.groups + g + i];
+        acc[r] = AddGroup(acc[r], sums[r][i], Set(group.scale), Set(group.sum), block.scale[in_block],
+                          block.bias[in_block]);
       }
     }
   }

@@ -26,6 +26,7 @@ struct QuantWeight {
   float zero = 0.0f;                // w = scale * (q - zero) when biases is null
   float scale_factor = 1.0f;        // applied to every scale: 0.5 for mxfp4's doubled values
 
+  int code_max() const { return fp4 ? 24 : (1 << bits) - 1; }
   // Elements that share an activation scale. Longer than 64 would cost precision, shorter costs a flush more.
   int activation_group() const { return group < 64 ? group : 64; }
 };
@@ -39,25 +40,33 @@ struct QuantWeight {
 struct QuantPanel {
   int64_t cols = 0;
   int group = 64;
-  bool wide = false;  // codes may exceed 127
+  int code_max = 255;  // the largest code there may be
   uint8_t* codes = nullptr;
   float* scales = nullptr;
   float* biases = nullptr;
 };
 
+// What a row's group of activations needs beside its planes: read together, so kept together.
+struct QuantGroup {
+  float scale;
+  float sum;               // scale * sum of v over the group
+  float center;            // -kCenter * scale, exactly; coarse rows
+  int32_t big_offset[2];   // bytes from the group's first codes in a panel to those of a big quad; coarse rows
+  int32_t big_value[2];    // four signed bytes
+};
+
 // One activation row: x[k] ~ scale[g] * v[k], v = low[k] + 128 * high[k], both signed bytes.
 // Fine rows have the whole plane `high`; v has about 15 bits. Coarse rows have `high` only for the few quads of a group
-// that hold its largest values (`big_index`, `big_value`, kBigQuads a group, unused ones zero), so that those do not
+// that hold its largest values (`big_offset`, `big_value`, kBigQuads a group, unused ones zero), so that those do not
 // coarsen the scale of the others; v of the others has 8 bits.
 struct QuantRow {
   int8_t* low = nullptr;       // [cols], quad order
   int8_t* high = nullptr;      // [cols], quad order; fine rows
-  float* scales = nullptr;     // [cols / group]
-  float* sums = nullptr;       // [cols / group]: scale * sum of v over the group
-  uint8_t* big_index = nullptr;  // [cols / group][kBigQuads], quad within its group; coarse rows
-  int32_t* big_value = nullptr;  // [cols / group][kBigQuads], four signed bytes
+  QuantGroup* groups = nullptr;  // [cols / group]
 };
 inline constexpr int kBigQuads = 2;
+// 1.5 * 2^23: an integer below 2^22 in magnitude added to this number's bits is the float kCenter + integer.
+inline constexpr float kCenter = 12582912.0f;
 
 // Rows at equal distances: row r's pointers are the first row's plus r * stride (of each array's own kind).
 struct QuantRows {

@@ -70,10 +70,7 @@ const QuantRows* CpuBackend::QuantizeInput(const MatMulInput& input, int group) 
   ScratchCutter cutter;
   cutter.Reserve<int8_t>(rows * cols);
   cutter.Reserve<int8_t>(rows * cols);
-  cutter.Reserve<float>(rows * groups);
-  cutter.Reserve<float>(rows * groups);
-  cutter.Reserve<uint8_t>(rows * groups * kBigQuads);
-  cutter.Reserve<int32_t>(rows * groups * kBigQuads);
+  cutter.Reserve<QuantGroup>(rows * groups);
   const bool split = rows <= kMostDirectRows && FineRows(input) == rows;
   if (split) {
     cutter.Reserve<int8_t>(rows * cols);
@@ -84,10 +81,7 @@ const QuantRows* CpuBackend::QuantizeInput(const MatMulInput& input, int group) 
   q.rows.groups = groups;
   q.rows.first.low = cutter.Take<int8_t>(rows * cols);
   q.rows.first.high = cutter.Take<int8_t>(rows * cols);
-  q.rows.first.scales = cutter.Take<float>(rows * groups);
-  q.rows.first.sums = cutter.Take<float>(rows * groups);
-  q.rows.first.big_index = cutter.Take<uint8_t>(rows * groups * kBigQuads);
-  q.rows.first.big_value = cutter.Take<int32_t>(rows * groups * kBigQuads);
+  q.rows.first.groups = cutter.Take<QuantGroup>(rows * groups);
   q.rows.split_high = split ? cutter.Take<int8_t>(rows * cols) : nullptr;
   q.rows.split_low = split ? cutter.Take<int8_t>(rows * cols) : nullptr;
   q.valid = true;
@@ -99,10 +93,7 @@ const QuantRows* CpuBackend::QuantizeInput(const MatMulInput& input, int group) 
       QuantRow row = q.rows.first;
       row.low += r * cols;
       row.high += r * cols;
-      row.scales += r * groups;
-      row.sums += r * groups;
-      row.big_index += r * groups * kBigQuads;
-      row.big_value += r * groups * kBigQuads;
+      row.groups += r * groups;
       kernels_.quantize_row(input.x.row(r), cols, group, r < fine, row);
       if (!split) continue;
       kernels_.split_quads(row.high, cols, q.rows.split_high + r * cols);
@@ -141,7 +132,7 @@ CpuBackend::PreparedPanel CpuBackend::Prepare(const Operand& operand, int64_t fi
   QuantPanel& codes = prepared.codes;
   codes.cols = cols;
   codes.group = operand.quant->activation_group();
-  codes.wide = operand.quant->bits == 8;
+  codes.code_max = operand.quant->code_max();
   const int64_t scales = cols / codes.group * kernels_.panel;
   ScratchCutter cutter;
   cutter.Reserve<uint8_t>(cols * kernels_.panel);

@@ -58,17 +58,32 @@ PENSIEVE_INLINE void AddBothPlanes(I32 (&dots)[kRows][2], const uint8_t* codes, 
   }
 }
 
-// dots[r] += the group's codes times plane quads of kRows rows. codes: [quads][kPanel][4]; plane: row r's quads start at
-// plane + r * stride.
-template <int kRows, bool kWide>
-PENSIEVE_INLINE void AddPlane(I32 (&dots)[kRows][2], const uint8_t* codes, const int8_t* plane, int64_t stride,
-                              int64_t quads) {
-  for (int64_t q = 0; q < quads; ++q) {
+// Row r at a stride from p: up to six rows from two registers, for x86 addresses hold a stride once or twice.
+template <typename T>
+struct RowsAt {
+  const T* first;
+  const T* fourth;
+  int64_t stride;
+
+  RowsAt(const T* p, int64_t row_stride) : first(p), fourth(p + 3 * row_stride), stride(row_stride) {
+    KeepInRegister(first);
+    KeepInRegister(fourth);
+  }
+  const T* operator[](int r) const { return r < 3 ? first + r * stride : fourth + (r - 3) * stride; }
+};
+
+// dots[r] += the group's codes times plane quads of kRows rows. codes: [kQuads][kPanel][4]; plane: row r's quads start
+// at plane + r * stride.
+template <int kRows, bool kWide, int kQuads>
+PENSIEVE_INLINE void AddPlane(I32 (&dots)[kRows][2], const uint8_t* codes, const int8_t* plane, int64_t stride) {
+  const RowsAt<int8_t> row(plane, stride);
+  PENSIEVE_UNROLL_BY_4
+  for (int q = 0; q < kQuads; ++q) {
     const I32 w0 = LoadInt(codes + q * kPanel * 4);
     const I32 w1 = LoadInt(codes + q * kPanel * 4 + kLanes * 4);
     PENSIEVE_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const I32 a = SetInt(LoadQuad(plane + r * stride + q * 4));
+      const I32 a = SetInt(LoadQuad(row[r] + q * 4));
       dots[r][0] = Dot4<kWide>(dots[r][0], w0, a);
       dots[r][1] = Dot4<kWide>(dots[r][1], w1, a);
     }
@@ -76,91 +91,135 @@ PENSIEVE_INLINE void AddPlane(I32 (&dots)[kRows][2], const uint8_t* codes, const
 }
 
 // dots[r] += the codes of row r's big quads times their upper parts.
-template <int kRows, bool kWide>
-PENSIEVE_INLINE void AddBigQuads(I32 (&dots)[kRows][2], const uint8_t* codes, const uint8_t* index, const int32_t* value,
-                                 int64_t stride, int count) {
-  for (int b = 0; b < count; ++b) {
+template <int kRows, bool kWide, int kCount>
+PENSIEVE_INLINE void AddBigQuads(I32 (&dots)[kRows][2], const uint8_t* codes, const RowsAt<QuantGroup>& row) {
+  PENSIEVE_UNROLL
+  for (int b = 0; b < kCount; ++b) {
     PENSIEVE_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const uint8_t* quad = codes + index[r * stride + b] * kPanel * 4;
-      const I32 a = SetInt(value[r * stride + b]);
+      const uint8_t* quad = codes + row[r]->big_offset[b];
+      const I32 a = SetInt(row[r]->big_value[b]);
       dots[r][0] = Dot4<kWide>(dots[r][0], LoadInt(quad), a);
       dots[r][1] = Dot4<kWide>(dots[r][1], LoadInt(quad + kLanes * 4), a);
     }
   }
 }
 
-// kRows rows by two vectors of channels. Limited by the integer dot product ports: a group of 64 is 32 dots a row,
-// followed by 2 x 4 operations in f32. Codes and planes come from the L1 and L2 caches.
-template <int kRows, bool kFine, bool kWide>
+// Which codes a tile is compiled for. Small ones keep a coarse row's sum below 2^22 (8 columns of 16256 and 56 of 127,
+// times 24: 3.3e6), so that sums can be built upon kCenter's bits and need no conversion: scale * (kCenter + sum) -
+// scale * kCenter, rounded once, is what converting and multiplying gives. Wide ones may exceed 127.
+enum class Codes { kSmall, kMedium, kWide };
+inline constexpr int kSmallCodeMax = 24;
+#if defined(__AVX2__)
+inline constexpr bool kCentersSums = true;
+#else
+inline constexpr bool kCentersSums = false;  // the portable Fma rounds twice
+#endif
+
+// The sums of one group in f32: two vectors of channels of one row.
+template <bool kCentered>
+PENSIEVE_INLINE void FlushGroup(F32 (&acc)[2], const I32 (&dots)[2], const QuantGroup& group, const float* scale,
+                                const float* bias) {
+  const F32 row_scale = Set(group.scale);
+  const F32 row_sum = Set(group.sum);
+  PENSIEVE_UNROLL
+  for (int v = 0; v < 2; ++v) {
+    const F32 weight_scale = Load(scale + v * kLanes);
+    const F32 weight_bias = Load(bias + v * kLanes);
+    if constexpr (kCentered) {
+      const F32 scaled = Fma(BitsToFloat(dots[v]), row_scale, Set(group.center));
+      acc[v] = Fma(weight_bias, row_sum, Fma(scaled, weight_scale, acc[v]));
+    } else {
+      acc[v] = AddGroup(acc[v], dots[v], row_scale, row_sum, weight_scale, weight_bias);
+    }
+  }
+}
+
+// kRows rows by two vectors of channels, sums of groups and of rows both in registers: 6 rows keep 24 of AVX-512's 32.
+// Limited by the integer dot product ports: a group of 64 is 32 dots a row, 2 x 2 for its big quads, and 2 x 4
+// operations to scale the sums. Codes and planes come from the L1 and L2 caches.
+template <int kRows, bool kFine, Codes kCodes, int kQuads>
 static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t first, float* tile) {
-  const int64_t quads = panel.group / 4;
-  const int64_t groups = rows.groups;
+  constexpr bool kWide = kCodes == Codes::kWide;
+  constexpr bool kCentered = kCentersSums && !kFine && kCodes == Codes::kSmall;
   const int64_t cols = rows.cols;
   const int8_t* low = rows.first.low + first * cols;
   const int8_t* high = rows.first.high + first * cols;
-  const uint8_t* big_index = rows.first.big_index + first * groups * kBigQuads;
-  const int32_t* big_value = rows.first.big_value + first * groups * kBigQuads;
-  const float* scales = rows.first.scales + first * groups;
-  const float* sums = rows.first.sums + first * groups;
+  const QuantGroup* groups = rows.first.groups + first * rows.groups;
   const uint8_t* codes = panel.codes;
-  for (int i = 0; i < kRows * 2; ++i) Store(tile + i * kLanes, Zero());
-  for (int64_t g = 0; g < groups; ++g) {
+  const float* scale = panel.scales;
+  const float* bias = panel.biases;
+  F32 acc[kRows][2];
+  PENSIEVE_UNROLL
+  for (int r = 0; r < kRows; ++r) acc[r][0] = acc[r][1] = Zero();
+  for (int64_t g = 0; g < rows.groups; ++g) {
+    const RowsAt<QuantGroup> group(groups + g, rows.groups);
     I32 dots[kRows][2];
     if constexpr (kFine && kRows <= 2) {
-      AddBothPlanes<kRows, kWide>(dots, codes, high + g * quads * 4, low + g * quads * 4, cols, quads);
+      AddBothPlanes<kRows, kWide>(dots, codes, high, low, cols, kQuads);
     } else {
+      // kCenter's bits are shifted into place with the upper parts.
       PENSIEVE_UNROLL
-      for (int r = 0; r < kRows; ++r) dots[r][0] = dots[r][1] = SetInt(0);
+      for (int r = 0; r < kRows; ++r) dots[r][0] = dots[r][1] = SetInt(kCentered ? 0x4b400000 >> 7 : 0);
       if constexpr (kFine) {
-        AddPlane<kRows, kWide>(dots, codes, high + g * quads * 4, cols, quads);
+        AddPlane<kRows, kWide, kQuads>(dots, codes, high, cols);
       } else {
-        AddBigQuads<kRows, kWide>(dots, codes, big_index + g * kBigQuads, big_value + g * kBigQuads,
-                                  groups * kBigQuads, BigQuads(panel.group));
+        AddBigQuads<kRows, kWide, kQuads == 16 ? kBigQuads : 1>(dots, codes, group);
       }
       PENSIEVE_UNROLL
       for (int r = 0; r < kRows; ++r) {
         dots[r][0] = ShiftLeft<7>(dots[r][0]);
         dots[r][1] = ShiftLeft<7>(dots[r][1]);
       }
-      AddPlane<kRows, kWide>(dots, codes, low + g * quads * 4, cols, quads);
+      AddPlane<kRows, kWide, kQuads>(dots, codes, low, cols);
     }
-    const float* scale = panel.scales + g * kPanel;
-    const float* bias = panel.biases + g * kPanel;
     PENSIEVE_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      const F32 row_scale = Set(scales[r * groups + g]);
-      const F32 row_sum = Set(sums[r * groups + g]);
-      float* acc = tile + r * kPanel;
-      Store(acc, AddGroup(Load(acc), dots[r][0], row_scale, row_sum, Load(scale), Load(bias)));
-      Store(acc + kLanes, AddGroup(Load(acc + kLanes), dots[r][1], row_scale, row_sum, Load(scale + kLanes),
-                                   Load(bias + kLanes)));
-    }
-    codes += quads * kPanel * 4;
+    for (int r = 0; r < kRows; ++r) FlushGroup<kCentered>(acc[r], dots[r], *group[r], scale, bias);
+    scale += kPanel;
+    bias += kPanel;
+    codes += kQuads * kPanel * 4;
+    low += kQuads * 4;
+    high += kQuads * 4;
+  }
+  PENSIEVE_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    Store(tile + r * kPanel, acc[r][0]);
+    Store(tile + r * kPanel + kLanes, acc[r][1]);
   }
 }
 
-template <bool kFine, bool kWide>
+template <bool kFine, Codes kCodes, int kQuads>
 static void QuantRowsOf(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, float* tile) {
   int64_t r = 0;
-  for (; r + kTileRows <= count; r += kTileRows) {
-    QuantBlock<kTileRows, kFine, kWide>(panel, rows, first + r, tile + r * kPanel);
+  if constexpr (kLanes == 16) {
+    for (; r + 6 <= count; r += 6) QuantBlock<6, kFine, kCodes, kQuads>(panel, rows, first + r, tile + r * kPanel);
   }
-  if constexpr (kTileRows > 4) {
-    for (; r + 4 <= count; r += 4) QuantBlock<4, kFine, kWide>(panel, rows, first + r, tile + r * kPanel);
+  for (; r + 4 <= count; r += 4) QuantBlock<4, kFine, kCodes, kQuads>(panel, rows, first + r, tile + r * kPanel);
+  for (; r + 2 <= count; r += 2) QuantBlock<2, kFine, kCodes, kQuads>(panel, rows, first + r, tile + r * kPanel);
+  if (r < count) QuantBlock<1, kFine, kCodes, kQuads>(panel, rows, first + r, tile + r * kPanel);
+}
+
+template <bool kFine, Codes kCodes>
+PENSIEVE_INLINE void QuantGroupsOf(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count,
+                                   float* tile) {
+  switch (panel.group) {
+    case 16: return QuantRowsOf<kFine, kCodes, 4>(panel, rows, first, count, tile);
+    case 32: return QuantRowsOf<kFine, kCodes, 8>(panel, rows, first, count, tile);
+    default: return QuantRowsOf<kFine, kCodes, 16>(panel, rows, first, count, tile);
   }
-  for (; r + 2 <= count; r += 2) QuantBlock<2, kFine, kWide>(panel, rows, first + r, tile + r * kPanel);
-  if (r < count) QuantBlock<1, kFine, kWide>(panel, rows, first + r, tile + r * kPanel);
 }
 
 static void QuantTile(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, bool fine,
                       float* tile) {
-  if (panel.wide) {
-    fine ? QuantRowsOf<true, true>(panel, rows, first, count, tile)
-         : QuantRowsOf<false, true>(panel, rows, first, count, tile);
+  if (panel.code_max > 127) {
+    fine ? QuantGroupsOf<true, Codes::kWide>(panel, rows, first, count, tile)
+         : QuantGroupsOf<false, Codes::kWide>(panel, rows, first, count, tile);
+  } else if (fine) {
+    QuantGroupsOf<true, Codes::kMedium>(panel, rows, first, count, tile);
+  } else if (panel.code_max > kSmallCodeMax) {
+    QuantGroupsOf<false, Codes::kMedium>(panel, rows, first, count, tile);
   } else {
-    fine ? QuantRowsOf<true, false>(panel, rows, first, count, tile)
-         : QuantRowsOf<false, false>(panel, rows, first, count, tile);
+    QuantGroupsOf<false, Codes::kSmall>(panel, rows, first, count, tile);
   }
 }
 

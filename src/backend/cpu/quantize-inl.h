@@ -84,8 +84,17 @@ PENSIEVE_INLINE void QuantizeFineGroup(const float* x, int64_t at, int64_t g, in
     StoreI8(out.high + at + k, high);
     StoreI8(out.low + at + k, SubInt(v, ShiftLeft<7>(high)));
   }
-  out.scales[g] = scale + poison;
-  out.sums[g] = (scale + poison) * static_cast<float>(SumInts(sum));
+  const float exposed = scale + poison;
+  out.groups[g] = {exposed, exposed * static_cast<float>(SumInts(sum)), 0.0f, {0, 0}, {0, 0}};
+}
+
+// So that kCenter, two bits wide, times a scale is exact.
+PENSIEVE_INLINE float RoundUpTo22Bits(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof(bits));
+  bits = (bits + 3) & ~3u;
+  memcpy(&x, &bits, sizeof(x));
+  return x;
 }
 
 PENSIEVE_INLINE void QuantizeCoarseGroup(const float* x, int64_t at, int64_t g, int group, const QuantRow& out) {
@@ -95,7 +104,7 @@ PENSIEVE_INLINE void QuantizeCoarseGroup(const float* x, int64_t at, int64_t g, 
   const ThreeLargest top = FindThreeLargest(ordered.quad_max, group / 4);
   const float rest = ordered.quad_max[top.quads[count]] / 127.0f;
   const float most = ordered.quad_max[top.quads[0]] / kMostFine;
-  float scale = rest > most ? rest : most;
+  float scale = RoundUpTo22Bits(rest > most ? rest : most);
   if (scale < kLeastScale) scale = 0.0f;
   const F32 inverse = Set(scale > 0.0f ? 1.0f / scale : 0.0f);
   I32 sum = SetInt(0);
@@ -106,19 +115,20 @@ PENSIEVE_INLINE void QuantizeCoarseGroup(const float* x, int64_t at, int64_t g, 
     StoreInt(v + k, rounded);
     StoreI8(out.low + at + k, rounded);
   }
-  for (int b = 0; b < kBigQuads; ++b) {
-    int8_t high[4] = {0, 0, 0, 0};
-    const int quad = b < count ? top.quads[b] : 0;
-    for (int i = 0; i < 4 && b < count; ++i) {
+  const float exposed = scale + ordered.poison;
+  QuantGroup& header = out.groups[g];
+  header = {exposed, exposed * static_cast<float>(SumInts(sum)), -kCenter * exposed, {0, 0}, {0, 0}};
+  for (int b = 0; b < count; ++b) {
+    int8_t high[4];
+    const int quad = top.quads[b];
+    for (int i = 0; i < 4; ++i) {
       const int32_t value = v[4 * quad + i];
       high[i] = static_cast<int8_t>((value + 64) >> 7);
       out.low[at + 4 * quad + i] = static_cast<int8_t>(value - 128 * high[i]);
     }
-    out.big_index[g * kBigQuads + b] = static_cast<uint8_t>(quad);
-    memcpy(out.big_value + g * kBigQuads + b, high, 4);
+    header.big_offset[b] = quad * kPanel * 4;
+    memcpy(header.big_value + b, high, 4);
   }
-  out.scales[g] = scale + ordered.poison;
-  out.sums[g] = (scale + ordered.poison) * static_cast<float>(SumInts(sum));
 }
 
 // cols a multiple of group, group 16, 32 or 64.

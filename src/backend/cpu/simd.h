@@ -21,8 +21,10 @@
 // Before a loop of constant length whose arrays must live in registers. GCC gives up on its own when bodies are long.
 #if defined(__clang__)
 #define PENSIEVE_UNROLL _Pragma("unroll")
+#define PENSIEVE_UNROLL_BY_4 _Pragma("unroll 4")
 #else
 #define PENSIEVE_UNROLL _Pragma("GCC unroll 16")
+#define PENSIEVE_UNROLL_BY_4 _Pragma("GCC unroll 4")
 #endif
 
 namespace pensieve::backend::cpu::PENSIEVE_ISA {
@@ -511,6 +513,13 @@ PENSIEVE_INLINE F32 FromF16Lanes(I32 x) {
 #endif
 
 PENSIEVE_INLINE F32 Zero() { return Set(0.0f); }
+
+// The pointer becomes unknown to the compiler: it keeps it in a register, instead of one address a row, most of them on
+// the stack.
+template <typename T>
+PENSIEVE_INLINE void KeepInRegister(T*& p) {
+  asm("" : "+r"(p));
+}
 
 // Lanes added pairwise, halves first: one fixed order.
 PENSIEVE_INLINE float SumLanes(F32 x) {
