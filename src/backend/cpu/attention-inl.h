@@ -1,8 +1,8 @@
-// Attention of a block of rows over one tile of keys, and the joining of segments (AttentionTile).
+// Attention of a task's rows over one tile of keys, and the joining of segments (AttentionTile).
 //
 // s = q . k^T and mixed += p . v are the f32 tile product, so every sum runs in one order: dimensions ascending, then
-// keys ascending. A tile that a row does not see leaves its state as it was: the maximum stays, the factor is
-// e^0 = 1, every p is 0. Limited by FMA for many rows, by reading keys and values for few.
+// keys ascending. Keys that a row does not see leave its state as it was: the maximum stays, the factor is e^0 = 1,
+// every p is 0. Limited by FMA for many rows, by reading keys and values for few.
 #pragma once
 
 #include "backend/cpu/f32_product-inl.h"
@@ -15,27 +15,52 @@ PENSIEVE_INLINE F32 LaneNumbers(int64_t first) {
   return Load(numbers);
 }
 
-static void AttendRow(const AttentionTile& t, int64_t r, int64_t columns) {
-  float* scores = t.scores + r * t.key_stride;
-  const F32 first = Set(static_cast<float>(t.first_seen[r]));
-  const F32 end = Set(static_cast<float>(t.end_seen[r]));
+// Keys of block b, and the same in whole vectors.
+PENSIEVE_INLINE int64_t KeysOf(const AttentionTile& t, int64_t b) {
+  const int64_t left = t.num_keys - b * t.block_len;
+  return left < t.block_len ? left : t.block_len;
+}
+PENSIEVE_INLINE int64_t WholeVectors(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+// The largest of a row's scores of one block, which are capped and masked on the way.
+PENSIEVE_INLINE F32 PrepareScores(const AttentionTile& t, int64_t r, int64_t b, float* scores, F32 largest) {
+  const int64_t columns = WholeVectors(KeysOf(t, b));
+  const int64_t first = t.first_seen[r] - b * t.block_len;
+  const int64_t seen = t.end_seen[r] - b * t.block_len;
+  const int64_t end = seen < t.block_len ? seen : t.block_len;  // beyond is padding
+  if (first <= 0 && end >= columns && t.softcap <= 0.0f) {
+    for (int64_t j = 0; j < columns; j += kLanes) largest = Max(largest, Load(scores + j));
+    return largest;
+  }
+  const F32 first_lane = Set(static_cast<float>(first));
+  const F32 end_lane = Set(static_cast<float>(end));
   const F32 unseen = Set(-__builtin_inff());
-  F32 largest = Set(t.largest[r]);
   for (int64_t j = 0; j < columns; j += kLanes) {
     F32 s = Load(scores + j);
     if (t.softcap > 0.0f) s = Set(t.softcap) * Tanh(s * Set(1.0f / t.softcap));
     const F32 key = LaneNumbers(j);
-    s = IfLess(key, first, unseen, IfLess(key, end, s, unseen));
+    s = IfLess(key, first_lane, unseen, IfLess(key, end_lane, s, unseen));
     Store(scores + j, s);
     largest = Max(largest, s);
   }
+  return largest;
+}
+
+// Scores of the first `blocks` blocks become exponentials, and the row's state that of more keys.
+PENSIEVE_INLINE void AttendRow(const AttentionTile& t, int64_t r, int64_t blocks) {
+  float* scores = t.scores + r * t.score_stride;
+  F32 largest = Set(t.largest[r]);
+  for (int64_t b = 0; b < blocks; ++b) largest = PrepareScores(t, r, b, scores + b * t.key_stride, largest);
   const float after = MaxLanes(largest);
   const F32 center = Set(after);
   F32 sums = Zero();
-  for (int64_t j = 0; j < columns; j += kLanes) {
-    const F32 p = Exp(Load(scores + j) - center);
-    Store(scores + j, p);
-    sums = sums + p;
+  for (int64_t b = 0; b < blocks; ++b) {
+    const int64_t columns = WholeVectors(KeysOf(t, b));
+    for (int64_t j = b * t.key_stride; j < b * t.key_stride + columns; j += kLanes) {
+      const F32 p = Exp(Load(scores + j) - center);
+      Store(scores + j, p);
+      sums = sums + p;
+    }
   }
   const F32 factor = Exp(Set(t.largest[r] - after));
   t.sum[r] = t.sum[r] * Lane(factor, 0) + SumLanes(sums);
@@ -45,14 +70,42 @@ static void AttendRow(const AttentionTile& t, int64_t r, int64_t columns) {
   for (int64_t d = 0; d < t.value_stride; d += kLanes) Store(mixed + d, Load(mixed + d) * factor);
 }
 
-static void Attend(const AttentionTile& t) {
-  const int64_t columns = (t.num_keys + kLanes - 1) / kLanes * kLanes;
-  for (int64_t r = 0; r < t.rows; ++r) {
-    for (int64_t j = 0; j < columns; j += kLanes) Store(t.scores + r * t.key_stride + j, Zero());
+template <typename T>
+PENSIEVE_INLINE void AttendWith(const AttentionTile& t) {
+  // Rows before first_row[b] are too early to see any key of block b: they are spared its products.
+  int64_t first_row[AttentionTile::kMostBlocks];
+  int64_t blocks = 0;
+  for (int64_t r = 0; blocks < AttentionTile::kMostBlocks && blocks * t.block_len < t.num_keys; ++blocks) {
+    while (r < t.rows && t.end_seen[r] <= blocks * t.block_len) ++r;
+    first_row[blocks] = r;
+    const F32Operands<T> scores = {t.q,        t.q_stride, static_cast<const T*>(t.keys[blocks]),
+                                   t.key_stride, t.head_dim, t.scores + blocks * t.key_stride,
+                                   t.score_stride};
+    F32Columns<false>(scores.At(r, 0), t.rows - r, WholeVectors(KeysOf(t, blocks)));
   }
-  F32Tile(t.q, t.q_stride, t.rows, t.keys, t.key_stride, t.head_dim, columns, t.scores, t.key_stride);
-  for (int64_t r = 0; r < t.rows; ++r) AttendRow(t, r, columns);
-  F32Tile(t.scores, t.key_stride, t.rows, t.values, t.value_stride, t.num_keys, t.value_stride, t.mixed, t.value_stride);
+  int64_t seen = 0;
+  for (int64_t r = 0; r < t.rows; ++r) {
+    while (seen < blocks && first_row[seen] <= r) ++seen;
+    if (seen > 0) AttendRow(t, r, seen);
+  }
+  for (int64_t b = 0; b < blocks;) {
+    // Neighbouring blocks whose keys follow one another, in scores and in values, are one product.
+    const T* values = static_cast<const T*>(t.values[b]);
+    int64_t end = b + 1;
+    while (end < blocks && t.key_stride == t.block_len && first_row[end] == first_row[b] &&
+           static_cast<const T*>(t.values[end]) == values + (end - b) * t.block_len * t.value_stride) {
+      ++end;
+    }
+    const int64_t depth = (end - 1 - b) * t.block_len + KeysOf(t, end - 1);
+    const F32Operands<T> mixed = {t.scores + b * t.key_stride, t.score_stride, values, t.value_stride, depth, t.mixed,
+                                  t.value_stride};
+    F32Columns<true>(mixed.At(first_row[b], 0), t.rows - first_row[b], t.value_stride);
+    b = end;
+  }
+}
+
+static void Attend(const AttentionTile& t) {
+  t.halves ? AttendWith<uint16_t>(t) : AttendWith<float>(t);
 }
 
 static void MergeSegments(const float* mixed, float sum, float largest, int64_t n, float* mixed_total, float* sum_total,

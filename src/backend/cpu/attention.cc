@@ -1,9 +1,9 @@
 // Attention: (sequence, kv head, block of rows) tasks, keys in fixed tiles from the sequence's first key.
 //
-// The query heads that share a kv head are rows of one block, so each tile of keys and values is converted to f32 once
-// for all of them. The running softmax restarts every kSegmentTokens keys and segments are joined in order, so that a
-// long sequence can be split among workers without changing a bit: where tiles and segments begin depends on nothing
-// but the key's position.
+// The query heads that share a kv head are rows of one task, so each tile of keys and values is read once for all of
+// them. The running softmax restarts every kSegmentTokens keys and segments are joined in order, so that a decode step
+// over a long context can be split among workers without changing a bit: where tiles and segments begin depends on
+// nothing but the key's position.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -16,10 +16,16 @@
 namespace pensieve::backend::cpu {
 namespace {
 
-// Query rows (times heads that share keys) a block: enough to make the conversion of a tile cheap beside its products,
+// Query rows (times heads that share keys) a task: enough to make the conversion of a tile cheap beside its products,
 // few enough that queries, scores and sums stay in the L2 cache.
-constexpr int64_t kBlockRows = 96;
-constexpr int64_t kSegmentTokens = 1024;
+constexpr int64_t kTaskRows = 96;
+// Keys a tile, if blocks are not longer: what the softmax's bookkeeping of a row is shared by.
+constexpr int64_t kTileTokens = 128;
+constexpr int64_t kSegmentTokens = 256;
+// Up to so many rows f16 keys and values are converted as they are used, for more once a tile.
+constexpr int64_t kMostHalfRows = 8;
+// Tasks of up to so many rows are split into segments when there are few of them.
+constexpr int64_t kMostSplitRows = 16;
 // Softmax state of a row that has seen no key. Finite, so that differences are never NaN.
 constexpr float kLowest = -3e38f;
 
@@ -31,94 +37,24 @@ struct Range {
   int64_t end;
 };
 
-}  // namespace
+// Running softmax of a task's rows.
+struct SoftmaxState {
+  float* mixed;    // [rows][stride]
+  float* sum;      // [rows]
+  float* largest;  // [rows]
 
-// What all tasks of one call share. The keys of tile t start at position t * tile_tokens.
-struct CpuBackend::AttentionWork {
-  std::span<const SequenceRows> sequences;
-  AttentionParams params;
-  Matrix q;
-  Matrix out;
-  int64_t head_dim = 0;
-  int64_t kv_heads = 0;
-  int64_t tile_tokens = 0;
-  int64_t key_stride = 0;
-  // Paged, or null: then k and v are the encoder's matrices.
-  const CpuKvCache* cache = nullptr;
-  int64_t layer = 0;
-  Matrix k;
-  Matrix v;
-
-  int64_t share() const { return q.cols / head_dim / kv_heads; }
-  // Keys that row `row` of a sequence sees.
-  Range Seen(const SequenceRows& sequence, int64_t row) const {
-    if (cache != nullptr) {
-      const int64_t position = sequence.cached_len + row;
-      return {params.window > 0 ? std::max<int64_t>(0, position - params.window + 1) : 0, position + 1};
-    }
-    if (params.window <= 0) return {0, sequence.num_rows};
-    return {std::max<int64_t>(0, row - params.window), std::min(sequence.num_rows, row + params.window + 1)};
+  static void Reserve(ScratchCutter& cutter, int64_t rows, int64_t stride) {
+    cutter.Reserve<float>(rows * stride);
+    cutter.Reserve<float>(rows);
+    cutter.Reserve<float>(rows);
   }
-};
-
-namespace {
-
-// A tile's keys and values as f32, in place or converted into `keys` and `values`.
-struct TileMemory {
-  float* keys;
-  float* values;
-};
-
-void LoadPagedTile(const KernelTable& kernels, const CpuKvCache& cache, int64_t layer, int64_t block, int64_t head,
-                   const TileMemory& memory, AttentionTile* tile) {
-  const std::byte* keys = cache.Keys(layer, block, head);
-  const std::byte* values = cache.Values(layer, block, head);
-  tile->keys = memory.keys;
-  tile->values = memory.values;
-  switch (cache.shape().dtype) {
-    case KvDType::kF32:
-      tile->keys = reinterpret_cast<const float*>(keys);
-      tile->values = reinterpret_cast<const float*>(values);
-      return;
-    case KvDType::kF16:
-      kernels.from_f16(reinterpret_cast<const uint16_t*>(keys), cache.key_count(), memory.keys);
-      kernels.from_f16(reinterpret_cast<const uint16_t*>(values), tile->num_keys * cache.value_stride(), memory.values);
-      return;
-    case KvDType::kInt8: {
-      kernels.from_i8(reinterpret_cast<const int8_t*>(keys), cache.key_count(), memory.keys);
-      kernels.from_i8(reinterpret_cast<const int8_t*>(values), tile->num_keys * cache.value_stride(), memory.values);
-      const float* scales = cache.Scales(layer, block, head);
-      for (int64_t d = 0; d < cache.shape().head_dim; ++d) {
-        for (int64_t t = 0; t < cache.key_stride(); ++t) memory.keys[d * cache.key_stride() + t] *= scales[t];
-      }
-      for (int64_t t = 0; t < tile->num_keys; ++t) {
-        kernels.scale(memory.values + t * cache.value_stride(), cache.value_stride(), scales[cache.key_stride() + t]);
-      }
-      return;
-    }
+  static SoftmaxState Take(ScratchCutter& cutter, int64_t rows, int64_t stride) {
+    SoftmaxState state;
+    state.mixed = cutter.Take<float>(rows * stride);
+    state.sum = cutter.Take<float>(rows);
+    state.largest = cutter.Take<float>(rows);
+    return state;
   }
-}
-
-// Keys [first, first + tile->num_keys) of head column `column` of an encoder's matrices.
-void LoadDenseTile(const KernelTable& kernels, Matrix k, Matrix v, int64_t first, int64_t column, int64_t head_dim,
-                   const TileMemory& memory, AttentionTile* tile) {
-  const tensor::DenseWeight matrix = {k.rows, k.stride, tensor::DType::kF32, k.data};
-  kernels.unpack_dense(matrix, first, tile->num_keys, column, head_dim, memory.keys);
-  for (int64_t t = 0; t < tile->num_keys; ++t) {
-    float* row = memory.values + t * tile->value_stride;
-    std::copy_n(v.row(first + t) + column, head_dim, row);
-    std::fill(row + head_dim, row + tile->value_stride, 0.0f);
-  }
-  tile->keys = memory.keys;
-  tile->values = memory.values;
-}
-
-// Running softmax of a block's rows: of the present segment, and of all segments before it.
-struct BlockState {
-  float* mixed;
-  float* sum;
-  float* largest;
-
   void Reset(int64_t rows, int64_t stride) const {
     std::memset(mixed, 0, static_cast<size_t>(rows * stride) * sizeof(float));
     std::fill_n(sum, rows, 0.0f);
@@ -128,110 +64,273 @@ struct BlockState {
 
 }  // namespace
 
-void CpuBackend::AttendTask(const AttentionWork& work, const AttentionTask& task, int worker) {
-  const SequenceRows& sequence = work.sequences[static_cast<size_t>(task.sequence)];
-  const int64_t share = work.share();
-  const int64_t rows = task.num_rows * share;
-  const int64_t value_stride = Padded(work.head_dim);
-  ScratchCutter cutter;
-  cutter.Reserve<float>(rows * work.head_dim);
-  cutter.Reserve<float>(work.head_dim * work.key_stride);
-  cutter.Reserve<float>(work.key_stride * value_stride);
-  cutter.Reserve<float>(rows * work.key_stride);
-  for (int part = 0; part < 2; ++part) {
-    cutter.Reserve<float>(rows * value_stride);
-    cutter.Reserve<float>(rows);
-    cutter.Reserve<float>(rows);
-  }
-  cutter.Reserve<int32_t>(rows);
-  cutter.Reserve<int32_t>(rows);
-  cutter.Allocate(scratch_[static_cast<size_t>(worker)].attention);
+// What all tasks of one call share. Block b of a sequence holds the keys from position b * block_len on.
+struct CpuBackend::AttentionWork {
+  std::span<const SequenceRows> sequences;
+  AttentionParams params;
+  Matrix q;
+  Matrix out;
+  int64_t head_dim = 0;
+  int64_t kv_heads = 0;
+  int64_t block_len = 0;
+  int64_t key_stride = 0;
+  // Paged, or null: then k and v are the encoder's matrices.
+  const CpuKvCache* cache = nullptr;
+  int64_t layer = 0;
+  Matrix k;
+  Matrix v;
 
-  float* q = cutter.Take<float>(rows * work.head_dim);
-  TileMemory memory;
-  memory.keys = cutter.Take<float>(work.head_dim * work.key_stride);
-  memory.values = cutter.Take<float>(work.key_stride * value_stride);
+  int64_t share() const { return q.cols / head_dim / kv_heads; }
+  int64_t value_stride() const { return Padded(head_dim); }
+  int64_t tile_blocks() const { return std::clamp<int64_t>(kTileTokens / block_len, 1, AttentionTile::kMostBlocks); }
+  int64_t tile_tokens() const { return tile_blocks() * block_len; }
+  int64_t segment_tokens() const { return std::max<int64_t>(1, kSegmentTokens / tile_tokens()) * tile_tokens(); }
+  // Keys that row `row` of a sequence sees.
+  Range Seen(const SequenceRows& sequence, int64_t row) const {
+    if (cache != nullptr) {
+      const int64_t position = sequence.cached_len + row;
+      return {params.window > 0 ? std::max<int64_t>(0, position - params.window + 1) : 0, position + 1};
+    }
+    if (params.window <= 0) return {0, sequence.num_rows};
+    return {std::max<int64_t>(0, row - params.window), std::min(sequence.num_rows, row + params.window + 1)};
+  }
+  Range SeenBy(const AttentionTask& task) const {
+    const SequenceRows& sequence = sequences[static_cast<size_t>(task.sequence)];
+    return {Seen(sequence, task.first_row).first, Seen(sequence, task.first_row + task.num_rows - 1).end};
+  }
+  // Segments that hold a key which some row of the task sees.
+  Range Segments(const AttentionTask& task) const {
+    const Range keys = SeenBy(task);
+    return {keys.first / segment_tokens(), CeilDiv(keys.end, segment_tokens())};
+  }
+};
+
+// One worker's memory for one task. Row r of a task is its query row r / share, of the head r % share of those that
+// share the kv head.
+struct CpuBackend::AttentionScratch {
   AttentionTile tile;
-  tile.q = q;
-  tile.q_stride = work.head_dim;
-  tile.rows = rows;
-  tile.head_dim = work.head_dim;
-  tile.key_stride = work.key_stride;
-  tile.value_stride = value_stride;
-  tile.softcap = work.params.softcap;
-  tile.scores = cutter.Take<float>(rows * work.key_stride);
-  BlockState segment = {};
-  BlockState total = {};
-  for (BlockState* state : {&segment, &total}) {
-    state->mixed = cutter.Take<float>(rows * value_stride);
-    state->sum = cutter.Take<float>(rows);
-    state->largest = cutter.Take<float>(rows);
-  }
-  auto* first_seen = cutter.Take<int32_t>(rows);
-  auto* end_seen = cutter.Take<int32_t>(rows);
-  tile.first_seen = first_seen;
-  tile.end_seen = end_seen;
-  tile.mixed = segment.mixed;
-  tile.sum = segment.sum;
-  tile.largest = segment.largest;
+  float* keys;    // [blocks][head_dim][key_stride], converted
+  float* values;  // [blocks * block_len][value_stride]
+  int32_t* first_seen;
+  int32_t* end_seen;
+  SoftmaxState segment;
+  SoftmaxState total;
 
-  // Row r of the block is query row r / share, head r % share of those that share the kv head.
-  for (int64_t r = 0; r < rows; ++r) {
-    const float* source = work.q.row(sequence.first_row + task.first_row + r / share) +
-                          (task.kv_head * share + r % share) * work.head_dim;
-    for (int64_t d = 0; d < work.head_dim; ++d) q[r * work.head_dim + d] = source[d] * work.params.scale;
+  AttentionScratch(const AttentionWork& work, int64_t rows, Scratch& memory) {
+    const int64_t blocks = work.tile_blocks();
+    const int64_t stride = work.value_stride();
+    const int64_t score_stride = blocks * work.key_stride;
+    ScratchCutter cutter;
+    cutter.Reserve<float>(rows * work.head_dim);
+    cutter.Reserve<float>(blocks * work.head_dim * work.key_stride);
+    cutter.Reserve<float>(blocks * work.block_len * stride);
+    cutter.Reserve<float>(rows * score_stride);
+    cutter.Reserve<int32_t>(rows);
+    cutter.Reserve<int32_t>(rows);
+    SoftmaxState::Reserve(cutter, rows, stride);
+    SoftmaxState::Reserve(cutter, rows, stride);
+    cutter.Allocate(memory);
+    tile.q = cutter.Take<float>(rows * work.head_dim);
+    keys = cutter.Take<float>(blocks * work.head_dim * work.key_stride);
+    values = cutter.Take<float>(blocks * work.block_len * stride);
+    tile.scores = cutter.Take<float>(rows * score_stride);
+    first_seen = cutter.Take<int32_t>(rows);
+    end_seen = cutter.Take<int32_t>(rows);
+    segment = SoftmaxState::Take(cutter, rows, stride);
+    total = SoftmaxState::Take(cutter, rows, stride);
+    tile.q_stride = work.head_dim;
+    tile.rows = rows;
+    tile.head_dim = work.head_dim;
+    tile.block_len = work.block_len;
+    tile.key_stride = work.key_stride;
+    tile.value_stride = stride;
+    tile.score_stride = score_stride;
+    tile.first_seen = first_seen;
+    tile.end_seen = end_seen;
+    tile.softcap = work.params.softcap;
   }
-  segment.Reset(rows, value_stride);
-  total.Reset(rows, value_stride);
-  if (work.params.sinks != nullptr) {
-    for (int64_t r = 0; r < rows; ++r) {
-      total.largest[r] = work.params.sinks[task.kv_head * share + r % share];
+
+  void TakeQueries(const AttentionWork& work, const AttentionTask& task) const {
+    const SequenceRows& sequence = work.sequences[static_cast<size_t>(task.sequence)];
+    const int64_t share = work.share();
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      const float* source = work.q.row(sequence.first_row + task.first_row + r / share) +
+                            (task.kv_head * share + r % share) * work.head_dim;
+      for (int64_t d = 0; d < work.head_dim; ++d) tile.q[r * work.head_dim + d] = source[d] * work.params.scale;
+    }
+  }
+
+  // Before the first segment: nothing seen, but for the sinks.
+  void BeginTotal(const AttentionWork& work, const AttentionTask& task) const {
+    total.Reset(tile.rows, tile.value_stride);
+    if (work.params.sinks == nullptr) return;
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      total.largest[r] = work.params.sinks[task.kv_head * work.share() + r % work.share()];
       total.sum[r] = 1.0f;
     }
   }
-  const auto merge = [&] {
-    for (int64_t r = 0; r < rows; ++r) {
-      kernels_.merge(segment.mixed + r * value_stride, segment.sum[r], segment.largest[r], value_stride,
-                     total.mixed + r * value_stride, &total.sum[r], &total.largest[r]);
-    }
-    segment.Reset(rows, value_stride);
-  };
 
-  const int64_t last_row = task.first_row + task.num_rows - 1;
-  const Range keys = {work.Seen(sequence, task.first_row).first, work.Seen(sequence, last_row).end};
-  const int64_t segment_tiles = std::max<int64_t>(1, kSegmentTokens / work.tile_tokens);
-  for (int64_t t = keys.first / work.tile_tokens; t * work.tile_tokens < keys.end; ++t) {
-    if (t % segment_tiles == 0) merge();
-    const int64_t begin = t * work.tile_tokens;
-    tile.num_keys = std::min(work.tile_tokens, keys.end - begin);
-    for (int64_t r = 0; r < rows; ++r) {
-      const Range seen = work.Seen(sequence, task.first_row + r / share);
-      first_seen[r] = static_cast<int32_t>(std::clamp<int64_t>(seen.first - begin, 0, tile.num_keys));
-      end_seen[r] = static_cast<int32_t>(std::clamp<int64_t>(seen.end - begin, 0, tile.num_keys));
+  void AddToTotal(const KernelTable& kernels, const SoftmaxState& part) const {
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      kernels.merge(part.mixed + r * tile.value_stride, part.sum[r], part.largest[r], tile.value_stride,
+                    total.mixed + r * tile.value_stride, &total.sum[r], &total.largest[r]);
     }
-    if (work.cache != nullptr) {
-      LoadPagedTile(kernels_, *work.cache, work.layer, sequence.block_table[static_cast<size_t>(t)], task.kv_head, memory,
-                    &tile);
-    } else {
-      LoadDenseTile(kernels_, work.k, work.v, sequence.first_row + begin, task.kv_head * work.head_dim, work.head_dim,
-                    memory, &tile);
+  }
+
+  void StoreTotal(const AttentionWork& work, const AttentionTask& task) const {
+    const SequenceRows& sequence = work.sequences[static_cast<size_t>(task.sequence)];
+    const int64_t share = work.share();
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      float* target = work.out.row(sequence.first_row + task.first_row + r / share) +
+                      (task.kv_head * share + r % share) * work.head_dim;
+      const float inverse = 1.0f / total.sum[r];
+      for (int64_t d = 0; d < work.head_dim; ++d) target[d] = total.mixed[r * tile.value_stride + d] * inverse;
+    }
+  }
+
+  void LoadPagedBlock(const KernelTable& kernels, const AttentionWork& work, int64_t page, int64_t head, int64_t b);
+  void LoadDenseBlock(const KernelTable& kernels, const AttentionWork& work, int64_t first, int64_t column, int64_t b);
+};
+
+// Block b of the tile: in place where its form allows, else converted.
+void CpuBackend::AttentionScratch::LoadPagedBlock(const KernelTable& kernels, const AttentionWork& work, int64_t page,
+                                                  int64_t head, int64_t b) {
+  const CpuKvCache& cache = *work.cache;
+  const std::byte* k = cache.Keys(work.layer, page, head);
+  const std::byte* v = cache.Values(work.layer, page, head);
+  float* to_keys = keys + b * cache.key_count();
+  float* to_values = values + b * tile.block_len * tile.value_stride;
+  const int64_t tokens = std::min(tile.block_len, tile.num_keys - b * tile.block_len);
+  const KvDType dtype = cache.shape().dtype;
+  tile.halves = dtype == KvDType::kF16 && tile.rows <= kMostHalfRows;
+  if (tile.halves || dtype == KvDType::kF32) {
+    tile.keys[b] = k;
+    tile.values[b] = v;
+    return;
+  }
+  tile.keys[b] = to_keys;
+  tile.values[b] = to_values;
+  if (dtype == KvDType::kF16) {
+    kernels.from_f16(reinterpret_cast<const uint16_t*>(k), cache.key_count(), to_keys);
+    kernels.from_f16(reinterpret_cast<const uint16_t*>(v), tokens * tile.value_stride, to_values);
+    return;
+  }
+  kernels.from_i8(reinterpret_cast<const int8_t*>(k), cache.key_count(), to_keys);
+  kernels.from_i8(reinterpret_cast<const int8_t*>(v), tokens * tile.value_stride, to_values);
+  const float* scales = cache.Scales(work.layer, page, head);
+  for (int64_t d = 0; d < tile.head_dim; ++d) {
+    for (int64_t t = 0; t < tile.key_stride; ++t) to_keys[d * tile.key_stride + t] *= scales[t];
+  }
+  for (int64_t t = 0; t < tokens; ++t) {
+    kernels.scale(to_values + t * tile.value_stride, tile.value_stride, scales[tile.key_stride + t]);
+  }
+}
+
+// Keys from row `first` of an encoder's matrices on, of the head at column `column`.
+void CpuBackend::AttentionScratch::LoadDenseBlock(const KernelTable& kernels, const AttentionWork& work, int64_t first,
+                                                  int64_t column, int64_t b) {
+  const int64_t tokens = std::min(tile.block_len, tile.num_keys - b * tile.block_len);
+  float* to_keys = keys + b * tile.head_dim * tile.key_stride;
+  float* to_values = values + b * tile.block_len * tile.value_stride;
+  const tensor::DenseWeight matrix = {work.k.rows, work.k.stride, tensor::DType::kF32, work.k.data};
+  kernels.unpack_dense(matrix, first, tokens, column, tile.head_dim, to_keys);
+  for (int64_t t = 0; t < tokens; ++t) {
+    float* row = to_values + t * tile.value_stride;
+    std::copy_n(work.v.row(first + t) + column, tile.head_dim, row);
+    std::fill(row + tile.head_dim, row + tile.value_stride, 0.0f);
+  }
+  tile.keys[b] = to_keys;
+  tile.values[b] = to_values;
+}
+
+// The keys of one segment, into `state`.
+void CpuBackend::AttendSegment(const AttentionWork& work, const AttentionTask& task, int64_t segment,
+                               AttentionScratch& scratch) {
+  const SequenceRows& sequence = work.sequences[static_cast<size_t>(task.sequence)];
+  const Range keys = work.SeenBy(task);
+  const int64_t tile_tokens = work.tile_tokens();
+  const int64_t end = std::min(keys.end, (segment + 1) * work.segment_tokens());
+  int64_t begin = segment * work.segment_tokens();
+  begin += std::max<int64_t>(0, keys.first - begin) / tile_tokens * tile_tokens;
+  AttentionTile& tile = scratch.tile;
+  for (; begin < end; begin += tile_tokens) {
+    tile.num_keys = std::min(tile_tokens, end - begin);
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      const Range seen = work.Seen(sequence, task.first_row + r / work.share());
+      scratch.first_seen[r] = static_cast<int32_t>(std::clamp<int64_t>(seen.first - begin, 0, tile.num_keys));
+      scratch.end_seen[r] = static_cast<int32_t>(std::clamp<int64_t>(seen.end - begin, 0, tile.num_keys));
+    }
+    for (int64_t b = 0; b * work.block_len < tile.num_keys; ++b) {
+      const int64_t first = begin + b * work.block_len;
+      if (work.cache != nullptr) {
+        const int32_t page = sequence.block_table[static_cast<size_t>(first / work.block_len)];
+        scratch.LoadPagedBlock(kernels_, work, page, task.kv_head, b);
+      } else {
+        scratch.LoadDenseBlock(kernels_, work, sequence.first_row + first, task.kv_head * work.head_dim, b);
+      }
     }
     kernels_.attend(tile);
   }
-  merge();
-  for (int64_t r = 0; r < rows; ++r) {
-    float* target = work.out.row(sequence.first_row + task.first_row + r / share) +
-                    (task.kv_head * share + r % share) * work.head_dim;
-    const float inverse = 1.0f / total.sum[r];
-    for (int64_t d = 0; d < work.head_dim; ++d) target[d] = total.mixed[r * value_stride + d] * inverse;
+}
+
+void CpuBackend::AttendTask(const AttentionWork& work, const AttentionTask& task, int worker) {
+  AttentionScratch scratch(work, task.num_rows * work.share(), scratch_[static_cast<size_t>(worker)].attention);
+  scratch.TakeQueries(work, task);
+  scratch.BeginTotal(work, task);
+  const Range segments = work.Segments(task);
+  scratch.tile.SetState(scratch.segment.mixed, scratch.segment.sum, scratch.segment.largest);
+  for (int64_t s = segments.first; s < segments.end; ++s) {
+    scratch.segment.Reset(scratch.tile.rows, scratch.tile.value_stride);
+    AttendSegment(work, task, s, scratch);
+    scratch.AddToTotal(kernels_, scratch.segment);
+  }
+  scratch.StoreTotal(work, task);
+}
+
+// Every segment of every task by itself, then the tasks' segments joined in order: the bits of AttendTask.
+void CpuBackend::AttendSplit(const AttentionWork& work) {
+  struct Part {
+    size_t task;
+    int64_t segment;
+    SoftmaxState state;
+  };
+  std::vector<Part> parts;
+  std::vector<size_t> first_part = {0};
+  for (size_t t = 0; t < attention_tasks_.size(); ++t) {
+    const Range segments = work.Segments(attention_tasks_[t]);
+    for (int64_t s = segments.first; s < segments.end; ++s) parts.push_back({t, s, {}});
+    first_part.push_back(parts.size());
+  }
+  const int64_t stride = work.value_stride();
+  const auto rows_of = [&](size_t task) { return attention_tasks_[task].num_rows * work.share(); };
+  ScratchCutter cutter;
+  for (const Part& part : parts) SoftmaxState::Reserve(cutter, rows_of(part.task), stride);
+  cutter.Allocate(attention_parts_);
+  for (Part& part : parts) part.state = SoftmaxState::Take(cutter, rows_of(part.task), stride);
+  pool_.Run(static_cast<int64_t>(parts.size()), [&](int64_t chunk, int worker) {
+    const Part& part = parts[static_cast<size_t>(chunk)];
+    const AttentionTask& task = attention_tasks_[part.task];
+    AttentionScratch scratch(work, rows_of(part.task), scratch_[static_cast<size_t>(worker)].attention);
+    scratch.TakeQueries(work, task);
+    part.state.Reset(scratch.tile.rows, stride);
+    scratch.tile.SetState(part.state.mixed, part.state.sum, part.state.largest);
+    AttendSegment(work, task, part.segment, scratch);
+  });
+  for (size_t t = 0; t < attention_tasks_.size(); ++t) {
+    const AttentionScratch scratch(work, rows_of(t), scratch_[0].attention);
+    scratch.BeginTotal(work, attention_tasks_[t]);
+    for (size_t p = first_part[t]; p < first_part[t + 1]; ++p) scratch.AddToTotal(kernels_, parts[p].state);
+    scratch.StoreTotal(work, attention_tasks_[t]);
   }
 }
 
 void CpuBackend::RunAttention(const AttentionWork& work) {
   attention_tasks_.clear();
-  const int64_t step = std::max<int64_t>(1, kBlockRows / work.share());
+  const int64_t step = std::max<int64_t>(1, kTaskRows / work.share());
+  bool small = true;
   for (size_t s = 0; s < work.sequences.size(); ++s) {
     const int64_t rows = work.sequences[s].num_rows;
+    small = small && rows * work.share() <= kMostSplitRows;
     // Last blocks first: they see the most keys, and small tasks at the end even out the workers.
     for (int64_t block = CeilDiv(rows, step) - 1; block >= 0; --block) {
       for (int64_t head = 0; head < work.kv_heads; ++head) {
@@ -239,9 +338,12 @@ void CpuBackend::RunAttention(const AttentionWork& work) {
       }
     }
   }
-  pool_.Run(static_cast<int64_t>(attention_tasks_.size()), [&](int64_t chunk, int worker) {
-    AttendTask(work, attention_tasks_[static_cast<size_t>(chunk)], worker);
-  });
+  const auto tasks = static_cast<int64_t>(attention_tasks_.size());
+  if (small && pool_.threads() > 1 && tasks < 8 * pool_.threads()) {
+    AttendSplit(work);
+    return;
+  }
+  pool_.Run(tasks, [&](int64_t chunk, int worker) { AttendTask(work, attention_tasks_[static_cast<size_t>(chunk)], worker); });
 }
 
 void CpuBackend::PagedAttention(const KvCache& cache, int64_t layer, std::span<const SequenceRows> sequences,
@@ -255,7 +357,7 @@ void CpuBackend::PagedAttention(const KvCache& cache, int64_t layer, std::span<c
   work.out = out;
   work.head_dim = own.shape().head_dim;
   work.kv_heads = own.shape().kv_heads;
-  work.tile_tokens = own.shape().block_len;
+  work.block_len = own.shape().block_len;
   work.key_stride = own.key_stride();
   work.cache = &own;
   work.layer = layer;
@@ -272,7 +374,7 @@ void CpuBackend::EncoderAttention(std::span<const SequenceRows> sequences, int64
   work.out = out;
   work.head_dim = head_dim;
   work.kv_heads = k.cols / head_dim;
-  work.tile_tokens = kernels_.panel;
+  work.block_len = kernels_.panel;
   work.key_stride = kernels_.panel;
   work.k = k;
   work.v = v;

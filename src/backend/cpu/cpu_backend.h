@@ -117,6 +117,9 @@ class CpuBackend final : public Backend {
   struct AttentionWork;
   void RunAttention(const AttentionWork& work);
   void AttendTask(const AttentionWork& work, const AttentionTask& task, int worker);
+  void AttendSplit(const AttentionWork& work);
+  struct AttentionScratch;
+  void AttendSegment(const AttentionWork& work, const AttentionTask& task, int64_t segment, AttentionScratch& scratch);
 
   const KernelTable& kernels_;
   ActivationMode mode_;
@@ -163,6 +166,7 @@ class CpuBackend final : public Backend {
     int64_t num_rows;
   };
   std::vector<AttentionTask> attention_tasks_;
+  Scratch attention_parts_;  // states of the segments of split tasks
 };
 
 }  // namespace pensieve::backend::cpu

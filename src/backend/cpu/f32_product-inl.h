@@ -13,52 +13,70 @@ namespace pensieve::backend::cpu::PENSIEVE_ISA {
 inline constexpr int kTileRows = kLanes == 16 ? 12 : 4;
 inline constexpr int kPanel = 2 * kLanes;
 
-template <int kRows, int kVectors>
-PENSIEVE_INLINE void F32Block(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth, float* c,
-                              int64_t c_stride) {
+PENSIEVE_INLINE F32 LoadColumn(const float* p) { return Load(p); }
+PENSIEVE_INLINE F32 LoadColumn(const uint16_t* p) { return LoadF16(p); }
+
+// Operands of a tile product: C [rows, columns] = A [rows, depth] * B [depth, columns], or added to C.
+template <typename B>
+struct F32Operands {
+  const float* a;
+  int64_t a_stride;
+  const B* b;  // f32, or f16 as uint16_t
+  int64_t b_stride;
+  int64_t depth;
+  float* c;
+  int64_t c_stride;
+
+  F32Operands At(int64_t row, int64_t column) const {
+    return {a + row * a_stride, a_stride, b + column, b_stride, depth, c + row * c_stride + column, c_stride};
+  }
+};
+
+template <int kRows, int kVectors, bool kAdd, typename B>
+PENSIEVE_INLINE void F32Block(const F32Operands<B>& o) {
   F32 sums[kRows][kVectors];
   PENSIEVE_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) sums[r][v] = Load(c + r * c_stride + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = kAdd ? Load(o.c + r * o.c_stride + v * kLanes) : Zero();
   }
-  for (int64_t k = 0; k < depth; ++k) {
+  for (int64_t k = 0; k < o.depth; ++k) {
     F32 column[kVectors];
-    for (int v = 0; v < kVectors; ++v) column[v] = Load(b + k * b_stride + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) column[v] = LoadColumn(o.b + k * o.b_stride + v * kLanes);
     PENSIEVE_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const F32 x = Set(a[r * a_stride + k]);
+      const F32 x = Set(o.a[r * o.a_stride + k]);
       for (int v = 0; v < kVectors; ++v) sums[r][v] = Fma(x, column[v], sums[r][v]);
     }
   }
   PENSIEVE_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) Store(c + r * c_stride + v * kLanes, sums[r][v]);
+    for (int v = 0; v < kVectors; ++v) Store(o.c + r * o.c_stride + v * kLanes, sums[r][v]);
   }
 }
 
-template <int kVectors>
-static void F32Rows(const float* a, int64_t a_stride, int64_t rows, const float* b, int64_t b_stride, int64_t depth,
-                    float* c, int64_t c_stride) {
+template <int kVectors, bool kAdd, typename B>
+static void F32Rows(const F32Operands<B>& o, int64_t rows) {
   int64_t r = 0;
-  for (; r + kTileRows <= rows; r += kTileRows) {
-    F32Block<kTileRows, kVectors>(a + r * a_stride, a_stride, b, b_stride, depth, c + r * c_stride, c_stride);
-  }
+  for (; r + kTileRows <= rows; r += kTileRows) F32Block<kTileRows, kVectors, kAdd>(o.At(r, 0));
   if constexpr (kTileRows > 4) {
-    for (; r + 4 <= rows; r += 4) {
-      F32Block<4, kVectors>(a + r * a_stride, a_stride, b, b_stride, depth, c + r * c_stride, c_stride);
-    }
+    // 7 heads that share one: 6 and 1.
+    for (; r + 6 <= rows; r += 6) F32Block<6, kVectors, kAdd>(o.At(r, 0));
+    for (; r + 4 <= rows; r += 4) F32Block<4, kVectors, kAdd>(o.At(r, 0));
   }
-  for (; r + 2 <= rows; r += 2) {
-    F32Block<2, kVectors>(a + r * a_stride, a_stride, b, b_stride, depth, c + r * c_stride, c_stride);
-  }
-  if (r < rows) F32Block<1, kVectors>(a + r * a_stride, a_stride, b, b_stride, depth, c + r * c_stride, c_stride);
+  for (; r + 2 <= rows; r += 2) F32Block<2, kVectors, kAdd>(o.At(r, 0));
+  if (r < rows) F32Block<1, kVectors, kAdd>(o.At(r, 0));
+}
+
+template <bool kAdd, typename B>
+static void F32Columns(const F32Operands<B>& o, int64_t rows, int64_t columns) {
+  int64_t j = 0;
+  for (; j + kPanel <= columns; j += kPanel) F32Rows<2, kAdd>(o.At(0, j), rows);
+  if (j < columns) F32Rows<1, kAdd>(o.At(0, j), rows);
 }
 
 static void F32Tile(const float* a, int64_t a_stride, int64_t rows, const float* b, int64_t b_stride, int64_t depth,
                     int64_t columns, float* c, int64_t c_stride) {
-  int64_t j = 0;
-  for (; j + kPanel <= columns; j += kPanel) F32Rows<2>(a, a_stride, rows, b + j, b_stride, depth, c + j, c_stride);
-  if (j < columns) F32Rows<1>(a, a_stride, rows, b + j, b_stride, depth, c + j, c_stride);
+  F32Columns<false>(F32Operands<float>{a, a_stride, b, b_stride, depth, c, c_stride}, rows, columns);
 }
 
 template <typename Value>

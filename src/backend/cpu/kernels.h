@@ -91,24 +91,35 @@ struct TileOutput {
   int64_t cols = 0;
 };
 
-// One segment of attention for a block of rows: keys tile by tile, softmax as it goes.
+// One tile of attention for a task's rows: up to kMostBlocks blocks of keys, and the running softmax they are added to.
+// Keys and values are f32, or f16 (`halves`, for few rows).
 struct AttentionTile {
-  const float* q = nullptr;   // [rows, q_stride], already times scale
+  static constexpr int kMostBlocks = 16;
+  float* q = nullptr;  // [rows, q_stride], already times scale
   int64_t q_stride = 0;
-  int64_t rows = 0;
+  int64_t rows = 0;  // ascending positions: end_seen never falls
   int64_t head_dim = 0;
-  const float* keys = nullptr;    // [head_dim][key_stride]: transposed
-  int64_t key_stride = 0;         // a multiple of the lanes
-  const float* values = nullptr;  // [keys][value_stride]
-  int64_t value_stride = 0;       // a multiple of the lanes
-  int64_t num_keys = 0;           // keys worth reading
-  const int32_t* first_seen = nullptr;  // [rows]: row r sees keys [first_seen, end_seen) of this tile; may be empty
+  int64_t block_len = 0;      // keys a block
+  int64_t num_keys = 0;       // of all blocks
+  bool halves = false;
+  const void* keys[kMostBlocks] = {};    // [head_dim][key_stride] each: transposed
+  const void* values[kMostBlocks] = {};  // [block_len][value_stride] each
+  int64_t key_stride = 0;                // a multiple of the lanes
+  int64_t value_stride = 0;              // a multiple of the lanes
+  const int32_t* first_seen = nullptr;   // [rows]: row r sees keys [first_seen, end_seen) of this tile; may be empty
   const int32_t* end_seen = nullptr;
   float softcap = 0.0f;
-  float* scores = nullptr;        // scratch [rows][key_stride]
-  float* largest = nullptr;       // [rows], running maximum
-  float* sum = nullptr;           // [rows], running sum of exponentials
-  float* mixed = nullptr;         // [rows][value_stride], running weighted values
+  float* scores = nullptr;  // scratch [rows][score_stride], block after block
+  int64_t score_stride = 0;
+  float* largest = nullptr;  // [rows], running maximum
+  float* sum = nullptr;      // [rows], running sum of exponentials
+  float* mixed = nullptr;    // [rows][value_stride], running weighted values
+
+  void SetState(float* new_mixed, float* new_sum, float* new_largest) {
+    mixed = new_mixed;
+    sum = new_sum;
+    largest = new_largest;
+  }
 };
 
 struct KernelTable {
@@ -133,7 +144,7 @@ struct KernelTable {
                        int64_t count_k, float* panel_out);
   // The same from unpacked codes: scale * q + bias in f32.
   void (*dequantize_panel)(const QuantPanel& codes, int64_t first_k, int64_t count_k, float* panel_out);
-  // c[r][j] += sum over k of a[r][k] * b[k][j], k ascending, one accumulator each; columns a multiple of lanes.
+  // c[r][j] = sum over k of a[r][k] * b[k][j], k ascending, one accumulator each; columns a multiple of lanes.
   void (*f32_tile)(const float* a, int64_t a_stride, int64_t rows, const float* b, int64_t b_stride, int64_t depth,
                    int64_t columns, float* c, int64_t c_stride);
   void (*store_tile)(const float* tile, int64_t tile_stride, const TileOutput& output);

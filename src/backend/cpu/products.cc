@@ -3,7 +3,6 @@
 // A task is one panel of one product and a block of rows: the panel is unpacked into the worker's cache and multiplied
 // with all rows of the block, so weights are read from memory once per row block.
 #include <algorithm>
-#include <cstring>
 
 #include "backend/checks.h"
 #include "backend/cpu/cpu_backend.h"
@@ -154,7 +153,6 @@ CpuBackend::PreparedPanel CpuBackend::Prepare(const Operand& operand, int64_t fi
 void CpuBackend::MultiplyRows(const PreparedPanel& panel, const Operand& operand, const MatMulInput& input,
                               int64_t first, int64_t count, float* tile) const {
   if (panel.f32 != nullptr) {
-    std::memset(tile, 0, static_cast<size_t>(count * kernels_.panel) * sizeof(float));
     kernels_.f32_tile(input.x.row(first), input.x.stride, count, panel.f32, kernels_.panel, input.x.cols,
                       kernels_.panel, tile, kernels_.panel);
     return;

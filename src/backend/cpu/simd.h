@@ -521,22 +521,47 @@ PENSIEVE_INLINE void KeepInRegister(T*& p) {
   asm("" : "+r"(p));
 }
 
-// Lanes added pairwise, halves first: one fixed order.
-PENSIEVE_INLINE float SumLanes(F32 x) {
+// The lanes combined pairwise, halves first: one fixed order.
+template <typename Combine>
+PENSIEVE_INLINE float ReduceLanes(F32 x, Combine combine) {
+#if defined(__AVX512F__)
+  const __m256 halves = combine(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+#elif defined(__AVX2__)
+  const __m256 halves = x;
+#endif
+#if defined(__AVX2__)
+  const __m128 fours = combine(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+  const __m128 twos = combine(fours, _mm_movehl_ps(fours, fours));
+  return _mm_cvtss_f32(combine(twos, _mm_shuffle_ps(twos, twos, 1)));
+#else
   float lanes[kLanes];
   Store(lanes, x);
   for (int half = kLanes / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    for (int i = 0; i < half; ++i) lanes[i] = combine(lanes[i], lanes[i + half]);
   }
   return lanes[0];
+#endif
 }
-PENSIEVE_INLINE float MaxLanes(F32 x) {
-  float lanes[kLanes];
-  Store(lanes, x);
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-  }
-  return lanes[0];
-}
+
+#if defined(__AVX2__)
+struct AddHalves {
+  __m256 operator()(__m256 a, __m256 b) const { return _mm256_add_ps(a, b); }
+  __m128 operator()(__m128 a, __m128 b) const { return _mm_add_ps(a, b); }
+};
+struct MaxHalves {
+  __m256 operator()(__m256 a, __m256 b) const { return _mm256_max_ps(a, b); }
+  __m128 operator()(__m128 a, __m128 b) const { return _mm_max_ps(a, b); }
+};
+#else
+struct AddHalves {
+  float operator()(float a, float b) const { return a + b; }
+};
+struct MaxHalves {
+  float operator()(float a, float b) const { return a > b ? a : b; }
+};
+#endif
+
+PENSIEVE_INLINE float SumLanes(F32 x) { return ReduceLanes(x, AddHalves()); }
+PENSIEVE_INLINE float MaxLanes(F32 x) { return ReduceLanes(x, MaxHalves()); }
 
 }  // namespace pensieve::backend::cpu::PENSIEVE_ISA
