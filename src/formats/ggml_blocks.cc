@@ -87,7 +87,8 @@ void Decode(const BlockIQ4_NL& b, float* y) {
 }
 
 void Decode(const BlockMXFP4& b, float* y) {
-  static constexpr float kE2m1[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+  // Unlike OCP's, the ninth value of this table is no negative zero.
+  static constexpr float kE2m1[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, 0, -0.5f, -1, -1.5f, -2, -3, -4, -6};
   for (int j = 0; j < 16; ++j) {
     y[j] = std::ldexp(kE2m1[b.qs[j] & 15], b.e - 127);
     y[j + 16] = std::ldexp(kE2m1[b.qs[j] >> 4], b.e - 127);

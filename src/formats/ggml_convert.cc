@@ -5,10 +5,9 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
-#include <thread>
-#include <vector>
 
 #include "base/half.h"
+#include "formats/row_ranges.h"
 
 namespace pensieve::formats {
 namespace {
@@ -330,17 +329,6 @@ Conversion FindConversion(GgmlType type) {
   }
 }
 
-// The dense dtype that the kernels read as it lies in the file; F64 becomes F32.
-std::optional<tensor::DType> DenseDType(GgmlType type) {
-  switch (type) {
-    case GgmlType::kF32:
-    case GgmlType::kF64: return tensor::DType::kF32;
-    case GgmlType::kF16: return tensor::DType::kF16;
-    case GgmlType::kBF16: return tensor::DType::kBF16;
-    default: return std::nullopt;
-  }
-}
-
 int64_t RowBytes(GgmlType type, int64_t cols) {
   const GgmlTypeTraits* traits = FindGgmlType(static_cast<uint32_t>(type));
   PENSIEVE_CHECK(traits != nullptr && cols % traits->block_elements == 0);
@@ -350,21 +338,6 @@ int64_t RowBytes(GgmlType type, int64_t cols) {
 const std::byte* SourceRow(const GgmlMatrix& matrix, int64_t row_bytes, int64_t row) {
   const int64_t source = matrix.source_rows.empty() ? row : matrix.source_rows[static_cast<size_t>(row)];
   return matrix.bytes.data() + source * row_bytes;
-}
-
-// Calls convert_rows(first, last) for ranges that cover all rows, on several threads when there is enough to do.
-template <typename ConvertRows>
-void ForRowRanges(int64_t rows, int64_t row_bytes, int threads, const ConvertRows& convert_rows) {
-  constexpr int64_t kBytesPerThreadMin = 64 << 10;  // below this a thread costs more than it saves
-  const int64_t available = threads > 0 ? threads : std::max(1u, std::thread::hardware_concurrency());
-  const int64_t parts = std::clamp(rows * row_bytes / kBytesPerThreadMin, int64_t{1}, std::min(available, rows));
-  std::vector<std::jthread> workers;
-  for (int64_t part = 1; part < parts; ++part) {
-    workers.emplace_back([&convert_rows, first = rows * part / parts, last = rows * (part + 1) / parts]() noexcept {
-      convert_rows(first, last);
-    });
-  }
-  convert_rows(int64_t{0}, rows / parts);
 }
 
 Result<tensor::Weight> CopyDense(const GgmlMatrix& matrix, tensor::DType dtype, const AllocateBytes& allocate,
@@ -391,6 +364,16 @@ Result<tensor::Weight> CopyDense(const GgmlMatrix& matrix, tensor::DType dtype, 
 }
 
 }  // namespace
+
+std::optional<tensor::DType> DenseDType(GgmlType type) {
+  switch (type) {
+    case GgmlType::kF32:
+    case GgmlType::kF64: return tensor::DType::kF32;
+    case GgmlType::kF16: return tensor::DType::kF16;
+    case GgmlType::kBF16: return tensor::DType::kBF16;
+    default: return std::nullopt;
+  }
+}
 
 size_t ConvertedBytes(GgmlType type, int64_t rows, int64_t cols) {
   if (const auto dense = DenseDType(type)) return static_cast<size_t>(rows * cols) * tensor::DTypeBytes(*dense);

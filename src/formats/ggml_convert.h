@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 
 #include "base/status.h"
@@ -33,6 +34,9 @@ struct GgmlMatrix {
 
 // Memory that outlives the weight, 64-byte aligned.
 using AllocateBytes = std::function<Result<std::byte*>(size_t bytes)>;
+
+// The float type that kernels read a dense type as (F64 becomes F32); nothing for quantized types.
+std::optional<tensor::DType> DenseDType(GgmlType type);
 
 // Bytes that a kernel reads of this matrix once converted.
 size_t ConvertedBytes(GgmlType type, int64_t rows, int64_t cols);
