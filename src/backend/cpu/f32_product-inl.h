@@ -124,12 +124,6 @@ PENSIEVE_INLINE F32 LoadDense(const uint8_t* p, tensor::DType dtype, int lanes) 
   return dtype == tensor::DType::kF16 ? LoadF16(p) : LoadBf16(p);
 }
 
-PENSIEVE_INLINE I32 FloatBits(F32 x) {
-  I32 bits;
-  memcpy(&bits, &x, sizeof(bits));
-  return bits;
-}
-
 static void UnpackDense(const tensor::DenseWeight& weight, int64_t first_row, int64_t count, int64_t first_k,
                         int64_t count_k, float* panel_out) {
   const int64_t bytes = weight.dtype == tensor::DType::kF32 ? 4 : 2;

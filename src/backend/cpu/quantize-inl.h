@@ -14,55 +14,6 @@ inline constexpr int kMostQuads = 16;
 // Below this a group counts as zero: the inverse of its scale would not be finite.
 inline constexpr float kLeastScale = 1e-35f;
 
-// Up to 64 columns in quad order.
-struct OrderedGroup {
-  float values[64];
-  float quad_max[kMostQuads];  // largest magnitude of each quad
-  float poison;                // 0, or NaN when some value is not finite
-};
-
-PENSIEVE_INLINE void GatherGroup(const float* x, int group, OrderedGroup* out) {
-  F32 nought = Zero();
-  for (int k = 0; k < group; k += kLanes) {
-    const F32 v = LoadInQuadOrder(x, k);
-    Store(out->values + k, v);
-    nought = Fma(v, Zero(), nought);
-    float fours[kLanes];
-    Store(fours, MaxOfFours(Abs(v)));
-    for (int i = 0; i < kLanes / 4; ++i) out->quad_max[k / 4 + i] = fours[4 * i];
-  }
-  out->poison = SumLanes(nought);
-}
-
-struct ThreeLargest {
-  int quads[3];
-};
-
-// By a running insertion without branches: a magnitude's bits order like the number itself, and the lowest four give way
-// to the quad's number. Quads closer than 2^-19 may swap places, which changes the rounding of their scale at most.
-PENSIEVE_INLINE ThreeLargest FindThreeLargest(const float* quad_max, int quads) {
-  int32_t best[3] = {0, 0, 0};
-  for (int q = 0; q < quads; ++q) {
-    int32_t key;
-    memcpy(&key, quad_max + q, sizeof(key));
-    key = (key & ~15) | q;
-    for (int place = 0; place < 3; ++place) {
-      const int32_t loser = key < best[place] ? key : best[place];
-      best[place] = key < best[place] ? best[place] : key;
-      key = loser;
-    }
-  }
-  return {{best[0] & 15, best[1] & 15, best[2] & 15}};
-}
-
-PENSIEVE_INLINE int32_t SumInts(I32 x) {
-  int32_t lanes[kLanes];
-  StoreInt(lanes, x);
-  uint32_t total = 0;  // wraps where values were not finite
-  for (int i = 0; i < kLanes; ++i) total += static_cast<uint32_t>(lanes[i]);
-  return static_cast<int32_t>(total);
-}
-
 PENSIEVE_INLINE void QuantizeFineGroup(const float* x, int64_t at, int64_t g, int group, const QuantRow& out) {
   F32 largest = Zero();
   F32 nought = Zero();
@@ -88,54 +39,102 @@ PENSIEVE_INLINE void QuantizeFineGroup(const float* x, int64_t at, int64_t g, in
   out.groups[g] = {exposed, exposed * static_cast<float>(SumInts(sum)), 0.0f, {0, 0}, {0, 0}};
 }
 
-// So that kCenter, two bits wide, times a scale is exact.
-PENSIEVE_INLINE float RoundUpTo22Bits(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof(bits));
-  bits = (bits + 3) & ~3u;
-  memcpy(&x, &bits, sizeof(x));
-  return x;
+// So that kCenter, two bits wide, times a scale is exact: scales of coarse rows have 22 bits.
+PENSIEVE_INLINE F32 RoundUpTo22Bits(F32 x) {
+  return BitsToFloat(And(AddInt(FloatBits(x), SetInt(3)), SetInt(~3)));
 }
 
-PENSIEVE_INLINE void QuantizeCoarseGroup(const float* x, int64_t at, int64_t g, int group, const QuantRow& out) {
-  OrderedGroup ordered;
-  GatherGroup(x, group, &ordered);
+// kLanes groups of a coarse row at a time, a lane each, for what is decided per group.
+struct GroupBatch {
+  float values[kLanes][64];              // in quad order
+  int32_t quad_max[kLanes][kMostQuads];  // bits of the largest magnitude of every quad; -1 beyond the group
+  float exposed[kLanes];                 // the scale, or NaN when some value is not finite
+  float inverse[kLanes];
+  int32_t big[kBigQuads][kLanes];        // the quads with the largest values
+};
+
+PENSIEVE_INLINE void GatherGroup(const float* x, int group, int lane, GroupBatch* batch) {
+  for (int k = 0; k < group; k += kLanes) {
+    const F32 v = LoadInQuadOrder(x, k);
+    Store(batch->values[lane] + k, v);
+    StoreFourths(batch->quad_max[lane] + k / 4, MaxOfFours(And(FloatBits(v), SetInt(0x7fffffff))));
+  }
+}
+
+// A magnitude's bits order like the number itself, whatever is not finite last; the lowest four give way to the quad's
+// number. Quads closer than 2^-19 may swap places, which changes the rounding of their scale at most.
+PENSIEVE_INLINE void ChooseScales(int group, GroupBatch* batch) {
   const int count = BigQuads(group);
-  const ThreeLargest top = FindThreeLargest(ordered.quad_max, group / 4);
-  const float rest = ordered.quad_max[top.quads[count]] / 127.0f;
-  const float most = ordered.quad_max[top.quads[0]] / kMostFine;
-  float scale = RoundUpTo22Bits(rest > most ? rest : most);
-  if (scale < kLeastScale) scale = 0.0f;
-  const F32 inverse = Set(scale > 0.0f ? 1.0f / scale : 0.0f);
+  I32 best[3] = {SetInt(0), SetInt(0), SetInt(0)};
+  for (int first = 0; first < group / 4; first += kLanes) {
+    I32 square[kLanes];
+    PENSIEVE_UNROLL
+    for (int i = 0; i < kLanes; ++i) square[i] = LoadInt(batch->quad_max[i] + first);
+    Transpose(square);
+    PENSIEVE_UNROLL
+    for (int i = 0; i < kLanes; ++i) {
+      I32 key = Or(And(square[i], SetInt(~15)), SetInt(first + i));
+      PENSIEVE_UNROLL
+      for (int place = 0; place < 3; ++place) {
+        const I32 loser = MinInt(best[place], key);
+        best[place] = MaxInt(best[place], key);
+        key = loser;
+      }
+    }
+  }
+  const auto bound = [](I32 key) { return BitsToFloat(Or(key, SetInt(15))); };  // not below the magnitude
+  const F32 rest = bound(count == 2 ? best[2] : best[1]) * Set(1.0f / 127.0f);
+  const F32 most = bound(best[0]) * Set(1.0f / kMostFine);
+  F32 scale = RoundUpTo22Bits(Max(rest, most));
+  scale = IfLess(scale, Set(kLeastScale), Zero(), scale);
+  Store(batch->inverse, IfLess(Zero(), scale, Set(1.0f) / scale, Zero()));
+  Store(batch->exposed, Fma(bound(best[0]), Zero(), scale));
+  for (int b = 0; b < kBigQuads; ++b) StoreInt(batch->big[b], And(best[b], SetInt(15)));
+}
+
+PENSIEVE_INLINE void QuantizeCoarseGroup(const GroupBatch& batch, int lane, int group, int8_t* low, QuantGroup* out) {
+  const F32 inverse = Set(batch.inverse[lane]);
   I32 sum = SetInt(0);
   int32_t v[64];
   for (int k = 0; k < group; k += kLanes) {
-    const I32 rounded = RoundToInt(Load(ordered.values + k) * inverse);
+    const I32 rounded = RoundToInt(Load(batch.values[lane] + k) * inverse);
     sum = AddInt(sum, rounded);
     StoreInt(v + k, rounded);
-    StoreI8(out.low + at + k, rounded);
+    StoreI8(low + k, rounded);
   }
-  const float exposed = scale + ordered.poison;
-  QuantGroup& header = out.groups[g];
-  header = {exposed, exposed * static_cast<float>(SumInts(sum)), -kCenter * exposed, {0, 0}, {0, 0}};
-  for (int b = 0; b < count; ++b) {
+  const float scale = batch.exposed[lane];
+  *out = {scale, scale * static_cast<float>(SumInts(sum)), -kCenter * scale, {0, 0}, {0, 0}};
+  for (int b = 0; b < BigQuads(group); ++b) {
     int8_t high[4];
-    const int quad = top.quads[b];
+    const int quad = batch.big[b][lane];
     for (int i = 0; i < 4; ++i) {
       const int32_t value = v[4 * quad + i];
       high[i] = static_cast<int8_t>((value + 64) >> 7);
-      out.low[at + 4 * quad + i] = static_cast<int8_t>(value - 128 * high[i]);
+      low[4 * quad + i] = static_cast<int8_t>(value - 128 * high[i]);
     }
-    header.big_offset[b] = quad * kPanel * 4;
-    memcpy(header.big_value + b, high, 4);
+    out->big_offset[b] = quad * kPanel * 4;
+    memcpy(out->big_value + b, high, 4);
+  }
+}
+
+static void QuantizeCoarseRow(const float* x, int64_t cols, int group, const QuantRow& out) {
+  GroupBatch batch;
+  memset(batch.quad_max, 0xff, sizeof(batch.quad_max));
+  for (int64_t g = 0; g < cols / group; g += kLanes) {
+    const int64_t left = cols / group - g;
+    const int lanes = left < kLanes ? static_cast<int>(left) : kLanes;
+    for (int i = 0; i < lanes; ++i) GatherGroup(x + (g + i) * group, group, i, &batch);
+    ChooseScales(group, &batch);
+    for (int i = 0; i < lanes; ++i) {
+      QuantizeCoarseGroup(batch, i, group, out.low + (g + i) * group, out.groups + g + i);
+    }
   }
 }
 
 // cols a multiple of group, group 16, 32 or 64.
 static void QuantizeRow(const float* x, int64_t cols, int group, bool fine, const QuantRow& out) {
-  for (int64_t k = 0, g = 0; k < cols; k += group, ++g) {
-    fine ? QuantizeFineGroup(x + k, k, g, group, out) : QuantizeCoarseGroup(x + k, k, g, group, out);
-  }
+  if (!fine) return QuantizeCoarseRow(x, cols, group, out);
+  for (int64_t k = 0, g = 0; k < cols; k += group, ++g) QuantizeFineGroup(x + k, k, g, group, out);
 }
 
 }  // namespace pensieve::backend::cpu::PENSIEVE_ISA

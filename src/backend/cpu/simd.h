@@ -58,6 +58,16 @@ PENSIEVE_INLINE I32 ShiftLeft(I32 a) { return _mm512_slli_epi32(a, kBits); }
 PENSIEVE_INLINE F32 BitsToFloat(I32 a) { return _mm512_castsi512_ps(a); }
 PENSIEVE_INLINE I32 LoadInt(const void* p) { return _mm512_loadu_si512(p); }
 PENSIEVE_INLINE void StoreInt(void* p, I32 x) { _mm512_storeu_si512(p, x); }
+PENSIEVE_INLINE I32 MaxInt(I32 a, I32 b) { return _mm512_max_epi32(a, b); }
+PENSIEVE_INLINE I32 MinInt(I32 a, I32 b) { return _mm512_min_epi32(a, b); }
+PENSIEVE_INLINE I32 Or(I32 a, I32 b) { return _mm512_or_si512(a, b); }
+PENSIEVE_INLINE I32 FloatBits(F32 a) { return _mm512_castps_si512(a); }
+// Lanes 0, 4, 8 ...
+PENSIEVE_INLINE void StoreFourths(int32_t* p, I32 x) {
+  const I32 order = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_castsi512_si128(_mm512_permutexvar_epi32(order, x)));
+}
+PENSIEVE_INLINE int32_t SumInts(I32 x) { return _mm512_reduce_add_epi32(x); }
 // a < b ? yes : no, lane by lane; false when either is NaN.
 PENSIEVE_INLINE F32 IfLess(F32 a, F32 b, F32 yes, F32 no) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
@@ -147,9 +157,9 @@ PENSIEVE_INLINE F32 LoadInQuadOrder(const float* p, int64_t k) {
   return _mm512_permutexvar_ps(order, Load(p + k));
 }
 // Every lane becomes the largest of its four neighbours, lanes 4i .. 4i + 3.
-PENSIEVE_INLINE F32 MaxOfFours(F32 a) {
-  a = Max(a, _mm512_permute_ps(a, 0xb1));
-  return Max(a, _mm512_permute_ps(a, 0x4e));
+PENSIEVE_INLINE I32 MaxOfFours(I32 a) {
+  a = MaxInt(a, _mm512_shuffle_epi32(a, _MM_PERM_CDAB));
+  return MaxInt(a, _mm512_shuffle_epi32(a, _MM_PERM_BADC));
 }
 // The first n 32-bit words at p, the others zero. Reads nothing beyond them.
 PENSIEVE_INLINE I32 LoadWords(const void* p, int n) {
@@ -216,6 +226,19 @@ PENSIEVE_INLINE I32 ShiftLeft(I32 a) { return _mm256_slli_epi32(a, kBits); }
 PENSIEVE_INLINE F32 BitsToFloat(I32 a) { return _mm256_castsi256_ps(a); }
 PENSIEVE_INLINE I32 LoadInt(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 PENSIEVE_INLINE void StoreInt(void* p, I32 x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+PENSIEVE_INLINE I32 MaxInt(I32 a, I32 b) { return _mm256_max_epi32(a, b); }
+PENSIEVE_INLINE I32 MinInt(I32 a, I32 b) { return _mm256_min_epi32(a, b); }
+PENSIEVE_INLINE I32 Or(I32 a, I32 b) { return _mm256_or_si256(a, b); }
+PENSIEVE_INLINE I32 FloatBits(F32 a) { return _mm256_castps_si256(a); }
+PENSIEVE_INLINE void StoreFourths(int32_t* p, I32 x) {
+  p[0] = _mm256_cvtsi256_si32(x);
+  p[1] = _mm256_extract_epi32(x, 4);
+}
+PENSIEVE_INLINE int32_t SumInts(I32 x) {
+  const __m128i fours = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  const __m128i twos = _mm_add_epi32(fours, _mm_shuffle_epi32(fours, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(twos, _mm_shuffle_epi32(twos, 0xb1)));
+}
 PENSIEVE_INLINE F32 IfLess(F32 a, F32 b, F32 yes, F32 no) {
   return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
 }
@@ -291,9 +314,9 @@ PENSIEVE_INLINE I32 ToQuadOrder(I32 x) {
 PENSIEVE_INLINE F32 LoadInQuadOrder(const float* p, int64_t k) {
   return _mm256_permutevar8x32_ps(Load(p + k), _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
 }
-PENSIEVE_INLINE F32 MaxOfFours(F32 a) {
-  a = Max(a, _mm256_permute_ps(a, 0xb1));
-  return Max(a, _mm256_permute_ps(a, 0x4e));
+PENSIEVE_INLINE I32 MaxOfFours(I32 a) {
+  a = MaxInt(a, _mm256_shuffle_epi32(a, 0xb1));
+  return MaxInt(a, _mm256_shuffle_epi32(a, 0x4e));
 }
 PENSIEVE_INLINE I32 LoadWords(const void* p, int n) {
   return n >= kLanes ? LoadInt(p) : _mm256_maskload_epi32(static_cast<const int*>(p), FirstLanes(n));
@@ -355,12 +378,12 @@ PENSIEVE_INLINE F32 BitsToFloat(I32 a) {
   memcpy(&x, &a, sizeof(x));
   return x;
 }
-PENSIEVE_INLINE I32 FloatToBits(F32 a) {
+PENSIEVE_INLINE I32 FloatBits(F32 a) {
   I32 x;
   memcpy(&x, &a, sizeof(x));
   return x;
 }
-PENSIEVE_INLINE F32 Abs(F32 a) { return BitsToFloat(FloatToBits(a) & 0x7fffffff); }
+PENSIEVE_INLINE F32 Abs(F32 a) { return BitsToFloat(FloatBits(a) & 0x7fffffff); }
 PENSIEVE_INLINE F32 Sqrt(F32 a) {
   for (int i = 0; i < kLanes; ++i) a[i] = __builtin_sqrtf(a[i]);
   return a;
@@ -369,7 +392,7 @@ PENSIEVE_INLINE F32 Sqrt(F32 a) {
 // NaN and larger values give some integer.
 PENSIEVE_INLINE I32 RoundToInt(F32 a) {
   const F32 magic = Set(12582912.0f);
-  return FloatToBits(a + magic) - FloatToBits(magic);
+  return FloatBits(a + magic) - FloatBits(magic);
 }
 PENSIEVE_INLINE F32 ToFloat(I32 a) { return __builtin_convertvector(a, F32); }
 PENSIEVE_INLINE I32 SetInt(int32_t a) { return I32{a, a, a, a}; }
@@ -383,6 +406,16 @@ PENSIEVE_INLINE I32 LoadInt(const void* p) {
   return x;
 }
 PENSIEVE_INLINE void StoreInt(void* p, I32 x) { memcpy(p, &x, sizeof(x)); }
+PENSIEVE_INLINE I32 MaxInt(I32 a, I32 b) { return a > b ? a : b; }
+PENSIEVE_INLINE I32 MinInt(I32 a, I32 b) { return a < b ? a : b; }
+PENSIEVE_INLINE I32 Or(I32 a, I32 b) { return a | b; }
+PENSIEVE_INLINE void StoreFourths(int32_t* p, I32 x) { p[0] = x[0]; }
+// Wraps where values were not finite.
+PENSIEVE_INLINE int32_t SumInts(I32 x) {
+  uint32_t total = 0;
+  for (int i = 0; i < kLanes; ++i) total += static_cast<uint32_t>(x[i]);
+  return static_cast<int32_t>(total);
+}
 PENSIEVE_INLINE F32 IfLess(F32 a, F32 b, F32 yes, F32 no) { return a < b ? yes : no; }
 PENSIEVE_INLINE float Lane(F32 x, int i) { return x[i]; }
 PENSIEVE_INLINE float HalfToFloat(uint16_t bits) {
@@ -483,10 +516,10 @@ PENSIEVE_INLINE F32 LoadInQuadOrder(const float* p, int64_t k) {
   const float* from = p + (k & ~int64_t{7}) + (k >> 2 & 1);
   return F32{from[0], from[2], from[4], from[6]};
 }
-PENSIEVE_INLINE F32 MaxOfFours(F32 a) {
-  const float b = a[0] > a[1] ? a[0] : a[1];
-  const float c = a[2] > a[3] ? a[2] : a[3];
-  return Set(b > c ? b : c);
+PENSIEVE_INLINE I32 MaxOfFours(I32 a) {
+  const int32_t b = a[0] > a[1] ? a[0] : a[1];
+  const int32_t c = a[2] > a[3] ? a[2] : a[3];
+  return SetInt(b > c ? b : c);
 }
 PENSIEVE_INLINE I32 LoadWords(const void* p, int n) {
   if (n >= kLanes) return LoadInt(p);
