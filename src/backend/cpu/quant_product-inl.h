@@ -135,24 +135,33 @@ PENSIEVE_INLINE void FlushGroup(F32 (&acc)[2], const I32 (&dots)[2], const Quant
   }
 }
 
+struct GroupRange {
+  int64_t first;
+  int64_t end;
+};
+
 // kRows rows by two vectors of channels, sums of groups and of rows both in registers: 6 rows keep 24 of AVX-512's 32.
 // Limited by the integer dot product ports: a group of 64 is 32 dots a row, 2 x 2 for its big quads, and 2 x 4
 // operations to scale the sums. Codes and planes come from the L1 and L2 caches.
 template <int kRows, bool kFine, Codes kCodes, int kQuads>
-static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t first, float* tile) {
+static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t first, GroupRange range, float* tile) {
   constexpr bool kWide = kCodes == Codes::kWide;
   constexpr bool kCentered = kCentersSums && !kFine && kCodes == Codes::kSmall;
   const int64_t cols = rows.cols;
-  const int8_t* low = rows.first.low + first * cols;
-  const int8_t* high = rows.first.high + first * cols;
+  const int64_t skipped = range.first * kQuads * 4;
+  const int8_t* low = rows.first.low + first * cols + skipped;
+  const int8_t* high = rows.first.high + first * cols + skipped;
   const QuantGroup* groups = rows.first.groups + first * rows.groups;
-  const uint8_t* codes = panel.codes;
-  const float* scale = panel.scales;
-  const float* bias = panel.biases;
+  const uint8_t* codes = panel.codes + skipped * kPanel;
+  const float* scale = panel.scales + range.first * kPanel;
+  const float* bias = panel.biases + range.first * kPanel;
   F32 acc[kRows][2];
   PENSIEVE_UNROLL
-  for (int r = 0; r < kRows; ++r) acc[r][0] = acc[r][1] = Zero();
-  for (int64_t g = 0; g < rows.groups; ++g) {
+  for (int r = 0; r < kRows; ++r) {
+    acc[r][0] = range.first == 0 ? Zero() : Load(tile + r * kPanel);
+    acc[r][1] = range.first == 0 ? Zero() : Load(tile + r * kPanel + kLanes);
+  }
+  for (int64_t g = range.first; g < range.end; ++g) {
     const RowsAt<QuantGroup> group(groups + g, rows.groups);
     I32 dots[kRows][2];
     if constexpr (kFine && kRows <= 2) {
@@ -188,15 +197,22 @@ static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t f
   }
 }
 
+// Columns multiplied with all rows before the next ones: 16 KB of codes stay in the L1 cache.
+inline constexpr int64_t kDepthColumns = 512;
+
 template <bool kFine, Codes kCodes, int kQuads>
 static void QuantRowsOf(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, float* tile) {
-  int64_t r = 0;
-  if constexpr (kLanes == 16) {
-    for (; r + 6 <= count; r += 6) QuantBlock<6, kFine, kCodes, kQuads>(panel, rows, first + r, tile + r * kPanel);
+  constexpr int64_t kStep = kDepthColumns / (kQuads * 4);
+  for (int64_t g = 0; g < rows.groups; g += kStep) {
+    const GroupRange range = {g, g + kStep < rows.groups ? g + kStep : rows.groups};
+    int64_t r = 0;
+    if constexpr (kLanes == 16) {
+      for (; r + 6 <= count; r += 6) QuantBlock<6, kFine, kCodes, kQuads>(panel, rows, first + r, range, tile + r * kPanel);
+    }
+    for (; r + 4 <= count; r += 4) QuantBlock<4, kFine, kCodes, kQuads>(panel, rows, first + r, range, tile + r * kPanel);
+    for (; r + 2 <= count; r += 2) QuantBlock<2, kFine, kCodes, kQuads>(panel, rows, first + r, range, tile + r * kPanel);
+    if (r < count) QuantBlock<1, kFine, kCodes, kQuads>(panel, rows, first + r, range, tile + r * kPanel);
   }
-  for (; r + 4 <= count; r += 4) QuantBlock<4, kFine, kCodes, kQuads>(panel, rows, first + r, tile + r * kPanel);
-  for (; r + 2 <= count; r += 2) QuantBlock<2, kFine, kCodes, kQuads>(panel, rows, first + r, tile + r * kPanel);
-  if (r < count) QuantBlock<1, kFine, kCodes, kQuads>(panel, rows, first + r, tile + r * kPanel);
 }
 
 template <bool kFine, Codes kCodes>
