@@ -16,9 +16,9 @@
 namespace pensieve::backend::cpu {
 namespace {
 
-// Query rows (times heads that share keys) a task: enough to make the conversion of a tile cheap beside its products,
-// few enough that queries, scores and sums stay in the L2 cache.
-constexpr int64_t kTaskRows = 96;
+// Query rows (times heads that share keys) a task: enough to make the reading and conversion of a tile cheap beside its
+// products, few enough that queries, scores and sums stay in the L2 cache; half as many where workers would idle.
+constexpr int64_t kTaskRows = 192;
 // Keys a tile, if blocks are not longer: what the softmax's bookkeeping of a row is shared by.
 constexpr int64_t kTileTokens = 128;
 constexpr int64_t kSegmentTokens = 256;
@@ -326,7 +326,10 @@ void CpuBackend::AttendSplit(const AttentionWork& work) {
 
 void CpuBackend::RunAttention(const AttentionWork& work) {
   attention_tasks_.clear();
-  const int64_t step = std::max<int64_t>(1, kTaskRows / work.share());
+  int64_t all_rows = 0;
+  for (const SequenceRows& sequence : work.sequences) all_rows += sequence.num_rows;
+  const bool plenty = all_rows * work.share() * work.kv_heads > 8 * pool_.threads() * kTaskRows;
+  const int64_t step = std::max<int64_t>(1, (plenty ? kTaskRows : kTaskRows / 2) / work.share());
   bool small = true;
   for (size_t s = 0; s < work.sequences.size(); ++s) {
     const int64_t rows = work.sequences[s].num_rows;

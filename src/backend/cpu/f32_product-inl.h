@@ -13,6 +13,28 @@ namespace pensieve::backend::cpu::PENSIEVE_ISA {
 inline constexpr int kTileRows = kLanes == 16 ? 12 : 4;
 inline constexpr int kPanel = 2 * kLanes;
 
+// Rows at a stride from p, three a register: x86 addresses hold a stride once or twice, and the compiler left to itself
+// keeps one address a row, most of them on the stack.
+template <typename T, int kRows>
+struct RowsAt {
+  const T* thirds[(kRows + 2) / 3];
+  int64_t stride;
+
+  PENSIEVE_MEMBER RowsAt(const T* p, int64_t row_stride) : stride(row_stride) {
+    PENSIEVE_UNROLL
+    for (int i = 0; i < (kRows + 2) / 3; ++i) thirds[i] = p + 3 * i * row_stride;
+  }
+  PENSIEVE_MEMBER void KeepInRegisters() {
+    PENSIEVE_UNROLL
+    for (int i = 0; i < (kRows + 2) / 3; ++i) KeepInRegister(thirds[i]);
+  }
+  PENSIEVE_MEMBER const T* operator[](int r) const { return thirds[r / 3] + r % 3 * stride; }
+  PENSIEVE_MEMBER void Advance(int64_t n) {
+    PENSIEVE_UNROLL
+    for (int i = 0; i < (kRows + 2) / 3; ++i) thirds[i] += n;
+  }
+};
+
 PENSIEVE_INLINE F32 LoadColumn(const float* p) { return Load(p); }
 PENSIEVE_INLINE F32 LoadColumn(const uint16_t* p) { return LoadF16(p); }
 
@@ -39,14 +61,19 @@ PENSIEVE_INLINE void F32Block(const F32Operands<B>& o) {
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) sums[r][v] = kAdd ? Load(o.c + r * o.c_stride + v * kLanes) : Zero();
   }
+  RowsAt<float, kRows> rows(o.a, o.a_stride);
+  const B* b = o.b;
   for (int64_t k = 0; k < o.depth; ++k) {
+    rows.KeepInRegisters();
     F32 column[kVectors];
-    for (int v = 0; v < kVectors; ++v) column[v] = LoadColumn(o.b + k * o.b_stride + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) column[v] = LoadColumn(b + v * kLanes);
     PENSIEVE_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const F32 x = Set(o.a[r * o.a_stride + k]);
+      const F32 x = Set(*rows[r]);
       for (int v = 0; v < kVectors; ++v) sums[r][v] = Fma(x, column[v], sums[r][v]);
     }
+    b += o.b_stride;
+    rows.Advance(1);
   }
   PENSIEVE_UNROLL
   for (int r = 0; r < kRows; ++r) {

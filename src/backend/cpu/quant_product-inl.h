@@ -58,25 +58,12 @@ PENSIEVE_INLINE void AddBothPlanes(I32 (&dots)[kRows][2], const uint8_t* codes, 
   }
 }
 
-// Row r at a stride from p: up to six rows from two registers, for x86 addresses hold a stride once or twice.
-template <typename T>
-struct RowsAt {
-  const T* first;
-  const T* fourth;
-  int64_t stride;
-
-  RowsAt(const T* p, int64_t row_stride) : first(p), fourth(p + 3 * row_stride), stride(row_stride) {
-    KeepInRegister(first);
-    KeepInRegister(fourth);
-  }
-  const T* operator[](int r) const { return r < 3 ? first + r * stride : fourth + (r - 3) * stride; }
-};
-
 // dots[r] += the group's codes times plane quads of kRows rows. codes: [kQuads][kPanel][4]; plane: row r's quads start
 // at plane + r * stride.
 template <int kRows, bool kWide, int kQuads>
 PENSIEVE_INLINE void AddPlane(I32 (&dots)[kRows][2], const uint8_t* codes, const int8_t* plane, int64_t stride) {
-  const RowsAt<int8_t> row(plane, stride);
+  RowsAt<int8_t, kRows> row(plane, stride);
+  row.KeepInRegisters();
   PENSIEVE_UNROLL_BY_4
   for (int q = 0; q < kQuads; ++q) {
     const I32 w0 = LoadInt(codes + q * kPanel * 4);
@@ -92,7 +79,7 @@ PENSIEVE_INLINE void AddPlane(I32 (&dots)[kRows][2], const uint8_t* codes, const
 
 // dots[r] += the codes of row r's big quads times their upper parts.
 template <int kRows, bool kWide, int kCount>
-PENSIEVE_INLINE void AddBigQuads(I32 (&dots)[kRows][2], const uint8_t* codes, const RowsAt<QuantGroup>& row) {
+PENSIEVE_INLINE void AddBigQuads(I32 (&dots)[kRows][2], const uint8_t* codes, const RowsAt<QuantGroup, kRows>& row) {
   PENSIEVE_UNROLL
   for (int b = 0; b < kCount; ++b) {
     PENSIEVE_UNROLL
@@ -162,7 +149,8 @@ static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t f
     acc[r][1] = range.first == 0 ? Zero() : Load(tile + r * kPanel + kLanes);
   }
   for (int64_t g = range.first; g < range.end; ++g) {
-    const RowsAt<QuantGroup> group(groups + g, rows.groups);
+    RowsAt<QuantGroup, kRows> group(groups + g, rows.groups);
+    group.KeepInRegisters();
     I32 dots[kRows][2];
     if constexpr (kFine && kRows <= 2) {
       AddBothPlanes<kRows, kWide>(dots, codes, high, low, cols, kQuads);

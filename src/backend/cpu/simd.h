@@ -18,6 +18,7 @@
 #endif
 
 #define PENSIEVE_INLINE static inline __attribute__((always_inline))
+#define PENSIEVE_MEMBER inline __attribute__((always_inline))
 // Before a loop of constant length whose arrays must live in registers. GCC gives up on its own when bodies are long.
 #if defined(__clang__)
 #define PENSIEVE_UNROLL _Pragma("unroll")
