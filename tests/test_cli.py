@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import model_files
-from harness import BINARY, EMBEDDER, EMBEDDER_NAME, GENERATOR, GENERATOR_NAME, clean_environment, run, run_json
+from harness import BINARY, EMBEDDER, EMBEDDER_NAME, GENERATOR, GENERATOR_NAME, ROOT, clean_environment, run, run_json
 
 COMMANDS = ["serve", "run", "embed", "inspect", "tokenize", "render", "eval", "bench", "fetch"]
 CAPITAL = "What is the capital of France?"
@@ -119,6 +119,10 @@ def test_inspect():
     embedder = run_json("inspect", "--json", EMBEDDER)
     assert embedder["task"] == "embed" and embedder["hidden_size"] == 384 and embedder["kv_bytes_per_token"] == 0
     assert embedder["special_tokens"]["cls"]["text"] == "[CLS]" and embedder["chat_template"] is None
+    assert facts["experts"] == 0
+    experts = run_json("inspect", "--json", ROOT / "tests" / "data" / "models" / "tiny-gpt-oss")
+    assert (experts["experts"], experts["experts_active"], experts["expert_intermediate_size"]) == (4, 2, 32)
+    assert "4 a layer, 2 active a token" in run("inspect", ROOT / "tests" / "data" / "models" / "tiny-gpt-oss").stdout
     text = run("inspect", GENERATOR).stdout
     assert "llama" in text and "8192" in text and "\x1b" not in text
 

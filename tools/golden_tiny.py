@@ -304,6 +304,17 @@ def q4_1_bytes(values):
     return np.concatenate([heads, nibbles], axis=1).reshape(values.shape[0], -1)
 
 
+def add_gguf_text(writer):
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(["<s>", "</s>", "<unk>"] + ["\u0120" if c == " " else c for c in ALPHABET[:-1]] + ["ab"])
+    writer.add_token_types([3] * 3 + [1] * len(ALPHABET))
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_chat_template("{{ messages[0].content }}")
+
+
 def write_gguf(path, architecture, weights, kind, *, permute=False, layers=LAYERS, stored=None):
     """`kind`: the type of matrices. Matrices equal to rows of `stored` keep its exact 4-bit codes."""
     writer = gguf.GGUFWriter(path, architecture)
@@ -331,14 +342,7 @@ def write_gguf(path, architecture, weights, kind, *, permute=False, layers=LAYER
         writer.add_rope_dimension_count(HEAD_DIM)
         writer.add_layer_norm_rms_eps(1e-5)
         writer.add_rope_freq_base(10000.0)
-        writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("gpt-2")
-        writer.add_token_list(["<s>", "</s>", "<unk>"] + ["\u0120" if c == " " else c for c in ALPHABET[:-1]] + ["ab"])
-        writer.add_token_types([3] * 3 + [1] * len(ALPHABET))
-        writer.add_token_merges(["a b"])
-        writer.add_bos_token_id(0)
-        writer.add_eos_token_id(1)
-        writer.add_chat_template("{{ messages[0].content }}")
+        add_gguf_text(writer)
     exact = {}
     for name, values in weights.items():
         stored = values
@@ -458,4 +462,5 @@ def main():
     write_json(os.path.join(root, "tiny_golden.json"), golden)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -139,6 +139,11 @@ TEST(OutputParser, Harmony) {
          "|R Hm < 3|T Hello!");
   Expect(f, "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\": 1}<|call|>", "|C0:f({\"a\": 1})");
   Expect(f, " to=functions.f<|channel|>commentary json<|message|><|call|>", "|C0:f({})");
+  Expect(f, "<|channel|>analysis<|message|>Weather.<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|>"
+         "<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\": 1}<|call|>",
+         "|R Weather.|T I look.|C0:f({\"a\": 1})");
+  Expect(f, "<|channel|>commentary to=functions.f<|message|>{\"a\": 1}<|call|><|start|>assistant to=functions.g<|channel|>commentary"
+         "<|message|>{}<|call|>", "|C0:f({\"a\": 1})|C1:g({})");
   Expect(f, "<|channel|>final<|message|>cut <|en", "|T cut <|en");
   Expect(f, "no format", "|T no format");
 }

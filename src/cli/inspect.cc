@@ -66,6 +66,10 @@ Json Describe(const std::string& path, const model::ModelHeader& header, int64_t
                {"kv_bytes", kv * context},
                {"kv_context", context},
                {"expected_memory_bytes", header.weight_bytes + kv * context},
+               {"experts", config.experts.count},
+               {"experts_active", config.experts.active},
+               {"expert_intermediate_size", config.experts.intermediate_size},
+               {"shared_expert_intermediate_size", config.experts.shared_intermediate_size},
                {"tokenizer_vocab_size", header.text.tokenizer->vocab_size()},
                {"special_tokens", SpecialTokensJson(header.text)},
                {"chat_template", header.text.chat_template.empty() ? Json(nullptr) : Json(header.text.chat_template)}};
@@ -106,6 +110,12 @@ void Print(const Json& json, bool show_template) {
                              HumanBytes(type["bytes"].get<int64_t>())));
   }
   PrintRow("layers", fmt::format("{} of width {}, feed-forward {}", number("layers"), number("hidden_size"), number("intermediate_size")));
+  if (number("experts") > 0) {
+    const int64_t shared = number("shared_expert_intermediate_size");
+    PrintRow("experts", fmt::format("{} a layer, {} active a token, feed-forward {}{}", number("experts"), number("experts_active"),
+                                    number("expert_intermediate_size"),
+                                    shared > 0 ? fmt::format(", and one shared of {}", shared) : ""));
+  }
   PrintRow("heads", fmt::format("{} query, {} key/value, dimension {}", number("heads"), number("kv_heads"), number("head_dim")));
   PrintRow("vocabulary", fmt::format("{} rows, tokenizer knows {}", number("vocab_size"), number("tokenizer_vocab_size")));
   PrintRow("context", fmt::format("{} tokens", number("context_max")));

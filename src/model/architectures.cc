@@ -35,6 +35,37 @@ std::vector<NamePair> SeparateProjections(std::initializer_list<NamePair> more) 
   return names;
 }
 
+// `names`, and those of experts: all of a layer in one tensor.
+std::vector<NamePair> ExpertsOf(std::vector<NamePair> names) {
+  const NamePair experts[] = {{"model.layers.*.mlp.gate", "blk.*.ffn_gate_inp"},
+                              {"model.layers.*.mlp.switch_mlp.gate_proj", "blk.*.ffn_gate_exps"},
+                              {"model.layers.*.mlp.switch_mlp.up_proj", "blk.*.ffn_up_exps"},
+                              {"model.layers.*.mlp.switch_mlp.down_proj", "blk.*.ffn_down_exps"},
+                              {"model.layers.*.mlp.shared_expert_gate", "blk.*.ffn_gate_inp_shexp"},
+                              {"model.layers.*.mlp.shared_expert.gate_proj", "blk.*.ffn_gate_shexp"},
+                              {"model.layers.*.mlp.shared_expert.up_proj", "blk.*.ffn_up_shexp"},
+                              {"model.layers.*.mlp.shared_expert.down_proj", "blk.*.ffn_down_shexp"}};
+  names.insert(names.end(), std::begin(experts), std::end(experts));
+  return names;
+}
+
+std::vector<NamePair> GptOssNames() {
+  return {{"model.embed_tokens", "token_embd"},
+          {"model.norm", "output_norm"},
+          {"lm_head", "output"},
+          {"model.layers.*.input_layernorm", "blk.*.attn_norm"},
+          {"model.layers.*.self_attn.q_proj", "blk.*.attn_q"},
+          {"model.layers.*.self_attn.k_proj", "blk.*.attn_k"},
+          {"model.layers.*.self_attn.v_proj", "blk.*.attn_v"},
+          {"model.layers.*.self_attn.o_proj", "blk.*.attn_output"},
+          {"model.layers.*.self_attn.sinks", "blk.*.attn_sinks"},
+          {"model.layers.*.post_attention_layernorm", "blk.*.post_attention_norm"},
+          {"model.layers.*.mlp.router", "blk.*.ffn_gate_inp"},
+          {"model.layers.*.mlp.experts.gate_proj", "blk.*.ffn_gate_exps"},
+          {"model.layers.*.mlp.experts.up_proj", "blk.*.ffn_up_exps"},
+          {"model.layers.*.mlp.experts.down_proj", "blk.*.ffn_down_exps"}};
+}
+
 std::vector<NamePair> BertNames() {
   return {{"embeddings.word_embeddings", "token_embd"},
           {"embeddings.position_embeddings", "position_embd"},
@@ -56,7 +87,7 @@ const std::vector<Architecture>& Table() {
        .hf_types = {"llama", "mistral", "smollm3"},
        .gguf_types = {"llama", "smollm3"},
        .rotary_rows_permuted = true,
-       .gguf_names = SeparateProjections({}),
+       .gguf_names = ExpertsOf(SeparateProjections({})),
        .create = NewLlama,
        .adjust_hf = AdjustLlamaHf,
        .adjust_gguf = AdjustLlamaGguf},
@@ -72,6 +103,29 @@ const std::vector<Architecture>& Table() {
        .gguf_names = SeparateProjections({{"model.layers.*.self_attn.q_norm", "blk.*.attn_q_norm"},
                                           {"model.layers.*.self_attn.k_norm", "blk.*.attn_k_norm"}}),
        .create = NewQwen3},
+      {.name = "qwen3_moe",
+       .hf_types = {"qwen3_moe"},
+       .gguf_types = {"qwen3moe"},
+       .gguf_names = ExpertsOf(SeparateProjections({{"model.layers.*.self_attn.q_norm", "blk.*.attn_q_norm"},
+                                                    {"model.layers.*.self_attn.k_norm", "blk.*.attn_k_norm"}})),
+       .create = NewQwen3Moe,
+       .adjust_hf = AdjustQwenMoeHf,
+       .adjust_gguf = AdjustQwenMoeGguf},
+      {.name = "qwen2_moe",
+       .hf_types = {"qwen2_moe"},
+       .gguf_types = {"qwen2moe"},
+       .gguf_names = ExpertsOf(SeparateProjections({})),
+       .create = NewQwen2Moe,
+       .adjust_hf = AdjustQwenMoeHf,
+       .adjust_gguf = AdjustQwenMoeGguf},
+      {.name = "mixtral", .hf_types = {"mixtral"}, .create = NewMixtral, .adjust_hf = AdjustMixtralHf},
+      {.name = "gpt_oss",
+       .hf_types = {"gpt_oss"},
+       .gguf_types = {"gpt-oss"},
+       .gguf_names = GptOssNames(),
+       .create = NewGptOss,
+       .adjust_hf = AdjustGptOssHf,
+       .adjust_gguf = AdjustGptOssGguf},
       {.name = "phi3",
        .hf_types = {"phi3"},
        .gguf_types = {"phi3"},

@@ -27,11 +27,11 @@ struct NetworkInputs {
 
 struct Architecture {
   std::string name;
-  std::vector<std::string_view> hf_types;    // values of config.json's model_type
-  std::vector<std::string_view> gguf_types;  // values of general.architecture
+  std::vector<std::string_view> hf_types = {};    // values of config.json's model_type
+  std::vector<std::string_view> gguf_types = {};  // values of general.architecture
   bool is_encoder = false;
   bool rotary_rows_permuted = false;         // in GGUF files: see GgufSourceOptions
-  std::vector<NamePair> gguf_names;
+  std::vector<NamePair> gguf_names = {};
   Result<std::unique_ptr<Model>> (*create)(const NetworkInputs& inputs) = nullptr;
   // Defaults and keys of its own, after the common ones were read; may be null.
   void (*adjust_hf)(std::string_view type, formats::ConfigFields& fields, ModelConfig& config) = nullptr;
@@ -52,11 +52,20 @@ Result<std::unique_ptr<Model>> NewLlama(const NetworkInputs& inputs);
 Result<std::unique_ptr<Model>> NewQwen2(const NetworkInputs& inputs);
 Result<std::unique_ptr<Model>> NewQwen3(const NetworkInputs& inputs);
 Result<std::unique_ptr<Model>> NewPhi3(const NetworkInputs& inputs);
+Result<std::unique_ptr<Model>> NewQwen3Moe(const NetworkInputs& inputs);
+Result<std::unique_ptr<Model>> NewQwen2Moe(const NetworkInputs& inputs);
+Result<std::unique_ptr<Model>> NewMixtral(const NetworkInputs& inputs);
+Result<std::unique_ptr<Model>> NewGptOss(const NetworkInputs& inputs);
 Result<std::unique_ptr<Model>> NewBert(const NetworkInputs& inputs);
 
 void AdjustLlamaHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
 void AdjustLlamaGguf(std::string_view type, formats::GgufFields& fields, ModelConfig& config);
 void AdjustQwen2Hf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
+void AdjustQwenMoeHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
+void AdjustQwenMoeGguf(std::string_view type, formats::GgufFields& fields, ModelConfig& config);
+void AdjustMixtralHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
+void AdjustGptOssHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
+void AdjustGptOssGguf(std::string_view type, formats::GgufFields& fields, ModelConfig& config);
 void AdjustPhi3Hf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
 
 }  // namespace pensieve::model

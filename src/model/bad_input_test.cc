@@ -166,6 +166,97 @@ TEST(BadInput, QuantizedTensorsThatContradictTheConfiguration) {
   ExpectMessage(broken.Error().message(), {"embed_tokens.weight", "no \"quantization\""});
 }
 
+TEST(BadInput, ExpertsThatDoNotFit) {
+  struct Case {
+    const char* model;
+    std::string key;
+    Json value;
+    StatusCode code;
+    std::vector<std::string> message;
+  };
+  const StatusCode loss = StatusCode::kDataLoss, unknown = StatusCode::kUnimplemented;
+  const std::vector<Case> cases = {
+      {"tiny-qwen3-moe", "num_experts", nullptr, loss, {"\"num_local_experts\" is missing"}},
+      {"tiny-qwen3-moe", "num_experts_per_tok", nullptr, loss, {"\"num_experts_per_tok\" is missing"}},
+      {"tiny-qwen3-moe", "num_experts_per_tok", 9, loss, {"\"num_experts_per_tok\" is 9, more than the 8 experts"}},
+      {"tiny-qwen3-moe", "num_experts_per_tok", 0, loss, {"\"num_experts_per_tok\""}},
+      {"tiny-qwen3-moe", "num_experts", 1 << 20, loss, {"\"num_experts\""}},
+      {"tiny-qwen3-moe", "num_experts", 7, loss, {"mlp.gate.weight", "[8, 32]", "[7, 32]"}},
+      {"tiny-qwen3-moe", "moe_intermediate_size", nullptr, loss, {"\"moe_intermediate_size\" is missing"}},
+      {"tiny-qwen3-moe", "moe_intermediate_size", 64, loss, {"experts.0.gate_proj.weight", "[32, 32]", "[64, 32]"}},
+      {"tiny-qwen3-moe", "mlp_only_layers", Json::array(), loss, {"model.layers.1.mlp.gate.weight", "missing"}},
+      {"tiny-qwen3-moe", "decoder_sparse_step", 0, loss, {"\"decoder_sparse_step\""}},
+      {"tiny-qwen3-moe", "decoder_sparse_step", 2, loss, {"model.layers.0.mlp.gate_proj", "missing"}},
+      {"tiny-qwen3-moe", "use_sliding_window", true, unknown, {"\"use_sliding_window\""}},
+      {"tiny-qwen3-moe", "hidden_act", "mish", unknown, {"\"hidden_act\"", "mish"}},
+      {"tiny-qwen3-moe-mlx", "moe_intermediate_size", 64, loss, {"switch_mlp.gate_proj.weight", "[8, 64, 4]"}},
+      {"tiny-qwen3-moe-mlx", "quantization", *ParseJson(R"({"group_size":32,"bits":4})"), loss,
+       {"mlp.gate.weight", "4-bit"}},
+      {"tiny-mixtral", "num_local_experts", 5, loss, {"block_sparse_moe.gate.weight", "[5, 32]"}},
+      {"tiny-qwen2-moe", "shared_expert_intermediate_size", 32, loss, {"shared_expert.gate_proj.weight", "[32, 32]"}},
+      {"tiny-gpt-oss", "hidden_act", "gelu", unknown, {"\"hidden_act\"", "silu"}},
+      {"tiny-gpt-oss", "swiglu_limit", -1, loss, {"\"swiglu_limit\""}},
+      {"tiny-gpt-oss", "swiglu_alpha", 1.5, unknown, {"\"swiglu_alpha\"", "1.5"}},
+      {"tiny-gpt-oss", "intermediate_size", 64, loss, {"gate_up_proj_blocks", "[4, 64, 1, 16]", "[4, 128, 1, 16]"}},
+      {"tiny-gpt-oss", "num_attention_heads", 8, loss, {"q_proj.weight"}},
+  };
+  for (const Case& test : cases) {
+    BrokenModel broken(test.model);
+    if (test.value.is_null()) {
+      broken.config.erase(test.key);
+    } else {
+      broken.config[test.key] = test.value;
+    }
+    SCOPED_TRACE(test.key + " = " + DumpJson(test.value));
+    const Status error = broken.Error();
+    EXPECT_EQ(error.code(), test.code) << error.message();
+    ExpectMessage(error.message(), test.message);
+  }
+}
+
+// Replaces a tensor's name in the headers of all files by another of the same length.
+void RenameTensor(const BrokenModel& broken, const std::string& name, const std::string& other) {
+  int found = 0;
+  for (const auto& entry : fs::directory_iterator(broken.dir().path())) {
+    if (entry.path().extension() != ".safetensors") continue;
+    std::string bytes = *ReadFile(entry.path().string(), 1 << 20);
+    for (size_t at = 0; (at = bytes.find(name, at)) != std::string::npos; ++found) {
+      bytes.replace(at, name.size(), other);
+    }
+    broken.dir().Write(entry.path().filename().string(), bytes);
+  }
+  EXPECT_GT(found, 0) << name;
+  fs::remove(broken.dir().Path("model.safetensors.index.json"));
+}
+
+TEST(BadInput, ExpertTensorsMissing) {
+  struct Case {
+    const char* model;
+    const char* tensor;  // its last letter becomes an x
+    const char* missing;
+  };
+  const std::vector<Case> cases = {
+      {"tiny-qwen3-moe", "experts.5.up_proj", "mlp.experts.5.up_proj.weight"},
+      {"tiny-qwen3-moe", "0.mlp.gate.weight", "layers.0.mlp.gate.weight"},
+      {"tiny-qwen3-moe-mlx", "switch_mlp.down_proj", "switch_mlp.down_proj.weight"},
+      {"tiny-qwen3-moe-mlx", "up_proj.biases", "up_proj.biases"},
+      {"tiny-qwen2-moe", "mlp.shared_expert_gate", "mlp.shared_expert_gate.weight"},
+      {"tiny-gpt-oss", "0.self_attn.sinks", "layers.0.self_attn.sinks.weight"},
+      {"tiny-gpt-oss", "experts.down_proj_scales", "experts.down_proj_scales"},
+      {"tiny-gpt-oss", "q_proj.bias", "q_proj.bias"},
+  };
+  for (const Case& test : cases) {
+    SCOPED_TRACE(test.tensor);
+    BrokenModel broken(test.model);
+    std::string renamed = test.tensor;
+    renamed.back() = 'x';
+    RenameTensor(broken, test.tensor, renamed);
+    const Status error = broken.Error();
+    EXPECT_EQ(error.code(), StatusCode::kDataLoss) << error.message();
+    ExpectMessage(error.message(), {test.missing, "missing"});
+  }
+}
+
 TEST(BadInput, ConfigIsNoJsonOrNoObject) {
   BrokenModel broken("tiny-llama");
   for (const char* text : {"", "{", "[]", "null", "\xff\xfe"}) {
@@ -241,7 +332,13 @@ TEST(BadInput, GgufMetadataThatDoesNotFit) {
                   complete(w);
                   w.U32("llama.expert_count", 8).Tensor("token_embd.weight", {32, 4}, 0, embedding);
                 })).message(),
-                {"expert_count"});
+                {"llama.expert_used_count", "missing"});
+  ExpectMessage(error(TinyGguf([&](GgufWriter& w) {
+                  complete(w);
+                  w.U32("llama.expert_count", 2).U32("llama.expert_used_count", 3);
+                  w.Tensor("token_embd.weight", {32, 4}, 0, embedding);
+                })).message(),
+                {"llama.expert_used_count", "is 3, more than the 2 experts"});
   ExpectMessage(error(TinyGguf([&](GgufWriter& w) {
                   complete(w);
                   w.String("llama.rope.scaling.type", "spiral").Tensor("token_embd.weight", {32, 4}, 0, embedding);

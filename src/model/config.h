@@ -31,6 +31,17 @@ struct RopeConfig {
   std::vector<float> divisors;       // GGUF rope_freqs: frequency_i is divided by divisors[i]
 };
 
+// Feed-forward layers made of many small networks, of which every token uses a few.
+struct ExpertsConfig {
+  int64_t count = 0;                     // in a layer; 0: the model has none
+  int64_t active = 0;                    // used by a token, 1..count
+  int64_t intermediate_size = 0;         // of one expert
+  int64_t shared_intermediate_size = 0;  // of the one that every token uses besides; 0: none
+  backend::Routing routing = backend::Routing::kSoftmaxOfChosen;
+  float limit = 0.0f;                    // backend::ExpertLayer::limit
+  std::vector<bool> dense_layers;        // layers that have one ordinary network instead; empty: none
+};
+
 struct ModelConfig {
   std::string architecture;  // table key: "llama", "bert", ...
   std::string name;          // for people: directory or general.name
@@ -53,6 +64,7 @@ struct ModelConfig {
   int64_t sliding_window = 0;  // 0: none
   std::vector<bool> sliding_layers;  // empty: all layers slide if sliding_window > 0
   std::vector<bool> nope_layers;     // layers that skip rope; empty: none
+  ExpertsConfig experts;
 
   // Embedding models.
   bool is_encoder = false;           // bidirectional, no KV cache
@@ -63,6 +75,9 @@ struct ModelConfig {
   int64_t type_vocab_size = 0;       // BERT token types
   int64_t position_offset = 0;       // RoBERTa: first position is pad_id + 1
 
+  bool has_experts(int64_t layer) const {
+    return experts.count > 0 && (experts.dense_layers.empty() || !experts.dense_layers[static_cast<size_t>(layer)]);
+  }
   bool can_generate() const { return !is_encoder; }
 };
 

@@ -109,9 +109,6 @@ void ReadSizes(GgufFields& fields, const GgufFile& file, const Keys& key, ModelC
     fields.Fail(Unimplemented(
         fields.Error(key("attention.value_length"), "differs from key_length, which is not supported").message()));
   }
-  if (fields.Int(key("expert_count"), 0, {0, 1 << 20}) > 0) {
-    fields.Fail(Unimplemented(fields.Error(key("expert_count"), "names experts, which are not supported").message()));
-  }
   const GgufTensor* embedding = file.FindTensor("token_embd.weight");
   if (embedding == nullptr || embedding->shape.size() != 2 || embedding->shape[0] > kVocabRange.max) {
     fields.Fail(
@@ -180,6 +177,10 @@ Result<ModelConfig> ReadGgufConfig(const GgufFile& file) {
   }
   ReadPooling(fields, key, config);
   if (architecture->adjust_gguf != nullptr) architecture->adjust_gguf(name, fields, config);
+  if (config.experts.count == 0 && fields.Int(key("expert_count"), 0, {0, 1 << 20}) > 0) {
+    fields.Fail(Unimplemented(
+        fields.Error(key("expert_count"), "names experts, which are not supported in this architecture").message()));
+  }
   PENSIEVE_RETURN_IF_ERROR(fields.status());
   return config;
 }

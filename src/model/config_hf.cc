@@ -205,6 +205,8 @@ QuantizationConfig ReadQuantization(ConfigFields& top, ConfigFields& text) {
   if (!top.Has("quantization")) {
     fields = top.Has("quantization_config") ? top.Object("quantization_config") : text.Object("quantization_config");
     const std::string method = fields.String("quant_method", "");
+    // Experts as mxfp4 blocks, everything else as floats: the tensors' names say which (gpt-oss).
+    if (method == "mxfp4") return quantization;
     if (!method.empty()) {
       top.Fail(Unimplemented(
           fields.Error("quant_method", fmt::format("is \"{}\", which is not supported", method)).message()));
@@ -227,6 +229,7 @@ QuantizationConfig ReadQuantization(ConfigFields& top, ConfigFields& text) {
 }
 
 std::string DescribeQuantization(const QuantizationConfig& quantization, ConfigFields& fields) {
+  if (fields.Object("quantization_config").String("quant_method", "") == "mxfp4") return "mxfp4";
   if (!quantization.global) {
     const std::string dtype = fields.String(fields.Has("dtype") ? "dtype" : "torch_dtype", "float32");
     return dtype == "bfloat16" ? "bf16" : dtype == "float16" ? "f16" : "f32";

@@ -11,6 +11,7 @@ inline constexpr formats::IntRange kHeadsRange{1, 8192};
 inline constexpr formats::IntRange kHeadDimRange{1, 8192};
 inline constexpr formats::IntRange kVocabRange{1, 1 << 24};
 inline constexpr formats::IntRange kContextRange{1, 1 << 28};
+inline constexpr formats::IntRange kExpertsRange{1, 4096};
 inline constexpr formats::IntRange kTokenIdRange{0, 1 << 24};
 
 }  // namespace pensieve::model

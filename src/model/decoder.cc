@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "model/network_builder.h"
@@ -21,6 +22,8 @@ struct LayerWeights {
   const float* k_norm = nullptr;
   const float* ffn_norm = nullptr;        // [hidden]
   Linear gate, up, down;
+  std::optional<ExpertFfn> experts;       // runs instead of those
+  const float* sinks = nullptr;           // [heads], or null
   int64_t window = 0;                     // > 0: sliding attention
   bool rotates = true;
 };
@@ -32,6 +35,7 @@ struct Activations {
   Matrix qkv;       // [., (heads + 2 kv_heads) * head_dim]
   Matrix attended;  // [., heads * head_dim]
   Matrix ffn;       // [., intermediate]
+  Matrix routing;   // [., RoutingCols]: logits of the experts
   Matrix gathered;  // [., hidden]: the rows whose logits are wanted
   Matrix logits;    // [., vocab]
 };
@@ -115,7 +119,7 @@ class Decoder final : public Model {
       backend_.Rope(k, config_.head_dim, batch.positions, rope_);
     }
     backend_.StoreKv(cache, layer, batch.sequences, k, v);
-    const backend::AttentionParams params{.scale = attention_scale_, .window = w.window};
+    const backend::AttentionParams params{.scale = attention_scale_, .window = w.window, .sinks = w.sinks};
     backend_.PagedAttention(cache, layer, batch.sequences, params, q, attended);
     const Product output{.weight = &w.o.weight, .bias = w.o.bias, .out = x, .accumulate = true};
     backend_.MatMul({attended, batch.fine_rows}, {&output, 1});
@@ -128,6 +132,10 @@ class Decoder final : public Model {
     const Matrix normed = act_.normed.Rows(0, rows);
     const Matrix ffn = act_.ffn.Rows(0, rows);
     backend_.RmsNorm(x, w.ffn_norm, config_.norm_eps, normed);
+    if (w.experts) {
+      w.experts->Run(backend_, {normed, batch.fine_rows}, act_.routing.Rows(0, rows), x);
+      return;
+    }
     backend_.GatedMatMul({normed, batch.fine_rows}, w.gate.weight, w.up.weight, config_.activation, ffn);
     const Product down{.weight = &w.down.weight, .bias = w.down.bias, .out = x, .accumulate = true};
     backend_.MatMul({ffn, batch.fine_rows}, {&down, 1});
@@ -166,6 +174,7 @@ Status Decoder::Build(const NetworkInputs& inputs, const DecoderTraits& traits) 
   }
   // A step reads the whole head, tied or not, and only some rows of an embedding that is not the head.
   weight_bytes_per_step_ = builder.weight_bytes() - (config_.tied_embeddings ? 0 : embedding_bytes);
+  for (const LayerWeights& layer : layers_) weight_bytes_per_step_ -= layer.experts ? layer.experts->idle_bytes() : 0;
   return PlanActivations(builder);
 }
 
@@ -175,7 +184,11 @@ Status Decoder::BuildLayer(NetworkBuilder& builder, const DecoderTraits& traits,
   PENSIEVE_TRY(w.attention_norm, builder.Vector(prefix + "input_layernorm", "weight", config_.hidden_size));
   PENSIEVE_TRY(w.ffn_norm, builder.Vector(prefix + "post_attention_layernorm", "weight", config_.hidden_size));
   PENSIEVE_RETURN_IF_ERROR(BuildAttention(builder, traits, prefix + "self_attn.", w));
-  PENSIEVE_RETURN_IF_ERROR(BuildFfn(builder, traits, prefix + "mlp.", w));
+  if (config_.has_experts(layer)) {
+    PENSIEVE_TRY(w.experts, ExpertFfn::Build(builder, config_, traits.experts, prefix));
+  } else {
+    PENSIEVE_RETURN_IF_ERROR(BuildFfn(builder, traits, prefix + "mlp.", w));
+  }
   const auto index = static_cast<size_t>(layer);
   w.window = config_.sliding_layers.empty() || config_.sliding_layers[index] ? config_.sliding_window : 0;
   w.rotates = config_.nope_layers.empty() || !config_.nope_layers[index];
@@ -203,6 +216,9 @@ Status Decoder::BuildAttention(NetworkBuilder& builder, const DecoderTraits& tra
     PENSIEVE_TRY(w.q_norm, builder.Vector(prefix + "q_norm", "weight", config_.head_dim));
     PENSIEVE_TRY(w.k_norm, builder.Vector(prefix + "k_norm", "weight", config_.head_dim));
   }
+  if (traits.attention_sinks) {
+    PENSIEVE_TRY(w.sinks, builder.Vector(prefix + "sinks", "weight", config_.heads));
+  }
   PENSIEVE_TRY(w.o, builder.LinearLayer(prefix + "o_proj", config_.hidden_size, q_rows, /*bias_required=*/false));
   return OkStatus();
 }
@@ -220,10 +236,10 @@ Status Decoder::BuildFfn(NetworkBuilder& builder, const DecoderTraits& traits, c
                  builder.LinearLayer(prefix + "gate_proj", inner, config_.hidden_size, /*bias_required=*/false));
     PENSIEVE_TRY(w.up, builder.LinearLayer(prefix + "up_proj", inner, config_.hidden_size, /*bias_required=*/false));
   }
-  if (w.gate.bias != nullptr || w.up.bias != nullptr) {
-    return Unimplemented(fmt::format("{}gate_proj: biases of gated layers are not supported", prefix));
-  }
   PENSIEVE_TRY(w.down, builder.LinearLayer(prefix + "down_proj", config_.hidden_size, inner, /*bias_required=*/false));
+  if (w.gate.bias != nullptr || w.up.bias != nullptr) {
+    w.experts = ExpertFfn::OfOne(w.gate, w.up, w.down, config_.activation);
+  }
   return OkStatus();
 }
 
@@ -234,6 +250,7 @@ Status Decoder::PlanActivations(NetworkBuilder& builder) {
   PENSIEVE_TRY(act_.qkv, builder.Plan(q_cols + 2 * config_.kv_heads * config_.head_dim));
   PENSIEVE_TRY(act_.attended, builder.Plan(q_cols));
   PENSIEVE_TRY(act_.ffn, builder.Plan(config_.intermediate_size));
+  PENSIEVE_TRY(act_.routing, builder.Plan(RoutingCols(config_)));
   PENSIEVE_TRY(act_.gathered, builder.Plan(config_.hidden_size));
   PENSIEVE_TRY(act_.logits, builder.Plan(config_.vocab_size));
   return OkStatus();
@@ -250,7 +267,10 @@ Result<std::unique_ptr<Model>> NewDecoder(const NetworkInputs& inputs, const Dec
 int64_t ActivationBytes(const ModelConfig& config, int64_t rows_max) {
   const int64_t attention = (2 * config.heads + 2 * config.kv_heads) * config.head_dim;
   const int64_t logits = config.is_encoder ? 0 : config.vocab_size;
-  return rows_max * (3 * config.hidden_size + attention + config.intermediate_size + logits) * 4;
+  // The backend's own matrices while experts run: their rows before and after, and gate, up and their product between.
+  const int64_t inner = std::max(config.experts.intermediate_size, config.experts.shared_intermediate_size);
+  const int64_t experts = RoutingCols(config) + (inner > 0 ? 2 * config.hidden_size + 3 * inner : 0);
+  return rows_max * (3 * config.hidden_size + attention + config.intermediate_size + experts + logits) * 4;
 }
 
 }  // namespace pensieve::model

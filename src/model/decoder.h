@@ -6,6 +6,7 @@
 #pragma once
 
 #include "model/architectures.h"
+#include "model/experts.h"
 
 namespace pensieve::model {
 
@@ -13,6 +14,8 @@ struct DecoderTraits {
   bool requires_qkv_bias = false;  // otherwise additive biases are used where the file has them
   bool qk_norm = false;            // RMS norm of every head of q and k before the rotation
   bool fused_projections = false;  // qkv_proj rows are [q | k | v], gate_up_proj rows are [gate | up]
+  bool attention_sinks = false;    // self_attn.sinks, one a head
+  ExpertNames experts = {};        // of layers that have experts by the configuration
 };
 
 Result<std::unique_ptr<Model>> NewDecoder(const NetworkInputs& inputs, const DecoderTraits& traits);

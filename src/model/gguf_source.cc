@@ -34,14 +34,24 @@ class GgufSource : public WeightSource {
   Result<tensor::Weight> Matrix(const std::string& module, int64_t rows, int64_t cols) override {
     const GgufTensor* tensor = Find(module, "weight");
     if (tensor == nullptr) return Missing(module, "weight");
-    if (tensor->shape != std::vector<int64_t>{rows, cols}) return BadShape(*tensor, {rows, cols});
-    formats::GgmlMatrix matrix{tensor->type->type, rows, cols, tensor->bytes, {}};
-    const std::vector<int32_t> order = RowOrder(module, rows);
-    matrix.source_rows = order;
-    auto weight = formats::ConvertGgmlMatrix(matrix, [this](size_t bytes) { return store_.Allocate(bytes); });
-    if (!weight) return weight.error().WithContext(fmt::format("{}: tensor \"{}\"", Place(*tensor), tensor->name));
-    if (!formats::UsedInPlace(matrix)) file_.files()[tensor->file].AdviseDone(tensor->bytes);
-    return weight;
+    const bool one_row = rows == 1 && tensor->shape == std::vector<int64_t>{cols};
+    if (!one_row && tensor->shape != std::vector<int64_t>{rows, cols}) return BadShape(*tensor, {rows, cols});
+    return Convert(module, *tensor, rows, cols);
+  }
+
+  Result<tensor::Weight> Stack(const std::string& module, int64_t count, int64_t rows, int64_t cols) override {
+    const GgufTensor* tensor = Find(module, "weight");
+    if (tensor == nullptr) return Missing(module, "weight");
+    const std::vector<int64_t> wanted = {count, rows, cols};
+    if (tensor->shape != wanted) return BadShape(*tensor, wanted);
+    return Convert(module, *tensor, count * rows, cols);
+  }
+
+  Result<std::vector<float>> OptionalStackBias(const std::string& module, int64_t count, int64_t rows) override {
+    const GgufTensor* tensor = Find(module, "bias");
+    if (tensor == nullptr) return std::vector<float>();
+    if (tensor->shape != std::vector<int64_t>{count, rows}) return BadShape(*tensor, {count, rows});
+    return Decode(*tensor, count * rows);
   }
 
   Result<std::vector<float>> Vector(const std::string& module, std::string_view kind, int64_t length) override {
@@ -57,6 +67,16 @@ class GgufSource : public WeightSource {
   }
 
  private:
+  Result<tensor::Weight> Convert(const std::string& module, const GgufTensor& tensor, int64_t rows, int64_t cols) {
+    formats::GgmlMatrix matrix{tensor.type->type, rows, cols, tensor.bytes, {}};
+    const std::vector<int32_t> order = RowOrder(module, rows);
+    matrix.source_rows = order;
+    auto weight = formats::ConvertGgmlMatrix(matrix, [this](size_t bytes) { return store_.Allocate(bytes); });
+    if (!weight) return weight.error().WithContext(fmt::format("{}: tensor \"{}\"", Place(tensor), tensor.name));
+    if (!formats::UsedInPlace(matrix)) file_.files()[tensor.file].AdviseDone(tensor.bytes);
+    return weight;
+  }
+
   const GgufTensor* Find(const std::string& module, std::string_view kind) const {
     const std::string name = GgufName(options_.names, module);
     return name.empty() ? nullptr : file_.FindTensor(fmt::format("{}.{}", name, kind));
@@ -78,11 +98,16 @@ class GgufSource : public WeightSource {
     return {};
   }
 
+  Result<std::vector<float>> Decode(const GgufTensor& tensor, int64_t length) const {
+    std::vector<float> values(static_cast<size_t>(length));
+    const Status decoded = formats::DecodeGgmlRow(tensor.type->type, tensor.bytes.data(), length, values.data());
+    if (!decoded.ok()) return decoded.WithContext(fmt::format("{}: tensor \"{}\"", Place(tensor), tensor.name));
+    return values;
+  }
+
   Result<std::vector<float>> ReadVector(const std::string& module, const GgufTensor& tensor, int64_t length) const {
     if (tensor.shape != std::vector<int64_t>{length}) return BadShape(tensor, {length});
-    std::vector<float> stored(static_cast<size_t>(length));
-    const Status decoded = formats::DecodeGgmlRow(tensor.type->type, tensor.bytes.data(), length, stored.data());
-    if (!decoded.ok()) return decoded.WithContext(fmt::format("{}: tensor \"{}\"", Place(tensor), tensor.name));
+    PENSIEVE_TRY(const std::vector<float> stored, Decode(tensor, length));
     const std::vector<int32_t> order = RowOrder(module, length);
     if (order.empty()) return stored;
     std::vector<float> values(stored.size());

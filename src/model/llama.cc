@@ -1,5 +1,6 @@
 // Llama 2 and 3, SmolLM2, Mistral: the plain block. SmolLM3 leaves the rotation out in every fourth layer.
 #include "model/decoder.h"
+#include "model/experts_config.h"
 
 namespace pensieve::model {
 namespace {
@@ -19,7 +20,11 @@ void AdjustLlamaHf(std::string_view type, formats::ConfigFields& fields, ModelCo
   SkipRopeEvery(fields.Int("no_rope_layer_interval", 4, {1, 4096}), config);
 }
 
-void AdjustLlamaGguf(std::string_view type, formats::GgufFields&, ModelConfig& config) {
+void AdjustLlamaGguf(std::string_view type, formats::GgufFields& fields, ModelConfig& config) {
+  if (type == "llama" && fields.Int("llama.expert_count", 0, {0, kExpertsRange.max}) > 0) {  // Mixtral
+    ReadExpertsGguf("llama.", fields, config);
+    config.experts.intermediate_size = config.intermediate_size;
+  }
   if (type == "smollm3") SkipRopeEvery(4, config);
 }
 

@@ -59,4 +59,21 @@ Result<std::vector<Linear>> NetworkBuilder::SplitLayer(const std::string& module
   return parts;
 }
 
+Result<std::vector<Linear>> NetworkBuilder::StackedLayers(const std::string& module, int64_t count, int64_t rows,
+                                                          int64_t cols) {
+  PENSIEVE_TRY(const tensor::Weight stack, inputs_.weights.Stack(module, count, rows, cols));
+  PENSIEVE_TRY(const std::vector<float> biases, inputs_.weights.OptionalStackBias(module, count, rows));
+  const float* device_biases = nullptr;
+  if (!biases.empty()) {
+    PENSIEVE_TRY(device_biases, Upload(biases));
+  }
+  std::vector<Linear> layers(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) {
+    Linear& layer = layers[static_cast<size_t>(i)];
+    PENSIEVE_TRY(layer.weight, Import(module, tensor::SliceRows(stack, i * rows, rows)));
+    layer.bias = device_biases == nullptr ? nullptr : device_biases + i * rows;
+  }
+  return layers;
+}
+
 }  // namespace pensieve::model

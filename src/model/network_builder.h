@@ -28,6 +28,9 @@ class NetworkBuilder {
   // Rows [first, first + count) of a fused projection, each part a layer of its own.
   Result<std::vector<Linear>> SplitLayer(const std::string& module, const std::vector<int64_t>& part_rows,
                                          int64_t cols);
+  // `count` layers [rows, cols] that the file holds stacked in one tensor, their biases in another.
+  Result<std::vector<Linear>> StackedLayers(const std::string& module, int64_t count, int64_t rows, int64_t cols);
+  bool HasModule(const std::string& module) const { return inputs_.weights.HasModule(module); }
   Result<const float*> Vector(const std::string& module, std::string_view kind, int64_t length);
   Result<const float*> Upload(const std::vector<float>& values);
   Result<backend::Matrix> Plan(int64_t cols) { return inputs_.backend.NewMatrix(inputs_.rows_max, cols); }

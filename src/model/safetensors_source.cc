@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/half.h"
@@ -55,20 +56,51 @@ std::optional<QuantizationParams> ParamsOf(const QuantizationConfig& quantizatio
   return has_scales ? quantization.global : std::nullopt;
 }
 
+// to[c][r] = from[r][c], in squares that fit the cache.
+void TransposeElements(const std::byte* from, size_t rows, size_t cols, size_t bytes, std::byte* to) {
+  constexpr size_t kSquare = 64;
+  for (size_t r0 = 0; r0 < rows; r0 += kSquare) {
+    for (size_t c0 = 0; c0 < cols; c0 += kSquare) {
+      for (size_t c = c0; c < std::min(cols, c0 + kSquare); ++c) {
+        for (size_t r = r0; r < std::min(rows, r0 + kSquare); ++r) {
+          std::memcpy(to + (c * rows + r) * bytes, from + (r * cols + c) * bytes, bytes);
+        }
+      }
+    }
+  }
+}
+
+// The shape of a weight: [rows, cols], or [count, rows, cols] of matrices behind one another.
+struct Extents {
+  int64_t count = 0;  // 0: one matrix, no leading extent
+  int64_t rows = 0;
+  int64_t cols = 0;
+
+  int64_t all_rows() const { return count == 0 ? rows : count * rows; }
+  // The shape of a tensor with `last` values a row.
+  std::vector<int64_t> Shape(int64_t last) const {
+    return count == 0 ? std::vector<int64_t>{rows, last} : std::vector<int64_t>{count, rows, last};
+  }
+};
+
 class SafetensorsSource : public WeightSource {
  public:
   SafetensorsSource(WeightStore& store, QuantizationConfig quantization)
-      : files_(*store.safetensors()), quantization_(std::move(quantization)) {}
+      : store_(store), files_(*store.safetensors()), quantization_(std::move(quantization)) {}
 
-  bool HasModule(const std::string& module) const override { return Find(module + ".weight") != nullptr; }
+  bool HasModule(const std::string& module) const override {
+    return Find(module + ".weight") != nullptr || Find(module + "_blocks") != nullptr || Find(module) != nullptr;
+  }
 
   Result<tensor::Weight> Matrix(const std::string& module, int64_t rows, int64_t cols) override {
-    PENSIEVE_TRY(const SafeTensor* const weight, Require(module + ".weight"));
-    const bool has_scales = Find(module + ".scales") != nullptr;
-    const auto params = ParamsOf(quantization_, module, has_scales);
-    if (!params) return Dense(module, *weight, rows, cols, has_scales);
-    return params->mode == QuantizationMode::kMxfp4 ? Mxfp4(module, *weight, rows, cols)
-                                                    : Affine(module, *weight, *params, rows, cols);
+    return Read(module, {0, rows, cols});
+  }
+
+  Result<tensor::Weight> Stack(const std::string& module, int64_t count, int64_t rows, int64_t cols) override {
+    const Extents extents = {count, rows, cols};
+    if (const SafeTensor* blocks = Find(module + "_blocks")) return Mxfp4Blocks(module, *blocks, extents);
+    if (const SafeTensor* turned = Find(module)) return Transposed(module, *turned, extents);
+    return Read(module, extents);
   }
 
   Result<std::vector<float>> Vector(const std::string& module, std::string_view kind, int64_t length) override {
@@ -84,12 +116,23 @@ class SafetensorsSource : public WeightSource {
     return ReadVector(fmt::format("{}.{}", module, kind), *tensor, length);
   }
 
+  Result<std::vector<float>> OptionalStackBias(const std::string& module, int64_t count, int64_t rows) override {
+    const SafeTensor* tensor = FindVector(module, "bias");
+    if (tensor == nullptr) return std::vector<float>();
+    if (tensor->shape != std::vector<int64_t>{count, rows}) {
+      return BadShape(module + ".bias", *tensor, ShapeText({count, rows}));
+    }
+    return ReadFloats(module + ".bias", *tensor, count * rows);
+  }
+
  private:
   const SafeTensor* Find(const std::string& name) const { return FindSpelled(files_, name); }
 
-  // Old BERT files call a norm's weight gamma and its bias beta.
+  // Old BERT files call a norm's weight gamma and its bias beta. Parameters that are no layer's (gpt-oss: attention
+  // sinks, biases of stacked experts) have no ".weight" and "_bias".
   const SafeTensor* FindVector(const std::string& module, std::string_view kind) const {
     if (const SafeTensor* tensor = Find(fmt::format("{}.{}", module, kind))) return tensor;
+    if (const SafeTensor* tensor = Find(kind == "weight" ? module : fmt::format("{}_{}", module, kind))) return tensor;
     if (!module.ends_with("LayerNorm")) return nullptr;
     return Find(fmt::format("{}.{}", module, kind == "weight" ? "gamma" : "beta"));
   }
@@ -111,6 +154,10 @@ class SafetensorsSource : public WeightSource {
 
   Result<std::vector<float>> ReadVector(const std::string& name, const SafeTensor& tensor, int64_t length) const {
     if (tensor.shape != std::vector<int64_t>{length}) return BadShape(name, tensor, ShapeText({length}));
+    return ReadFloats(name, tensor, length);
+  }
+
+  Result<std::vector<float>> ReadFloats(const std::string& name, const SafeTensor& tensor, int64_t length) const {
     std::vector<float> values(static_cast<size_t>(length));
     for (size_t i = 0; i < values.size(); ++i) {
       const auto value = FloatAt(tensor, i);
@@ -120,57 +167,104 @@ class SafetensorsSource : public WeightSource {
     return values;
   }
 
-  Result<tensor::Weight> Dense(const std::string& module, const SafeTensor& weight, int64_t rows, int64_t cols,
+  Result<tensor::Weight> Read(const std::string& module, const Extents& extents) const {
+    PENSIEVE_TRY(const SafeTensor* const weight, Require(module + ".weight"));
+    const bool has_scales = Find(module + ".scales") != nullptr;
+    const auto params = ParamsOf(quantization_, module, has_scales);
+    if (!params) return Dense(module, *weight, extents, has_scales);
+    return params->mode == QuantizationMode::kMxfp4 ? Mxfp4(module, *weight, extents)
+                                                    : Affine(module, *weight, *params, extents);
+  }
+
+  Result<tensor::Weight> Dense(const std::string& module, const SafeTensor& weight, const Extents& extents,
                                bool has_scales) const {
     const std::string name = module + ".weight";
     if (has_scales && weight.dtype == tensor::DType::kU32) {
       return DataLoss(fmt::format("{}: tensor \"{}\" is quantized, but config.json has no \"quantization\" for it",
                                   files_.files()[weight.file].path(), name));
     }
-    if (!IsScaleType(weight.dtype) || weight.shape != std::vector<int64_t>{rows, cols}) {
-      return BadShape(name, weight, fmt::format("floats {}", ShapeText({rows, cols})));
+    const std::vector<int64_t> shape = extents.Shape(extents.cols);
+    if (!IsScaleType(weight.dtype) || weight.shape != shape) {
+      return BadShape(name, weight, fmt::format("floats {}", ShapeText(shape)));
     }
-    return tensor::Weight(tensor::DenseWeight{rows, cols, weight.dtype, weight.bytes.data()});
+    return tensor::Weight(
+        tensor::DenseWeight{extents.all_rows(), extents.cols, weight.dtype, weight.bytes.data()});
   }
 
   Result<tensor::Weight> Affine(const std::string& module, const SafeTensor& weight, const QuantizationParams& params,
-                                int64_t rows, int64_t cols) const {
+                                const Extents& extents) const {
+    const int64_t cols = extents.cols;
     if (cols % params.group != 0) {
       return DataLoss(fmt::format("{}: tensor \"{}.weight\": {} columns are no multiple of the group size {}", Place(),
                                   module, cols, params.group));
     }
-    const std::vector<int64_t> packed = {rows, cols * params.bits / 32};
+    const std::vector<int64_t> packed = extents.Shape(cols * params.bits / 32);
     if (weight.dtype != tensor::DType::kU32 || weight.shape != packed) {
       return BadShape(module + ".weight", weight, fmt::format("U32 {} ({}-bit)", ShapeText(packed), params.bits));
     }
     PENSIEVE_TRY(const SafeTensor* const scales, Require(module + ".scales"));
     PENSIEVE_TRY(const SafeTensor* const biases, Require(module + ".biases"));
-    const std::vector<int64_t> groups = {rows, cols / params.group};
+    const std::vector<int64_t> groups = extents.Shape(cols / params.group);
     for (const auto& [kind, tensor] : {std::pair{".scales", scales}, std::pair{".biases", biases}}) {
       if (!IsScaleType(tensor->dtype) || tensor->shape != groups || tensor->dtype != scales->dtype) {
         return BadShape(module + kind, *tensor, fmt::format("floats {} (group {})", ShapeText(groups), params.group));
       }
     }
     return tensor::Weight(tensor::AffineWeight{
-        .rows = rows, .cols = cols, .bits = params.bits, .group = params.group,
+        .rows = extents.all_rows(), .cols = cols, .bits = params.bits, .group = params.group,
         .codes = reinterpret_cast<const uint8_t*>(weight.bytes.data()), .scale_dtype = scales->dtype,
         .scales = scales->bytes.data(), .biases = biases->bytes.data()});
   }
 
-  Result<tensor::Weight> Mxfp4(const std::string& module, const SafeTensor& weight, int64_t rows, int64_t cols) const {
-    const std::vector<int64_t> packed = {rows, cols / 8};
-    if (cols % 32 != 0 || weight.dtype != tensor::DType::kU32 || weight.shape != packed) {
+  Result<tensor::Weight> Mxfp4(const std::string& module, const SafeTensor& weight, const Extents& extents) const {
+    const std::vector<int64_t> packed = extents.Shape(extents.cols / 8);
+    if (extents.cols % 32 != 0 || weight.dtype != tensor::DType::kU32 || weight.shape != packed) {
       return BadShape(module + ".weight", weight, fmt::format("U32 {} (mxfp4)", ShapeText(packed)));
     }
-    PENSIEVE_TRY(const SafeTensor* const scales, Require(module + ".scales"));
-    const std::vector<int64_t> groups = {rows, cols / 32};
-    if (scales->dtype != tensor::DType::kU8 || scales->shape != groups) {
-      return BadShape(module + ".scales", *scales, fmt::format("U8 {}", ShapeText(groups)));
+    return WithScales(module + ".scales", weight, extents);
+  }
+
+  // Hugging Face's form of the same: the 16 bytes of every 32 values as an extent of their own.
+  Result<tensor::Weight> Mxfp4Blocks(const std::string& module, const SafeTensor& blocks,
+                                     const Extents& extents) const {
+    std::vector<int64_t> shape = extents.Shape(extents.cols / 32);
+    shape.push_back(16);
+    if (extents.cols % 32 != 0 || blocks.dtype != tensor::DType::kU8 || blocks.shape != shape) {
+      return BadShape(module + "_blocks", blocks, fmt::format("U8 {} (mxfp4)", ShapeText(shape)));
     }
-    return tensor::Weight(tensor::Mxfp4Weight{rows, cols, reinterpret_cast<const uint8_t*>(weight.bytes.data()),
+    return WithScales(module + "_scales", blocks, extents);
+  }
+
+  Result<tensor::Weight> WithScales(const std::string& name, const SafeTensor& codes, const Extents& extents) const {
+    PENSIEVE_TRY(const SafeTensor* const scales, Require(name));
+    const std::vector<int64_t> groups = extents.Shape(extents.cols / 32);
+    if (scales->dtype != tensor::DType::kU8 || scales->shape != groups) {
+      return BadShape(name, *scales, fmt::format("U8 {}", ShapeText(groups)));
+    }
+    return tensor::Weight(tensor::Mxfp4Weight{extents.all_rows(), extents.cols,
+                                              reinterpret_cast<const uint8_t*>(codes.bytes.data()),
                                               reinterpret_cast<const uint8_t*>(scales->bytes.data())});
   }
 
+  // Float experts that lie as x . W reads them, [count, cols, rows] (gpt-oss without mxfp4): turned round in memory.
+  Result<tensor::Weight> Transposed(const std::string& module, const SafeTensor& tensor, const Extents& extents) {
+    const std::vector<int64_t> shape = {extents.count, extents.cols, extents.rows};
+    if (!IsScaleType(tensor.dtype) || tensor.shape != shape) {
+      return BadShape(module, tensor, fmt::format("floats {}", ShapeText(shape)));
+    }
+    PENSIEVE_TRY(std::byte* const memory, store_.Allocate(tensor.bytes.size()));
+    const size_t bytes = tensor::DTypeBytes(tensor.dtype);
+    const auto rows = static_cast<size_t>(extents.rows);
+    const auto cols = static_cast<size_t>(extents.cols);
+    for (size_t e = 0; e < static_cast<size_t>(extents.count); ++e) {
+      const std::byte* from = tensor.bytes.data() + e * rows * cols * bytes;
+      TransposeElements(from, cols, rows, bytes, memory + e * rows * cols * bytes);
+    }
+    files_.files()[tensor.file].AdviseDone(tensor.bytes);
+    return tensor::Weight(tensor::DenseWeight{extents.all_rows(), extents.cols, tensor.dtype, memory});
+  }
+
+  WeightStore& store_;
   const SafetensorsSet& files_;
   const QuantizationConfig quantization_;
 };
@@ -194,6 +288,12 @@ WeightCensus CountSafetensors(const SafetensorsSet& files, const QuantizationCon
     census.weight_bytes += bytes;
     std::string type = tensor.dtype_name;
     int64_t parameters = Elements(tensor);
+    if (name.ends_with("_blocks") && tensor.dtype == tensor::DType::kU8) {
+      type = "mxfp4";
+      parameters *= 2;
+    } else if (name.ends_with("_scales") && tensor.dtype == tensor::DType::kU8) {
+      parameters = 0;
+    }
     const std::string module = name.substr(0, name.rfind('.'));
     const SafeTensor* scales = files.Find(module + ".scales");
     if (scales != nullptr && (name.ends_with(".scales") || name.ends_with(".biases"))) {

@@ -28,11 +28,15 @@ class WeightSource {
   virtual bool HasModule(const std::string& module) const = 0;
   // The module's weight [rows, cols] (a linear layer's or an embedding's).
   virtual Result<tensor::Weight> Matrix(const std::string& module, int64_t rows, int64_t cols) = 0;
+  // `count` matrices [rows, cols] that the module holds behind one another (experts): one weight [count * rows, cols].
+  virtual Result<tensor::Weight> Stack(const std::string& module, int64_t count, int64_t rows, int64_t cols) = 0;
   // `module`.`kind` of `length` floats, kind "weight" or "bias": a norm's weight, an additive bias.
   virtual Result<std::vector<float>> Vector(const std::string& module, std::string_view kind, int64_t length) = 0;
   // As Vector; empty when the file has no such tensor.
   virtual Result<std::vector<float>> OptionalVector(const std::string& module, std::string_view kind,
                                                     int64_t length) = 0;
+  // The biases of a Stack, [count * rows]; empty when the file has none.
+  virtual Result<std::vector<float>> OptionalStackBias(const std::string& module, int64_t count, int64_t rows) = 0;
 };
 
 // --- Hugging Face and MLX directories
