@@ -140,6 +140,7 @@ std::vector<std::byte> RandomBlocks(const GgmlTypeTraits& traits, int64_t blocks
   std::vector<std::byte> bytes(static_cast<size_t>(blocks * traits.block_bytes));
   for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
   const auto finite = [&](int64_t offset) {
+    if (offset + 2 > traits.block_bytes) return;
     for (int64_t i = 0; i < blocks; ++i) {
       const uint16_t half = F32ToF16(static_cast<float>(random() % 2001) / 1000.0f - 1.0f);
       std::memcpy(bytes.data() + i * traits.block_bytes + offset, &half, 2);

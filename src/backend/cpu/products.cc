@@ -179,7 +179,8 @@ int64_t CpuBackend::RowBlock(int64_t rows, int64_t panels) const {
 // Panels a task takes one after another. Many rows: one. Few: neighbours, for the next panel is fetched while one is
 // multiplied, and had better be wanted by the same core; yet enough tasks to even out the workers.
 int64_t CpuBackend::PanelRun(int64_t rows, int64_t panels) const {
-  if (rows > kMostDirectRows) return 1;
+  constexpr int64_t kMostRowsThatWait = 64;  // for memory, that is
+  if (rows > kMostRowsThatWait) return 1;
   return std::clamp<int64_t>(panels / (pool_.threads() * 4), 1, 16);
 }
 

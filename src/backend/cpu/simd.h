@@ -187,6 +187,14 @@ PENSIEVE_INLINE void TransposeQuads(I32* r) {
   r[2] = _mm512_shuffle_i32x4(b, d, 0x88);
   r[3] = _mm512_shuffle_i32x4(b, d, 0xdd);
 }
+// Quad q is the 16 bytes at rows[4 * q] + at.
+PENSIEVE_INLINE I32 LoadQuadRows(const uint8_t* const* rows, int64_t at) {
+  const auto quad = [&](int i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[i] + at)); };
+  I32 x = _mm512_castsi128_si512(quad(0));
+  x = _mm512_inserti32x4(x, quad(4), 1);
+  x = _mm512_inserti32x4(x, quad(8), 2);
+  return _mm512_inserti32x4(x, quad(12), 3);
+}
 // Quad q is the n <= 8 halves at rows[4 * q], zeros after them. Reads nothing beyond them.
 PENSIEVE_INLINE I32 LoadHalfRows(const uint8_t* const* rows, int n) {
   const __mmask8 mask = static_cast<__mmask8>((1u << n) - 1u);
@@ -341,6 +349,9 @@ PENSIEVE_INLINE __m128i LoadHalves(const uint8_t* p, int n) {
   for (int i = 0; i < n; ++i) memcpy(halves + i, p + 2 * i, 2);
   return _mm_loadu_si128(reinterpret_cast<const __m128i*>(halves));
 }
+PENSIEVE_INLINE I32 LoadQuadRows(const uint8_t* const* rows, int64_t at) {
+  return _mm256_set_m128i(LoadHalves(rows[4] + at, 8), LoadHalves(rows[0] + at, 8));
+}
 PENSIEVE_INLINE I32 LoadHalfRows(const uint8_t* const* rows, int n) {
   return _mm256_set_m128i(LoadHalves(rows[4], n), LoadHalves(rows[0], n));
 }
@@ -393,14 +404,16 @@ PENSIEVE_INLINE F32 Sqrt(F32 a) {
 // NaN and larger values give some integer.
 PENSIEVE_INLINE I32 RoundToInt(F32 a) {
   const F32 magic = Set(12582912.0f);
-  return FloatBits(a + magic) - FloatBits(magic);
+  return AddInt(FloatBits(a + magic), SetInt(-0x4b400000));
 }
 PENSIEVE_INLINE F32 ToFloat(I32 a) { return __builtin_convertvector(a, F32); }
 PENSIEVE_INLINE I32 SetInt(int32_t a) { return I32{a, a, a, a}; }
-PENSIEVE_INLINE I32 AddInt(I32 a, I32 b) { return a + b; }
-PENSIEVE_INLINE I32 SubInt(I32 a, I32 b) { return a - b; }
+// Integers wrap, as vector instructions do: what is not finite may become any integer.
+typedef uint32_t U32 __attribute__((vector_size(16)));
+PENSIEVE_INLINE I32 AddInt(I32 a, I32 b) { return (I32)((U32)a + (U32)b); }
+PENSIEVE_INLINE I32 SubInt(I32 a, I32 b) { return (I32)((U32)a - (U32)b); }
 template <int kBits>
-PENSIEVE_INLINE I32 ShiftLeft(I32 a) { return a * (1 << kBits); }
+PENSIEVE_INLINE I32 ShiftLeft(I32 a) { return (I32)((U32)a << kBits); }
 PENSIEVE_INLINE I32 LoadInt(const void* p) {
   I32 x;
   memcpy(&x, p, sizeof(x));
@@ -496,10 +509,7 @@ PENSIEVE_INLINE void Transpose(I32* r) {
 }
 PENSIEVE_INLINE I32 And(I32 a, I32 b) { return a & b; }
 template <int kBits>
-PENSIEVE_INLINE I32 ShiftRight(I32 a) {
-  for (int i = 0; i < kLanes; ++i) a[i] = static_cast<int32_t>(static_cast<uint32_t>(a[i]) >> kBits);
-  return a;
-}
+PENSIEVE_INLINE I32 ShiftRight(I32 a) { return (I32)((U32)a >> kBits); }
 PENSIEVE_INLINE I32 LookUpBytes(const uint8_t* table, I32 x) {
   uint8_t bytes[16];
   memcpy(bytes, &x, sizeof(bytes));
@@ -533,6 +543,7 @@ PENSIEVE_INLINE I32 Odds(I32 a, I32 b) { return I32{a[1], a[3], b[1], b[3]}; }
 PENSIEVE_INLINE I32 Lows(I32 a, I32 b) { return I32{a[0], a[1], b[0], b[1]}; }
 PENSIEVE_INLINE I32 Highs(I32 a, I32 b) { return I32{a[2], a[3], b[2], b[3]}; }
 PENSIEVE_INLINE void TransposeQuads(I32*) {}
+PENSIEVE_INLINE I32 LoadQuadRows(const uint8_t* const* rows, int64_t at) { return LoadInt(rows[0] + at); }
 PENSIEVE_INLINE I32 LoadHalfRows(const uint8_t* const* rows, int n) {
   I32 x = {0, 0, 0, 0};
   memcpy(&x, rows[0], static_cast<size_t>(n) * 2);
@@ -547,6 +558,18 @@ PENSIEVE_INLINE F32 FromF16Lanes(I32 x) {
 #endif
 
 PENSIEVE_INLINE F32 Zero() { return Set(0.0f); }
+
+// Vectors of four rows a quad each become vectors of one word of all rows: r[a], quad q, of row 4 * q + a.
+PENSIEVE_INLINE void TransposeInQuads(I32* r) {
+  const I32 low01 = Lows(r[0], r[1]);
+  const I32 low23 = Lows(r[2], r[3]);
+  const I32 high01 = Highs(r[0], r[1]);
+  const I32 high23 = Highs(r[2], r[3]);
+  r[0] = Evens(low01, low23);
+  r[1] = Odds(low01, low23);
+  r[2] = Evens(high01, high23);
+  r[3] = Odds(high01, high23);
+}
 
 // The pointer becomes unknown to the compiler: it keeps it in a register, instead of one address a row, most of them on
 // the stack.

@@ -76,39 +76,47 @@ static void UnpackBytes(const QuantWeight& w, int64_t first_row, int64_t count, 
   }
 }
 
+// Words [kLanes channels] of eight codes, to the quads of its even and of its odd columns.
 template <bool kFp4>
-PENSIEVE_INLINE void UnpackNibblesSquare(const CodeRows& source, int64_t k, int words, uint8_t* out) {
+PENSIEVE_INLINE void StoreNibbles(I32 word, uint8_t* quads) {
   const I32 nibble = SetInt(0x0f0f0f0f);
-  I32 square[kLanes];
-  PENSIEVE_UNROLL
-  for (int i = 0; i < kLanes; ++i) {
-    Prefetch(source.rows[i] + k / 2 + source.next_panel);
-    square[i] = LoadWords(source.rows[i] + k / 2, words);
+  I32 even = And(word, nibble);
+  I32 odd = And(ShiftRight<4>(word), nibble);
+  if constexpr (kFp4) {
+    even = LookUpBytes(kE2m1, even);
+    odd = LookUpBytes(kE2m1, odd);
   }
-  Transpose(square);
+  StoreInt(quads, even);
+  StoreInt(quads + kPanel * 4, odd);
+}
+
+// 32 columns of kLanes channels: rows are gathered by quads, so that only half of the transposition is left to shuffle.
+template <bool kFp4>
+PENSIEVE_INLINE void UnpackNibbleQuads(const CodeRows& source, int64_t k, uint8_t* out) {
+  I32 words[4];
   PENSIEVE_UNROLL
-  for (int i = 0; i < kLanes; ++i) {
-    I32 even = And(square[i], nibble);
-    I32 odd = And(ShiftRight<4>(square[i]), nibble);
-    if constexpr (kFp4) {
-      even = LookUpBytes(kE2m1, even);
-      odd = LookUpBytes(kE2m1, odd);
-    }
-    if (i >= words) continue;
-    uint8_t* quads = out + (k / 4 + 2 * i) * kPanel * 4;
-    StoreInt(quads, even);
-    StoreInt(quads + kPanel * 4, odd);
-  }
+  for (int a = 0; a < 4; ++a) words[a] = LoadQuadRows(source.rows + a, k / 2);
+  TransposeInQuads(words);
+  PENSIEVE_UNROLL
+  for (int i = 0; i < 4; ++i) StoreNibbles<kFp4>(words[i], out + (k / 4 + 2 * i) * kPanel * 4);
 }
 
 template <bool kFp4>
 static void UnpackNibbles(const QuantWeight& w, int64_t first_row, int64_t count, uint8_t* out) {
-  constexpr int64_t kStep = 8 * kLanes;
   for (int64_t channel = 0; channel < kPanel; channel += kLanes) {
     const CodeRows source = RowsFrom(w, first_row, channel, count);
-    int64_t k = 0;
-    for (; k + kStep <= w.cols; k += kStep) UnpackNibblesSquare<kFp4>(source, k, kLanes, out + channel * 4);
-    if (k < w.cols) UnpackNibblesSquare<kFp4>(source, k, static_cast<int>((w.cols - k) / 8), out + channel * 4);
+    uint8_t* target = out + channel * 4;
+    for (int64_t k = 0; k + 32 <= w.cols; k += 32) {
+      if (k % 128 == 0) {
+        for (int i = 0; i < kLanes; ++i) Prefetch(source.rows[i] + k / 2 + source.next_panel);
+      }
+      UnpackNibbleQuads<kFp4>(source, k, target);
+    }
+    for (int64_t k = w.cols / 32 * 32; k < w.cols; k += 8) {
+      uint32_t words[kLanes];
+      for (int i = 0; i < kLanes; ++i) memcpy(words + i, source.rows[i] + k / 2, 4);
+      StoreNibbles<kFp4>(LoadInt(words), target + k * kPanel);
+    }
   }
 }
 

@@ -65,19 +65,15 @@ PENSIEVE_INLINE void LoadHalfScales(const ScaleRows& source, int64_t g, int n, F
   for (int i = 0; i < kLanes; ++i) at[i] = source.rows[i] + g * 2;
   PENSIEVE_UNROLL
   for (int a = 0; a < 4; ++a) rows[a] = n == kScaleBlock ? LoadHalfRows(at + a, kScaleBlock) : LoadHalfRows(at + a, n);
-  const I32 low01 = Lows(rows[0], rows[1]);
-  const I32 low23 = Lows(rows[2], rows[3]);
-  const I32 high01 = Highs(rows[0], rows[1]);
-  const I32 high23 = Highs(rows[2], rows[3]);
-  const I32 pairs[4] = {Evens(low01, low23), Odds(low01, low23), Evens(high01, high23), Odds(high01, high23)};
+  TransposeInQuads(rows);
   PENSIEVE_UNROLL
   for (int i = 0; i < 4; ++i) {
     if (source.dtype == tensor::DType::kF16) {
-      out[2 * i] = FromF16Lanes(pairs[i]);
-      out[2 * i + 1] = FromF16Lanes(ShiftRight<16>(pairs[i]));
+      out[2 * i] = FromF16Lanes(rows[i]);
+      out[2 * i + 1] = FromF16Lanes(ShiftRight<16>(rows[i]));
     } else {
-      out[2 * i] = BitsToFloat(ShiftLeft<16>(pairs[i]));
-      out[2 * i + 1] = BitsToFloat(And(pairs[i], SetInt(static_cast<int32_t>(0xffff0000u))));
+      out[2 * i] = BitsToFloat(ShiftLeft<16>(rows[i]));
+      out[2 * i + 1] = BitsToFloat(And(rows[i], SetInt(static_cast<int32_t>(0xffff0000u))));
     }
   }
 }
