@@ -36,6 +36,10 @@ O200K = (rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{SUFFIX}|[^\r\n\p{{L}}\p{{N}}]
 TEKKEN = O200K.replace(SUFFIX, "").replace("{1,3}", "")
 DEEPSEEK3 = (r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
              r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+# Cased letters of the scripts that had case when DeepSeek-LLM was made.
+DEEPSEEK_LETTERS = (r"\s?(?:(?![\x{560}\x{588}\x{10c7}-\x{10ff}\x{1c80}-\x{1c88}\x{2d00}-\x{2d2d}\x{a78f}-\x{a7ff}"
+                    r"\x{ab30}-\x{ab6f}\x{10570}-\x{105bc}\x{16e40}-\x{16e7f}\x{1d400}-\x{1df2a}])"
+                    r"[\p{Lu}\p{Ll}\p{Lt}])+")
 DIGITS = "digits"  # the Digits pre-tokenizer
 # pre -> (steps, ignore_merges, add_bos)
 PRE = {
@@ -44,6 +48,8 @@ PRE = {
     "smollm": ([DIGITS, GPT2], False, False), "gpt-2": ([GPT2], False, False),
     "deepseek-v3": ([r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3], False, False),
     "deepseek-coder": ([r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"], False, False),
+    "deepseek-llm": ([r"[\r\n]", DEEPSEEK_LETTERS, "\\s?[!-/:-~！-／：-～‘-‟\u3000-。]+", r"\s+$", "[一-龥ࠀ-一가-퟿]+", r"\p{N}+"],
+                     False, False),
     "falcon": ([r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"], False, False),
     "default": ([r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"], False, False),
 }

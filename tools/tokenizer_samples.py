@@ -274,6 +274,11 @@ def gguf_llama():
             "unk_id": 0, "add_bos": True}
 
 
+def gguf_gemma():
+    """Gemma's: no space in front of the text."""
+    return {**gguf_llama(), "add_space_prefix": False}
+
+
 def gguf_gpt2(pre):
     steps, _, _ = golden.PRE[pre]
     tokenizer = byte_level(golden.LLAMA3 if steps[0] is golden.DIGITS else steps[-1])
@@ -299,9 +304,9 @@ TOKENIZERS = {
     "llama2": llama2, "phi3": phi3, "gemma": gemma, "llama3": llama3, "o200k": o200k, "qwen35": qwen,
     "deepseek": deepseek, "roberta": roberta, "bert_uncased": lambda: bert(False), "bert_cased": lambda: bert(True),
     "unigram": unigram, "precompiled": precompiled, "clip": clip, "prefix_bpe": prefix_bpe, "word_level": word_level}
-VOCABULARIES = {"gguf_llama": gguf_llama, "gguf_bert": gguf_bert,
+VOCABULARIES = {"gguf_llama": gguf_llama, "gguf_gemma": gguf_gemma, "gguf_bert": gguf_bert,
                 **{f"gguf_{pre}": (lambda pre=pre: gguf_gpt2(pre)) for pre in
-                   ("smollm", "llama-bpe", "tekken", "falcon", "deepseek-coder", "default")}}
+                   ("smollm", "llama-bpe", "tekken", "falcon", "deepseek-coder", "deepseek-llm", "gpt-4o", "default")}}
 
 
 def main():

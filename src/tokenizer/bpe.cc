@@ -72,12 +72,12 @@ class BpeModel final : public Model {
         unk_id_(options_.unk_token ? vocabulary().Find(*options_.unk_token) : -1) {
     affixes_ = !options_.continuing_subword_prefix.empty() || !options_.end_of_word_suffix.empty();
     char_ids_.assign(kCharIdsCount, -1);
-    std::string text;
-    for (char32_t c = 0; c < kCharIdsCount; ++c) {
-      if (c >= 0xD800 && c <= 0xDFFF) continue;
-      text.clear();
-      AppendUtf8(c, text);
-      char_ids_[c] = vocabulary().Find(text);
+    for (int32_t id = 0; id < vocabulary().size(); ++id) {
+      const std::string& text = vocabulary().Text(id);
+      if (text.empty() || Utf8Length(text[0]) != text.size()) continue;
+      size_t at = 0;
+      const char32_t c = NextCodePoint(text, at);
+      if (c < kCharIdsCount) char_ids_[c] = vocabulary().Find(text);
     }
   }
 

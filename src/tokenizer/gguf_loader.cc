@@ -37,9 +37,15 @@ constexpr const char* kDeepseek3 =
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
     " ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
+// DeepSeek-LLM names its letters one by one: the cased letters of scripts that had case when it was made.
+constexpr const char* kDeepseekLetters =
+    "\\s?(?:(?![\\x{560}\\x{588}\\x{10c7}-\\x{10ff}\\x{1c80}-\\x{1c88}\\x{2d00}-\\x{2d2d}\\x{a78f}-\\x{a7ff}"
+    "\\x{ab30}-\\x{ab6f}\\x{10570}-\\x{105bc}\\x{16e40}-\\x{16e7f}\\x{1d400}-\\x{1df2a}])[\\p{Lu}\\p{Ll}\\p{Lt}])+";
+constexpr const char* kDeepseekPunctuation = "\\s?[!-/:-~！-／：-～‘-‟\\x{3000}-。]+";
+
 // One way to split; patterns are applied one after the other, each to what the one before left.
 struct Splitting {
-  std::array<const char*, 5> patterns{};  // null: no more
+  std::array<const char*, 7> patterns{};  // null: no more
   bool individual_digits = false;         // before the patterns
   bool ignore_merges = false;
   bool add_bos = false;  // unless the file says otherwise
@@ -64,6 +70,8 @@ constexpr std::array kSplittings = std::to_array<NamedSplitting>({
     {"llama3", kLlama3Splitting},
     {"llama-v3", kLlama3Splitting},
     {"falcon3", kLlama3Splitting},
+    {"falcon-h1", kLlama3Splitting},
+    {"midm-2.0", kLlama3Splitting},
     {"lfm2", kLlama3Splitting},
     {"pixtral", kLlama3Splitting},
     {"chatglm-bpe", {{kLlama3}, false, false, false}},
@@ -74,9 +82,12 @@ constexpr std::array kSplittings = std::to_array<NamedSplitting>({
     {"deepseek-r1-qwen", kQwen2Splitting},
     {"stablelm2", kQwen2Splitting},
     {"hunyuan", kQwen2Splitting},
+    {"megrez", kQwen2Splitting},
+    {"kormo", kQwen2Splitting},
     {"qwen35", {{kQwen35}, false, false, false}},
     {"gpt-4o", kO200kSplitting},
     {"llama4", kO200kSplitting},
+    {"kanana2", kO200kSplitting},
     {"tekken", {{kTekken}, false, true, true}},
     {"smollm", kDigitsSplitting},
     {"starcoder", kDigitsSplitting},
@@ -92,8 +103,20 @@ constexpr std::array kSplittings = std::to_array<NamedSplitting>({
     {"modern-bert", kGpt2Splitting},
     {"jina-es", kGpt2Splitting},
     {"jina-de", kGpt2Splitting},
+    {"jina-v1-en", kGpt2Splitting},
+    {"jina-v2-es", kGpt2Splitting},
+    {"jina-v2-de", kGpt2Splitting},
+    {"jina-v2-code", kGpt2Splitting},
+    {"jais", kGpt2Splitting},
+    {"trillion", kGpt2Splitting},
+    {"exaone4", kGpt2Splitting},
+    {"gigachat", kGpt2Splitting},
+    {"a.x-4.0", kGpt2Splitting},
+    {"mellum", kGpt2Splitting},
     {"roberta-bpe", kGpt2Splitting},
     {"deepseek-v3", {{"\\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", kDeepseek3}, false, false, false}},
+    {"deepseek-llm",
+     {{"[\\r\\n]", kDeepseekLetters, kDeepseekPunctuation, "\\s+$", "[一-龥ࠀ-一가-퟿]+", "\\p{N}+"}, false, false, false}},
     {"deepseek-coder", {{"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[一-龥ࠀ-一가-퟿]+", "\\p{N}"}, false, false, false}},
     {"falcon", {{"[\\p{P}\\$\\+<=>\\^~\\|`]+", kGpt2, "[0-9][0-9][0-9]"}, false, false, false}},
     {"default", kDefaultSplitting},

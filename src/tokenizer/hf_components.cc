@@ -2,8 +2,8 @@
 
 #include <array>
 
+#include "base/base64.h"
 #include "fmt/format.h"
-#include "tokenizer/base64.h"
 #include "tokenizer/utf8.h"
 
 namespace pensieve::tokenizer {

@@ -7,8 +7,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "base/base64.h"
 #include "base/mapped_file.h"
-#include "tokenizer/base64.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/utf8.h"
 
@@ -70,7 +70,8 @@ std::string ModelOf(const fs::path& golden) {
 }
 
 std::string FromBase64(const Json& line, const char* key) {
-  return DecodeBase64(line[key].get<std::string>()).value_or("not base64");
+  auto bytes = DecodeBase64(line[key].get<std::string>());
+  return bytes ? *std::move(bytes) : "not base64";
 }
 
 std::string DecodeByStream(const Tokenizer& tokenizer, std::span<const int32_t> ids) {
