@@ -44,8 +44,10 @@ void AppendText(Json& message, const std::string& text) {
     content.push_back({{"type", "text"}, {"text", std::string(kTurnGap) + text}});
     return;
   }
-  const std::string before = content.is_string() ? content.get<std::string>() : "";
-  content = before.empty() ? text : before + std::string(kTurnGap) + text;
+  if (!content.is_string()) content = "";
+  auto& before = content.get_ref<std::string&>();  // grows in place: many turns may be joined
+  if (!before.empty()) before += kTurnGap;
+  before += text;
 }
 
 void PrependText(Json& message, const std::string& text) {

@@ -42,16 +42,20 @@ bool CallsFromArray(const Json& array, std::vector<ToolCall>& calls) {
   return !calls.empty();
 }
 
-// {"name": ..., "parameters": {...}}, several with "; " between them.
+// {"name": ..., "parameters": {...}}, several with "; " between them; or, of the smallest and the newest models, Python.
 bool ParseLlama(std::string_view rest, const Json&, std::vector<ToolCall>& calls) {
-  TakePrefix(rest, "<|python_tag|>");
+  for (const char* end : {"<|eom_id|>", "<|eot_id|>", "<|eom|>", "<|eot|>", "<|python_end|>"}) {
+    rest = StripSpaceRight(rest);
+    if (rest.ends_with(end)) rest.remove_suffix(std::string_view(end).size());
+  }
+  if (!TakePrefix(rest, "<|python_tag|>")) TakePrefix(rest, "<|python_start|>");
+  if (StripSpaceLeft(rest).starts_with('[')) return ParsePythonic(rest, calls);
   do {
     const auto json = TakeJson(rest);
     const auto call = json.has_value() ? CallFromJson(*json) : std::nullopt;
     if (!call.has_value()) return false;
     calls.push_back(*call);
   } while (TakePrefix(rest, ";"));
-  for (const char* end : {"<|eom_id|>", "<|eot_id|>"}) TakePrefix(rest, end);
   return StripSpace(rest).empty();
 }
 
@@ -121,7 +125,7 @@ bool ParseKimi(std::string_view rest, const Json&, std::vector<ToolCall>& calls)
 }  // namespace
 
 BlockFormat LlamaFormat() {
-  return BlockFormat{.open = {"<|python_tag|>", "{"}, .at_start_only = true, .keep_open = true, .parse = ParseLlama};
+  return BlockFormat{.open = {"<|python_tag|>", "<|python_start|>", "{", "["}, .at_start_only = true, .keep_open = true, .parse = ParseLlama};
 }
 BlockFormat MistralFormat() { return BlockFormat{.open = {"[TOOL_CALLS]"}, .parse = ParseMistral}; }
 BlockFormat PhiFormat() {

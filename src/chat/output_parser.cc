@@ -12,6 +12,9 @@ bool Has(const std::string& text, std::string_view word) { return text.find(word
 ToolFormat DetectToolFormat(const std::string& source) {
   if (Has(source, "<|channel|>") && Has(source, "<|message|>")) return ToolFormat::kHarmony;
   if (Has(source, "<minimax:tool_call>")) return ToolFormat::kMiniMax;
+  if (Has(source, "<|tool_call>") && Has(source, "<tool_call|>")) return ToolFormat::kGemma;
+  if (Has(source, "<start_function_call>")) return ToolFormat::kFunctionGemma;
+  if (Has(source, "<|tool_list_start|>") || Has(source, "<|tool_call_start|>")) return ToolFormat::kPythonic;
   if (Has(source, "<arg_key>")) return ToolFormat::kGlm;
   // The line end may be written as an escape.
   if (Has(source, "<tool_call>\\n<function=") || Has(source, "<tool_call>\n<function=")) return ToolFormat::kQwenXml;
@@ -19,6 +22,7 @@ ToolFormat DetectToolFormat(const std::string& source) {
   if (Has(source, "<｜tool▁calls▁begin｜>")) return ToolFormat::kDeepSeek;
   if (Has(source, "[TOOL_CALLS]")) return ToolFormat::kMistral;
   if (Has(source, "<tool_call>")) return ToolFormat::kHermes;
+  if (Has(source, "<|python_start|>")) return ToolFormat::kLlama3;
   const bool llama_words = Has(source, "<|python_tag|>") || Has(source, "\"parameters\"");
   if (llama_words && Has(source, "<|start_header_id|>")) return ToolFormat::kLlama3;
   if (Has(source, "functools[") || Has(source, "<|tool|>")) return ToolFormat::kPhi4;
@@ -46,6 +50,9 @@ std::unique_ptr<OutputParser> NewToolParser(ToolFormat format, const Json& tools
     case ToolFormat::kDeepSeek: return NewBlockParser(DeepSeekFormat(), tools);
     case ToolFormat::kKimi: return NewBlockParser(KimiFormat(), tools);
     case ToolFormat::kMiniMax: return NewBlockParser(MiniMaxFormat(), tools);
+    case ToolFormat::kPythonic: return NewBlockParser(PythonicFormat(), tools);
+    case ToolFormat::kGemma: return NewBlockParser(GemmaFormat(), tools);
+    case ToolFormat::kFunctionGemma: return NewBlockParser(FunctionGemmaFormat(), tools);
     case ToolFormat::kHarmony:
     case ToolFormat::kNone: break;
   }

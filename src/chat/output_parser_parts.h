@@ -64,6 +64,9 @@ size_t JsonValueBytes(std::string_view text);
 // The JSON of an argument that arrived as bare text, by the schema of the tool's parameter.
 Json ConvertArgument(const Json& tools, const std::string& tool_name, const std::string& key, const std::string& text);
 
+// [f(a="x", b=2), g()] in Python's literals; false when it is anything else.
+bool ParsePythonic(std::string_view text, std::vector<ToolCall>& calls);
+
 BlockFormat QwenXmlFormat();
 BlockFormat GlmFormat();
 BlockFormat MiniMaxFormat();
@@ -72,6 +75,9 @@ BlockFormat MistralFormat();
 BlockFormat PhiFormat();
 BlockFormat DeepSeekFormat();
 BlockFormat KimiFormat();
+BlockFormat PythonicFormat();
+BlockFormat GemmaFormat();
+BlockFormat FunctionGemmaFormat();
 std::unique_ptr<OutputParser> NewHermesParser();
 std::unique_ptr<OutputParser> NewHarmonyParser();
 // Splits off reasoning between `open` and `close` at the start; the rest goes to `inner`.

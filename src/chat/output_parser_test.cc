@@ -110,6 +110,36 @@ TEST(OutputParser, Llama3) {
   Expect(f, "Say {\"name\": \"f\"}", "|T Say {\"name\": \"f\"}");
 }
 
+TEST(OutputParser, Pythonic) {
+  const OutputFormat f = Tools(ToolFormat::kPythonic);
+  Expect(f, "Let me see. <|tool_call_start|>[f(s=\"a, \\\"b\\\"\", n=-2, x=1.5e3, b=True), g()]<|tool_call_end|> ok",
+         "|T Let me see.|C0:f({\"s\":\"a, \\\"b\\\"\",\"n\":-2,\"x\":1500.0,\"b\":true})|C1:g({})|T  ok");
+  Expect(f, "<|tool_call_start|>[f(s='it\\'s\\u00e9\\x41\\q', o={'k': [1, None, (2,)], \"l\": {}},)]<|tool_call_end|>",
+         "|C0:f({\"s\":\"it's\u00e9A\\\\q\",\"o\":{\"k\":[1,null,[2]],\"l\":{}}})");
+  for (const char* text : {"<|tool_call_start|>[f(1)]<|tool_call_end|>", "<|tool_call_start|>[f(a=)]<|tool_call_end|>",
+                           "<|tool_call_start|>[f(a='x]<|tool_call_end|>", "<|tool_call_start|>f()<|tool_call_end|>",
+                           "<|tool_call_start|>[f(a=b)]<|tool_call_end|>", "<|tool_call_start|>[f(a='\\u12')]<|tool_call_end|>",
+                           "<|tool_call_start|>[f()] x<|tool_call_end|>"}) {
+    Expect(f, text, std::string("|T ") + text);
+  }
+  const OutputFormat llama = Tools(ToolFormat::kLlama3);
+  Expect(llama, "[f(a=1), g(b='x')]<|eot_id|>", "|C0:f({\"a\":1})|C1:g({\"b\":\"x\"})");
+  Expect(llama, "<|python_start|>[f(a=1)]<|python_end|><|eom|>", "|C0:f({\"a\":1})");
+  Expect(llama, "[1] says so", "|T [1] says so");
+  Expect(Tools(ToolFormat::kPythonic), "<|tool_call_start|>[f(a=" + std::string(100, '[') + "]<|tool_call_end|>",
+         "|T <|tool_call_start|>[f(a=" + std::string(100, '[') + "]<|tool_call_end|>");
+}
+
+TEST(OutputParser, Gemma) {
+  const OutputFormat f = Tools(ToolFormat::kGemma);
+  Expect(f, "<|tool_call>call:f{s:<|\"|>say \"hi\", {a}<|\"|>,n:3,o:{k:[1,<|\"|>x<|\"|>],b:false}}<tool_call|>",
+         "|C0:f({\"s\":\"say \\\"hi\\\", {a}\",\"n\":3,\"o\":{\"k\":[1,\"x\"],\"b\":false}})");
+  Expect(f, "A <|tool_call>call:f{}<tool_call|><|tool_call>call:g{a:null}<tool_call|>", "|T A|C0:f({})|C1:g({\"a\":null})");
+  Expect(f, "<|tool_call>call:f{a:word}<tool_call|>", "|T <|tool_call>call:f{a:word}<tool_call|>");
+  Expect(Tools(ToolFormat::kFunctionGemma), "<start_function_call>call:f{s:<escape>Oslo<escape>,n:2}<end_function_call>",
+         "|C0:f({\"s\":\"Oslo\",\"n\":2})");
+}
+
 TEST(OutputParser, Mistral) {
   const OutputFormat f = Tools(ToolFormat::kMistral);
   Expect(f, "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"a\": [1]}, \"id\": \"abcdefghi\"}, {\"name\": \"g\", \"arguments\": {}}]",
@@ -171,6 +201,10 @@ TEST(OutputParser, Detects) {
   EXPECT_EQ(format("<tool_call> tool_call.name").tool_format, ToolFormat::kHermes);
   EXPECT_EQ(format("'<tool_call>\\n<function='").tool_format, ToolFormat::kQwenXml);
   EXPECT_EQ(format("<|start_header_id|> \"parameters\"").tool_format, ToolFormat::kLlama3);
+  EXPECT_EQ(format("<|header_start|> <|python_start|>").tool_format, ToolFormat::kLlama3);
+  EXPECT_EQ(format("List of tools: <|tool_list_start|>").tool_format, ToolFormat::kPythonic);
+  EXPECT_EQ(format("<|tool_call>call: <tool_call|>").tool_format, ToolFormat::kGemma);
+  EXPECT_EQ(format("<start_function_call>").tool_format, ToolFormat::kFunctionGemma);
   EXPECT_EQ(format("<|start|><|channel|><|message|>").tool_format, ToolFormat::kHarmony);
   EXPECT_EQ(format("plain").tool_format, ToolFormat::kHermes);
   EXPECT_EQ(format("plain").reasoning, ReasoningFormat::kNone);
@@ -183,12 +217,12 @@ TEST(OutputParser, RandomOutputNeverCrashesAndCutsNeverMatter) {
   const char* const kParts[] = {"<tool_call>", "</tool_call>", "{", "}", "\"name\"", ":", "\"f\"", ",", "\"arguments\"", "\n", " ",
                                 "<function=f>", "<parameter=s>", "</parameter>", "</function>", "[TOOL_CALLS]", "[ARGS]", "[", "]",
                                 "<think>", "</think>", "<|channel|>", "final", "<|message|>", "<|end|>", "text", "<", "é",
-                                "functools[", "<|python_tag|>", "<arg_key>", "</arg_key>", "<|start|>", " to=functions.g"};
+                                "functools[", "<|python_tag|>", "<|tool_call_start|>", "<|tool_call_end|>", "(", ")", "a=", "'", "call:f", "<|tool_call>", "<tool_call|>", "<|\"|>", "<arg_key>", "</arg_key>", "<|start|>", " to=functions.g"};
   std::mt19937 random(11);
   for (int round = 0; round < 4000; ++round) {
     std::string text;
     for (size_t i = random() % 14; i > 0; --i) text += kParts[random() % std::size(kParts)];
-    const OutputFormat format{.tool_format = static_cast<ToolFormat>(random() % 11),
+    const OutputFormat format{.tool_format = static_cast<ToolFormat>(random() % 14),
                               .reasoning = static_cast<ReasoningFormat>(random() % 2),
                               .starts_in_reasoning = random() % 3 == 0, .parse_tools = true};
     Pieces bytes;
