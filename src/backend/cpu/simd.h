@@ -400,18 +400,18 @@ PENSIEVE_INLINE F32 Sqrt(F32 a) {
   for (int i = 0; i < kLanes; ++i) a[i] = __builtin_sqrtf(a[i]);
   return a;
 }
-// Ties to even: adding 1.5 * 2^23 leaves the integer in the low mantissa bits, for |a| < 2^22, which is all we need.
-// NaN and larger values give some integer.
-PENSIEVE_INLINE I32 RoundToInt(F32 a) {
-  const F32 magic = Set(12582912.0f);
-  return AddInt(FloatBits(a + magic), SetInt(-0x4b400000));
-}
 PENSIEVE_INLINE F32 ToFloat(I32 a) { return __builtin_convertvector(a, F32); }
 PENSIEVE_INLINE I32 SetInt(int32_t a) { return I32{a, a, a, a}; }
 // Integers wrap, as vector instructions do: what is not finite may become any integer.
 typedef uint32_t U32 __attribute__((vector_size(16)));
 PENSIEVE_INLINE I32 AddInt(I32 a, I32 b) { return (I32)((U32)a + (U32)b); }
 PENSIEVE_INLINE I32 SubInt(I32 a, I32 b) { return (I32)((U32)a - (U32)b); }
+// Ties to even: adding 1.5 * 2^23 leaves the integer in the low mantissa bits, for |a| < 2^22, which is all we need.
+// NaN and larger values give some integer.
+PENSIEVE_INLINE I32 RoundToInt(F32 a) {
+  const F32 magic = Set(12582912.0f);
+  return AddInt(FloatBits(a + magic), SetInt(-0x4b400000));
+}
 template <int kBits>
 PENSIEVE_INLINE I32 ShiftLeft(I32 a) { return (I32)((U32)a << kBits); }
 PENSIEVE_INLINE I32 LoadInt(const void* p) {
