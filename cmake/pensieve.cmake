@@ -37,6 +37,10 @@ if(PENSIEVE_SANITIZE)
   target_compile_options(pensieve_flags INTERFACE -fsanitize=${sanitizers} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(pensieve_flags INTERFACE -fsanitize=${sanitizers})
 endif()
+if(PENSIEVE_FUZZ)
+  # Every library counts the edges that an input reaches; only the targets bring libFuzzer's main.
+  target_compile_options(pensieve_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 target_link_libraries(pensieve_flags INTERFACE Threads::Threads fmt::fmt nlohmann_json::nlohmann_json)
 
 # One precompiled header for all folders: the standard library, fmt and the JSON library.

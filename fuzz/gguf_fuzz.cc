@@ -1,12 +1,15 @@
-// Any bytes as a GGUF file: metadata, configuration, and every matrix that is accepted converted and decoded.
+// Any bytes as a GGUF file: metadata, configuration, tokenizer and template, and every matrix that is accepted converted
+// and decoded.
 #include <deque>
 #include <vector>
 
 #include "formats/ggml_convert.h"
 #include "formats/gguf.h"
 #include "fuzz_file.h"
+#include "fuzz_text.h"
 #include "model/config_gguf.h"
 #include "model/rope.h"
+#include "model/text_loader.h"
 #include "model/weight_source.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
@@ -17,6 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   const auto config = model::ReadGgufConfig(*file);
   if (config) (void)model::ComputeRope(config->rope, config->context_max, config->context_max).has_value();
   (void)model::CountGguf(*file);
+  if (const auto text = model::ReadGgufText(*file, "")) fuzz::UseTokenizer(*text->tokenizer);
   for (const formats::GgufTensor& tensor : file->tensors()) {
     const int64_t cols = tensor.shape.back();
     int64_t rows = 1;
