@@ -23,6 +23,7 @@ class WindowRunner {
 
   void Run(std::span<const int32_t> window, size_t first_position, const OnLogits& on_logits) {
     const auto length = static_cast<int64_t>(window.size());
+    long_rope_ = model_.network->UsesLongRope(length) ? 1 : 0;
     const int64_t step = std::min(kRows, model_.network->rows_max());
     for (int64_t at = 0; at + 1 < length; at += step) {
       RunRows(window.subspan(static_cast<size_t>(at), static_cast<size_t>(std::min(step, length - 1 - at))), at, first_position, on_logits);
@@ -38,7 +39,8 @@ class WindowRunner {
     std::iota(output_rows_.begin(), output_rows_.end(), 0);
     const backend::SequenceRows sequence{.first_row = 0, .num_rows = rows, .cached_len = cached_len, .block_table = blocks_};
     const model::Batch batch{.tokens = tokens, .positions = positions_, .sequences = {&sequence, 1},
-                             .fine_rows = options_.as_decode ? rows : 0, .output_rows = output_rows_};
+                             .fine_rows = options_.as_decode ? rows : 0, .output_rows = output_rows_,
+                             .long_rope = {&long_rope_, 1}};
     const auto logits = model_.network->Forward(batch, cache_);
     for (int64_t row = 0; row < rows; ++row) {
       model_.backend->CopyToHost(logits.row(row), host_);
@@ -52,6 +54,7 @@ class WindowRunner {
   std::vector<int32_t> blocks_;
   std::vector<int32_t> positions_;
   std::vector<int32_t> output_rows_;
+  uint8_t long_rope_ = 0;
   std::vector<float> host_;
 };
 

@@ -55,6 +55,8 @@ void AddModelOptions(CLI::App& command, ModelOptions& options, bool positional) 
   AddModelOption(command, options, positional);
   command.add_option("--activations", options.activations, "int8 (fast, default), int16 (near exact) or f32 (exact)")
       ->check(CLI::IsMember({"int8", "int16", "f32"}));
+  command.add_option("--longrope", options.longrope, "Phi-3's factors: auto (by each sequence's length), short, long or mlx (as mlx-lm: long)")
+      ->check(CLI::IsMember({"auto", "short", "long", "mlx"}));
   command.add_option("--threads", options.threads, "Worker threads (default: one per core)")->check(CLI::Range(0, 1024));
   command.add_option("--context", options.context_max, "Longest sequence in tokens (default: the model's own)");
   command.add_flag("--reference", options.reference, "Use the slow scalar reference kernels (for comparisons)");
@@ -97,12 +99,21 @@ Result<backend::ActivationMode> ParseActivations(const std::string& text) {
   return InvalidArgument(fmt::format("activations: \"{}\" is none of int8, int16, f32", text));
 }
 
+Result<model::LongropeChoice> ParseLongrope(const std::string& text) {
+  if (text == "auto") return model::LongropeChoice::kAuto;
+  if (text == "short") return model::LongropeChoice::kShort;
+  if (text == "long" || text == "mlx") return model::LongropeChoice::kLong;
+  return InvalidArgument(fmt::format("longrope: \"{}\" is none of auto, short, long, mlx", text));
+}
+
 Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& options, DefaultModel fallback) {
   PENSIEVE_TRY(const auto path, ResolveModel(options.model, fallback));
   PENSIEVE_TRY(const auto activations, ParseActivations(options.activations));
   model::LoadOptions load;
   load.cpu = {.threads = options.threads, .activations = activations, .isa = ""};
   load.reference_backend = options.reference;
+  PENSIEVE_TRY(load.longrope, ParseLongrope(options.longrope));
+  load.embeds = fallback == DefaultModel::kEmbedder;
   load.context_max = options.context_max;
   load.chat_template_file = options.chat_template_file;
   return model::Load(path, load);

@@ -17,6 +17,7 @@ namespace pensieve::cli {
 struct ModelOptions {
   std::string model;               // path, or a name from the catalogue; "" for the default
   std::string activations = "int8";
+  std::string longrope = "auto";
   int threads = 0;
   int64_t context_max = 0;
   std::string chat_template_file;
@@ -43,6 +44,7 @@ Result<std::string> ResolveModel(const std::string& name, DefaultModel fallback)
 Status FetchDefaultModels(const std::string& cache_dir);
 
 Result<backend::ActivationMode> ParseActivations(const std::string& text);
+Result<model::LongropeChoice> ParseLongrope(const std::string& text);
 Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& options, DefaultModel fallback);
 
 // All of a file, or of standard input for "-".

@@ -75,6 +75,7 @@ int DescribeConfig() {
 struct ModelChoice {
   std::string path;
   std::string name;
+  bool embeds = false;  // named as the embedding model
 };
 
 // The name a model is served under: its name in the catalogue, else that of its file or directory.
@@ -106,8 +107,9 @@ Result<std::vector<ModelChoice>> ChooseModels(const config::ServerConfig& config
   for (auto& path : paths) {
     std::string name = ServedName(path, config.cache_dir);
     const auto same = [&](const ModelChoice& other) { return other.path == path; };
-    if (std::none_of(choices.begin(), choices.end(), same)) choices.push_back({std::move(path), std::move(name)});
+    if (std::none_of(choices.begin(), choices.end(), same)) choices.push_back({std::move(path), std::move(name), false});
   }
+  if (!config.embedding_model.empty()) choices.front().embeds = true;
   return choices;
 }
 
@@ -123,20 +125,22 @@ backend::KvDType ToKvDType(const std::string& name) {
   return name == "f32" ? backend::KvDType::kF32 : name == "int8" ? backend::KvDType::kInt8 : backend::KvDType::kF16;
 }
 
-Result<std::unique_ptr<model::LoadedModel>> LoadOne(const config::ServerConfig& config, const std::string& path) {
+Result<std::unique_ptr<model::LoadedModel>> LoadOne(const config::ServerConfig& config, const ModelChoice& choice) {
   model::LoadOptions load;
   PENSIEVE_TRY(const auto activations, ParseActivations(config.activations));
   load.cpu = {.threads = static_cast<int>(config.threads), .activations = activations, .isa = ""};
   load.rows_max = config.step_rows_max;
   load.context_max = config.context_max;
   load.chat_template_file = config.chat_template_file;
-  return model::Load(path, load);
+  PENSIEVE_TRY(load.longrope, ParseLongrope(config.longrope));
+  load.embeds = choice.embeds;
+  return model::Load(choice.path, load);
 }
 
 Status LoadModels(const config::ServerConfig& config, const std::vector<ModelChoice>& choices, Logger& logger, service::Service& service) {
   for (const auto& choice : choices) {
     const auto start = Clock::now();
-    PENSIEVE_TRY(auto model, LoadOne(config, choice.path));
+    PENSIEVE_TRY(auto model, LoadOne(config, choice));
     LogFields fields = {{"model", choice.name},
                         {"architecture", model->config.architecture},
                         {"quantization", model->config.quantization},

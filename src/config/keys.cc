@@ -153,6 +153,13 @@ void AddModelKeys(std::vector<Key>& keys) {
                   .field = &C::kv_dtype,
                   .help = "number format of the KV cache",
                   .choices = {"f16", "f32", "int8"}});
+  keys.push_back({.name = "model.longrope",
+                  .flag = "--longrope",
+                  .environment = {"PENSIEVE_LONGROPE"},
+                  .type = ValueType::kChoice,
+                  .field = &C::longrope,
+                  .help = "factors of Phi-3's long context: auto chooses by prompt and answer together; mlx is always long",
+                  .choices = {"auto", "short", "long", "mlx"}});
   keys.push_back({.name = "model.threads",
                   .flag = "--threads",
                   .environment = {"PENSIEVE_THREADS"},

@@ -41,6 +41,7 @@ struct ServerConfig {
   int64_t context_max = 0;           // MAX_CONTEXT_LENGTH; 0: the model's own
   std::string activations = "int8";  // int8, int16, f32
   std::string kv_dtype = "f16";      // f16, f32, int8
+  std::string longrope = "auto";     // auto, short, long, mlx
   int64_t threads = 0;               // 0: one per core
   std::string chat_template_file;
 

@@ -10,13 +10,13 @@ bool Normalizes(const Sequence& sequence) { return sequence.request->embed.norma
 
 }  // namespace
 
-Result<EmbedPooler> EmbedPooler::Create(backend::Backend& backend, int64_t hidden_size, int64_t sequences_max) {
-  PENSIEVE_TRY(const backend::Matrix pooled, backend.NewMatrix(sequences_max, hidden_size));
-  return EmbedPooler(backend, pooled);
+Result<EmbedPooler> EmbedPooler::Create(backend::Backend& backend, model::Model& network, int64_t sequences_max) {
+  PENSIEVE_TRY(const backend::Matrix pooled, backend.NewMatrix(sequences_max, network.config().hidden_size));
+  return EmbedPooler(backend, network, pooled);
 }
 
-EmbedPooler::EmbedPooler(backend::Backend& backend, backend::Matrix pooled)
-    : backend_(&backend), pooled_(pooled), host_row_(static_cast<size_t>(pooled.cols)) {}
+EmbedPooler::EmbedPooler(backend::Backend& backend, model::Model& network, backend::Matrix pooled)
+    : backend_(&backend), network_(&network), pooled_(pooled), host_row_(static_cast<size_t>(pooled.cols)) {}
 
 void EmbedPooler::PoolWhole(backend::Matrix hidden, std::span<Sequence* const> members,
                             std::span<const backend::SequenceRows> rows) {
@@ -40,8 +40,8 @@ void EmbedPooler::PoolWhole(backend::Matrix hidden, std::span<Sequence* const> m
 void EmbedPooler::PoolGroup(backend::Matrix hidden, std::span<Sequence* const> group, bool normalize) {
   const backend::Matrix out = pooled_.Rows(0, static_cast<int64_t>(group.size()));
   backend_->Pool(hidden, group_rows_, PoolingOf(*group.front()), out);
-  if (normalize) backend_->L2Normalize(out);
-  for (size_t i = 0; i < group.size(); ++i) CopyOut(*group[i], out.row(static_cast<int64_t>(i)));
+  const backend::Matrix vectors = ToVectors(out.rows, normalize);
+  for (size_t i = 0; i < group.size(); ++i) CopyOut(*group[i], vectors, static_cast<int64_t>(i));
 }
 
 void EmbedPooler::PoolChunk(backend::Matrix hidden, Sequence& sequence, const backend::SequenceRows& rows) {
@@ -68,14 +68,19 @@ void EmbedPooler::PoolChunk(backend::Matrix hidden, Sequence& sequence, const ba
     for (float& value : pooled) value /= static_cast<float>(sequence.len());
   }
   backend_->CopyToDevice(pooled, pooled_.row(0));
-  if (Normalizes(sequence)) backend_->L2Normalize(pooled_.Rows(0, 1));
-  CopyOut(sequence, pooled_.row(0));
+  CopyOut(sequence, ToVectors(1, Normalizes(sequence)), 0);
 }
 
-void EmbedPooler::CopyOut(const Sequence& sequence, const float* row) {
+backend::Matrix EmbedPooler::ToVectors(int64_t rows, bool normalize) {
+  const backend::Matrix vectors = network_->ProjectPooled(pooled_.Rows(0, rows));
+  if (normalize) backend_->L2Normalize(vectors);
+  return vectors;
+}
+
+void EmbedPooler::CopyOut(const Sequence& sequence, backend::Matrix vectors, int64_t row) {
   std::vector<float>& out = sequence.request->embeddings[sequence.input_idx];
-  out.resize(static_cast<size_t>(pooled_.cols));
-  backend_->CopyToHost(row, out);
+  out.resize(static_cast<size_t>(vectors.cols));
+  backend_->CopyToHost(vectors.row(row), out);
 }
 
 }  // namespace pensieve::engine

@@ -9,13 +9,14 @@
 
 #include "backend/backend.h"
 #include "engine/sequence.h"
+#include "model/model.h"
 
 namespace pensieve::engine {
 
 class EmbedPooler {
  public:
-  // `backend` must outlive the pooler. At most `sequences_max` texts a step.
-  static Result<EmbedPooler> Create(backend::Backend& backend, int64_t hidden_size, int64_t sequences_max);
+  // `backend` and `network` must outlive the pooler. At most `sequences_max` texts a step.
+  static Result<EmbedPooler> Create(backend::Backend& backend, model::Model& network, int64_t sequences_max);
 
   // Whole texts: pools the rows of each of `members` into its place in the request's embeddings.
   void PoolWhole(backend::Matrix hidden, std::span<Sequence* const> members,
@@ -25,11 +26,14 @@ class EmbedPooler {
   void PoolChunk(backend::Matrix hidden, Sequence& sequence, const backend::SequenceRows& rows);
 
  private:
-  EmbedPooler(backend::Backend& backend, backend::Matrix pooled);
+  EmbedPooler(backend::Backend& backend, model::Model& network, backend::Matrix pooled);
   void PoolGroup(backend::Matrix hidden, std::span<Sequence* const> group, bool normalize);
-  void CopyOut(const Sequence& sequence, const float* row);
+  // The first `rows` of pooled_ as vectors: projected as the model asks and normalized if wanted.
+  backend::Matrix ToVectors(int64_t rows, bool normalize);
+  void CopyOut(const Sequence& sequence, backend::Matrix vectors, int64_t row);
 
   backend::Backend* backend_;
+  model::Model* network_;
   backend::Matrix pooled_;                         // [sequences_max, hidden_size]
   std::vector<float> host_row_;                    // [hidden_size]
   std::vector<backend::SequenceRows> group_rows_;  // scratch

@@ -85,7 +85,7 @@ Status EngineCore::Allocate() {
   pool_ = std::make_unique<BlockPool>(num_blocks);
   prefix_cache_ = std::make_unique<PrefixCache>(*pool_, options_.kv_block_len);
   if (is_encoder() || config.is_embedding) {
-    PENSIEVE_TRY(pooler_, EmbedPooler::Create(backend_, config.hidden_size, options_.step_rows_max));
+    PENSIEVE_TRY(pooler_, EmbedPooler::Create(backend_, network_, options_.step_rows_max));
   }
   // An encoder's step may be one text longer than the budget.
   const int64_t rows_max = is_encoder() ? std::max(options_.step_rows_max, context_max_) : options_.step_rows_max;
@@ -193,6 +193,7 @@ bool EngineCore::TakeUpNext() {
   std::shared_ptr<Request> request = std::move(requests_.front());
   requests_.pop_front();
   auto sequence = std::make_unique<Sequence>(request, request->inputs_started++, context_max_, options_.kv_block_len);
+  sequence->long_rope = network_.UsesLongRope(sequence->len_max);
   if (sequence->sampler.has_value()) {
     sequence->sampler->Reserve(sequence->len_max, static_cast<int32_t>(network_.config().vocab_size));
     sequence->sampler->ObservePrompt(sequence->tokens);
@@ -208,7 +209,7 @@ bool EngineCore::TryStart(Sequence& sequence) {
   if (!request.is_embed) {
     // One row of the prompt is always computed, for its logits.
     const auto shareable = std::span(sequence.tokens).first(static_cast<size_t>(sequence.prompt_len - 1));
-    sequence.shared_tip = prefix_cache_->Acquire(request.generate.cache_partition, shareable, sequence.block_table);
+    sequence.shared_tip = prefix_cache_->Acquire(sequence.Partition(), shareable, sequence.block_table);
     sequence.shared_blocks = static_cast<int64_t>(sequence.block_table.size());
   }
   const int64_t missing = BlocksFor(sequence.len()) - sequence.shared_blocks;

@@ -288,6 +288,53 @@ TEST(EngineCore, PartitionsDoNotShare) {
   EXPECT_EQ(TakeAll(*other).ends.at(0).stats.cached_prompt_tokens, 0);
 }
 
+TEST(EngineCore, KeysOfTheTwoRotationsNeverMeet) {
+  Bench bench(Small(), {.short_context_max = 40});
+  const GenerateRequest brief = Prompt(Tokens(21), 19);  // 40 tokens in all: still short
+  GenerateRequest lengthy = brief;
+  lengthy.new_tokens_max = 20;
+  const auto run = [&](const GenerateRequest& request) {
+    const auto running = bench.Submit(request);
+    bench.StepUntilIdle();
+    return TakeAll(*running);
+  };
+  const auto expect = [&](const GenerateRequest& request, bool long_rope, int64_t cached) {
+    const Taken taken = run(request);
+    EXPECT_EQ(taken.tokens, ExpectAnswer(request, bench.core->context_max(), long_rope));
+    EXPECT_EQ(taken.ends.at(0).stats.cached_prompt_tokens, cached);
+  };
+  expect(brief, false, 0);
+  expect(lengthy, true, 0);
+  expect(brief, false, 20);
+  expect(lengthy, true, 20);
+  // At the same time, too: neither waits for the other's blocks nor takes them.
+  bench.core->CancelAll();
+  const GenerateRequest a = Prompt(Tokens(30, 5), 10);
+  GenerateRequest b = a;
+  b.new_tokens_max = 30;
+  const auto both = {bench.Submit(a), bench.Submit(b)};
+  bench.StepUntilIdle();
+  EXPECT_EQ(TakeAll(**both.begin()).tokens, ExpectAnswer(a, bench.core->context_max(), false));
+  EXPECT_EQ(TakeAll(**(both.begin() + 1)).tokens, ExpectAnswer(b, bench.core->context_max(), true));
+}
+
+TEST(EngineCore, PreemptedAnswersKeepTheirRotation) {
+  EngineOptions options = Small();
+  options.kv_bytes_max = 20 * 4 * 8;  // 20 blocks: 80 tokens
+  Bench bench(options, {.short_context_max = 40});
+  std::vector<GenerateRequest> requests;
+  std::vector<std::shared_ptr<Request>> running;
+  for (int32_t i = 0; i < 6; ++i) {
+    requests.push_back(Prompt(Tokens(6), i % 2 == 0 ? 34 : 60));  // 40 tokens in all, or 66
+    running.push_back(bench.Submit(requests.back()));
+  }
+  bench.StepUntilIdle();
+  EXPECT_GT(bench.core->Snapshot().preemptions, 0);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(TakeAll(*running[i]).tokens, ExpectAnswer(requests[i], bench.core->context_max(), i % 2 == 1)) << i;
+  }
+}
+
 TEST(EngineCore, TwinsComputeTheirPromptOnce) {
   Bench bench(Small());
   const GenerateRequest request = Prompt(Tokens(40), 30);

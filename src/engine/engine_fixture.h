@@ -26,7 +26,9 @@ inline uint64_t Mix(uint64_t hash, uint64_t value) {
 }
 
 // What one computed row leaves in the KV memory.
-inline uint64_t SlotValue(int32_t token, bool fine) { return static_cast<uint64_t>(token) * 2 + (fine ? 1 : 0) + 1; }
+inline uint64_t SlotValue(int32_t token, bool fine, bool long_rope = false) {
+  return static_cast<uint64_t>(token) * 4 + (fine ? 1 : 0) + (long_rope ? 2 : 0) + 1;
+}
 
 // A number in [0, 8) for each (history, column).
 inline float Column(uint64_t hash, int64_t column) {
@@ -140,13 +142,15 @@ class TestBackend : public backend::Backend {
 struct TestModelOptions {
   int64_t rows_max = 64;
   int64_t context_max = 256;
+  int64_t short_context_max = 0;  // > 0: sequences planned longer leave other values in the cache
   bool is_encoder = false;
   bool is_embedding = false;
 };
 
 class TestModel : public model::Model {
  public:
-  explicit TestModel(const TestModelOptions& options) : rows_max_(options.rows_max) {
+  explicit TestModel(const TestModelOptions& options)
+      : rows_max_(options.rows_max), short_context_max_(options.short_context_max) {
     config_.hidden_size = kTestHidden;
     config_.layers = config_.kv_heads = config_.head_dim = 1;
     config_.vocab_size = kTestVocab;
@@ -159,6 +163,9 @@ class TestModel : public model::Model {
   const model::ModelConfig& config() const override { return config_; }
   int64_t rows_max() const override { return rows_max_; }
   int64_t weight_bytes_per_step() const override { return 0; }
+  bool UsesLongRope(int64_t planned_len) const override {
+    return short_context_max_ > 0 && planned_len > short_context_max_;
+  }
 
   backend::Matrix Forward(const model::Batch& batch, backend::KvCache& cache) override {
     BeginStep(batch, &cache);
@@ -217,7 +224,9 @@ class TestModel : public model::Model {
     PENSIEVE_CHECK(batch.positions.size() == batch.tokens.size());
     rows_of_last_step.clear();
     int64_t next_row = 0;
+    PENSIEVE_CHECK(batch.long_rope.size() == batch.sequences.size());
     for (const backend::SequenceRows& rows : batch.sequences) {
+      const bool long_rope = batch.long_rope[rows_of_last_step.size()] != 0;
       PENSIEVE_CHECK(rows.first_row == next_row && rows.num_rows > 0);
       next_row += rows.num_rows;
       rows_of_last_step.push_back(rows.num_rows);
@@ -228,23 +237,26 @@ class TestModel : public model::Model {
         PENSIEVE_CHECK(batch.tokens[row] >= 0 && batch.tokens[row] < kTestVocab);
         if (cache == nullptr) continue;
         const bool fine = rows.first_row + i < batch.fine_rows;
-        static_cast<TestKvCache&>(*cache).At(rows, rows.cached_len + i) = SlotValue(batch.tokens[row], fine);
+        static_cast<TestKvCache&>(*cache).At(rows, rows.cached_len + i) =
+            SlotValue(batch.tokens[row], fine, long_rope);
       }
     }
     PENSIEVE_CHECK(next_row == static_cast<int64_t>(batch.tokens.size()));
   }
 
   const int64_t rows_max_;
+  const int64_t short_context_max_;
   model::ModelConfig config_;
   std::vector<float> output_;
 };
 
 // The answer that `request` must get, whatever runs beside it: the same sampler over logits of an unpaged history.
-inline std::vector<int32_t> ExpectAnswer(const GenerateRequest& request, int64_t context_max) {
+inline std::vector<int32_t> ExpectAnswer(const GenerateRequest& request, int64_t context_max,
+                                         bool long_rope = false) {
   sampling::Sampler sampler(request.sampling);
   sampler.ObservePrompt(request.prompt);
   uint64_t hash = 1;
-  for (const int32_t token : request.prompt) hash = Mix(hash, SlotValue(token, false));
+  for (const int32_t token : request.prompt) hash = Mix(hash, SlotValue(token, false, long_rope));
   std::vector<int32_t> answer;
   std::vector<float> logits(kTestVocab);
   while (static_cast<int64_t>(answer.size()) < request.new_tokens_max &&
@@ -253,7 +265,7 @@ inline std::vector<int32_t> ExpectAnswer(const GenerateRequest& request, int64_t
     const int32_t id = sampler.Draw(logits).id;
     if (std::count(request.stop_ids.begin(), request.stop_ids.end(), id) > 0) break;
     answer.push_back(id);
-    hash = Mix(hash, SlotValue(id, true));
+    hash = Mix(hash, SlotValue(id, true, long_rope));
   }
   return answer;
 }

@@ -59,7 +59,7 @@ void EngineCore::FollowOlderTwins() {
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
     while (sequence.CanShareBlock(options_.kv_block_len)) {
-      PrefixCache::Node* tip = prefix_cache_->Follow(sequence.shared_tip, sequence.request->generate.cache_partition,
+      PrefixCache::Node* tip = prefix_cache_->Follow(sequence.shared_tip, sequence.Partition(),
                                                      sequence.NextSharedTokens(options_.kv_block_len),
                                                      sequence.block_table[static_cast<size_t>(sequence.shared_blocks)]);
       if (tip == nullptr) break;
@@ -85,7 +85,7 @@ bool EngineCore::ComputesNextBlockOf(const Sequence& older, const Sequence& youn
     return false;
   if (older.shared_tip != younger.shared_tip || older.computed_len < younger.computed_len) return false;
   if (older.prompt_len < (older.shared_blocks + 1) * block_len) return false;
-  if (older.request->generate.cache_partition != younger.request->generate.cache_partition) return false;
+  if (older.Partition() != younger.Partition()) return false;
   const auto wanted = younger.NextSharedTokens(block_len);
   const auto coming = older.NextSharedTokens(block_len);
   return std::equal(wanted.begin(), wanted.end(), coming.begin());
@@ -218,7 +218,7 @@ void EngineCore::ShareBlocks(Sequence& sequence) {
   const int64_t block_len = options_.kv_block_len;
   const int64_t full_blocks = std::min(sequence.computed_len, sequence.prompt_len) / block_len;
   while (sequence.share_more && sequence.shared_blocks < full_blocks) {
-    PrefixCache::Node* tip = prefix_cache_->Extend(sequence.shared_tip, sequence.request->generate.cache_partition,
+    PrefixCache::Node* tip = prefix_cache_->Extend(sequence.shared_tip, sequence.Partition(),
                                                    sequence.NextSharedTokens(block_len),
                                                    sequence.block_table[static_cast<size_t>(sequence.shared_blocks)]);
     if (tip == nullptr) {

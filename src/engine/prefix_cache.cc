@@ -18,11 +18,13 @@ uint64_t PrefixHash(uint64_t seed, std::span<const int32_t> tokens) {
   return hash;
 }
 
+uint64_t Seed(const CachePartition& partition) { return partition.number + (partition.long_rope ? 1 : 0); }
+
 }  // namespace
 
 struct PrefixCache::Node {
   Node* parent = nullptr;
-  uint64_t partition = 0;
+  CachePartition partition = 0;
   uint64_t hash = 0;
   std::vector<int32_t> tokens;  // of this block
   int32_t block = BlockPool::kNoBlock;
@@ -37,7 +39,7 @@ PrefixCache::PrefixCache(BlockPool& pool, int64_t block_len)
 
 PrefixCache::~PrefixCache() = default;
 
-PrefixCache::Node* PrefixCache::Find(const Node* parent, uint64_t partition, uint64_t hash,
+PrefixCache::Node* PrefixCache::Find(const Node* parent, CachePartition partition, uint64_t hash,
                                      std::span<const int32_t> block_tokens) const {
   const auto found = nodes_.find(hash);
   if (found == nodes_.end()) return nullptr;
@@ -47,10 +49,10 @@ PrefixCache::Node* PrefixCache::Find(const Node* parent, uint64_t partition, uin
   return same ? node : nullptr;
 }
 
-PrefixCache::Node* PrefixCache::Acquire(uint64_t partition, std::span<const int32_t> tokens,
+PrefixCache::Node* PrefixCache::Acquire(CachePartition partition, std::span<const int32_t> tokens,
                                         std::vector<int32_t>& block_table) {
   Node* tip = nullptr;
-  uint64_t hash = partition;
+  uint64_t hash = Seed(partition);
   for (size_t first = 0; first + block_len_ <= tokens.size(); first += block_len_) {
     const auto block_tokens = tokens.subspan(first, block_len_);
     hash = PrefixHash(hash, block_tokens);
@@ -63,11 +65,11 @@ PrefixCache::Node* PrefixCache::Acquire(uint64_t partition, std::span<const int3
   return tip;
 }
 
-uint64_t PrefixCache::HashAfter(const Node* tip, uint64_t partition, std::span<const int32_t> block_tokens) {
-  return PrefixHash(tip != nullptr ? tip->hash : partition, block_tokens);
+uint64_t PrefixCache::HashAfter(const Node* tip, CachePartition partition, std::span<const int32_t> block_tokens) {
+  return PrefixHash(tip != nullptr ? tip->hash : Seed(partition), block_tokens);
 }
 
-PrefixCache::Node* PrefixCache::Follow(Node* tip, uint64_t partition, std::span<const int32_t> block_tokens,
+PrefixCache::Node* PrefixCache::Follow(Node* tip, CachePartition partition, std::span<const int32_t> block_tokens,
                                        int32_t& block) {
   PENSIEVE_CHECK(block_tokens.size() == block_len_);
   Node* node = Find(tip, partition, HashAfter(tip, partition, block_tokens), block_tokens);
@@ -77,7 +79,7 @@ PrefixCache::Node* PrefixCache::Follow(Node* tip, uint64_t partition, std::span<
   return node;
 }
 
-PrefixCache::Node* PrefixCache::Extend(Node* tip, uint64_t partition, std::span<const int32_t> block_tokens,
+PrefixCache::Node* PrefixCache::Extend(Node* tip, CachePartition partition, std::span<const int32_t> block_tokens,
                                        int32_t& block) {
   if (Node* known = Follow(tip, partition, block_tokens, block); known != nullptr) return known;
   const uint64_t hash = HashAfter(tip, partition, block_tokens);

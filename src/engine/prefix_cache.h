@@ -23,6 +23,15 @@
 
 namespace pensieve::engine {
 
+// What two sequences must have in common, beside their tokens, to share blocks.
+struct CachePartition {
+  CachePartition(uint64_t number_, bool long_rope_ = false) : number(number_), long_rope(long_rope_) {}
+  bool operator==(const CachePartition&) const = default;
+
+  uint64_t number;  // GenerateRequest::cache_partition
+  bool long_rope;   // keys of the two rotations (model::Model::UsesLongRope) are strangers to each other
+};
+
 class PrefixCache {
  public:
   struct Node;
@@ -34,16 +43,16 @@ class PrefixCache {
   // Finds the longest cached prefix of `tokens` in whole blocks and takes a reference to each of them, appended to
   // `block_table` in order. Returns the tip of the path (null: nothing found), to be given back by Release. Requests
   // see only blocks of their own `partition`.
-  Node* Acquire(uint64_t partition, std::span<const int32_t> tokens, std::vector<int32_t>& block_table);
+  Node* Acquire(CachePartition partition, std::span<const int32_t> tokens, std::vector<int32_t>& block_table);
 
   // Lengthens the path `tip` (null: the root) by one block of computed prompt tokens that the caller holds. When the
   // tree has that block already, the caller's is exchanged for it. Returns the new tip; null when the block cannot be
   // shared (two prefixes with the same hash), and the caller then keeps block and old tip.
-  Node* Extend(Node* tip, uint64_t partition, std::span<const int32_t> block_tokens, int32_t& block);
+  Node* Extend(Node* tip, CachePartition partition, std::span<const int32_t> block_tokens, int32_t& block);
 
   // As Extend, but only when the tree has the block already (another request has computed it in the meantime). Null:
   // nothing changed.
-  Node* Follow(Node* tip, uint64_t partition, std::span<const int32_t> block_tokens, int32_t& block);
+  Node* Follow(Node* tip, CachePartition partition, std::span<const int32_t> block_tokens, int32_t& block);
 
   // Gives back the references of a whole path.
   void Release(Node* tip);
@@ -58,8 +67,8 @@ class PrefixCache {
   Status CheckIntegrity(std::vector<int32_t>& references) const;
 
  private:
-  static uint64_t HashAfter(const Node* tip, uint64_t partition, std::span<const int32_t> block_tokens);
-  Node* Find(const Node* parent, uint64_t partition, uint64_t hash, std::span<const int32_t> block_tokens) const;
+  static uint64_t HashAfter(const Node* tip, CachePartition partition, std::span<const int32_t> block_tokens);
+  Node* Find(const Node* parent, CachePartition partition, uint64_t hash, std::span<const int32_t> block_tokens) const;
   void Take(Node* node);
   void PushIdle(Node* node);
   void RemoveIdle(Node* node);

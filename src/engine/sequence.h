@@ -33,6 +33,7 @@ struct Sequence {
   int64_t cached_len = 0;    // of these, K and V came from the prefix cache
   int64_t computed_len = 0;  // K and V are in the blocks
   int64_t len_max = 0;       // tokens.size() never exceeds it
+  bool long_rope = false;    // the model's choice for len_max tokens, for the sequence's whole life
 
   std::vector<int32_t> block_table;
   PrefixCache::Node* shared_tip = nullptr;  // the first shared_blocks of block_table are this path of the prefix cache
@@ -48,6 +49,8 @@ struct Sequence {
   // Rows to compute before the next token can be drawn (or the text pooled).
   int64_t rows_pending() const { return len() - computed_len; }
   bool in_prefill() const { return computed_len < prompt_len; }
+  // Whom it may share KV blocks with.
+  CachePartition Partition() const { return {request->generate.cache_partition, long_rope}; }
   int64_t answer_len() const { return len() - prompt_len; }
   // Whether the next prompt block may come from the prefix cache: one prompt row is always left to compute.
   bool CanShareBlock(int64_t block_len) const {

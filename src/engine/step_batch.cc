@@ -9,6 +9,7 @@ StepBatch::StepBatch(int64_t rows_max, int64_t block_len) : block_len_(block_len
   positions_.reserve(rows);
   sequences_.reserve(rows);
   output_rows_.reserve(rows);
+  long_rope_.reserve(rows);
 }
 
 void StepBatch::Clear() {
@@ -18,6 +19,7 @@ void StepBatch::Clear() {
   positions_.clear();
   sequences_.clear();
   output_rows_.clear();
+  long_rope_.clear();
 }
 
 void StepBatch::Add(Sequence& sequence, int64_t num_rows, bool wants_output) {
@@ -42,9 +44,12 @@ void StepBatch::Add(Sequence& sequence, int64_t num_rows, bool wants_output) {
   }
   members_.push_back(&sequence);
   sequences_.push_back({first_row, num_rows, first, block_table});
+  long_rope_.push_back(sequence.long_rope ? 1 : 0);
   if (wants_output) output_rows_.push_back(static_cast<int32_t>(this->num_rows() - 1));
 }
 
-model::Batch StepBatch::batch() const { return {tokens_, positions_, sequences_, fine_rows_, output_rows_}; }
+model::Batch StepBatch::batch() const {
+  return {tokens_, positions_, sequences_, fine_rows_, output_rows_, long_rope_};
+}
 
 }  // namespace pensieve::engine

@@ -34,6 +34,7 @@ class StepBatch {
   std::vector<int32_t> positions_;
   std::vector<backend::SequenceRows> sequences_;
   std::vector<int32_t> output_rows_;
+  std::vector<uint8_t> long_rope_;
 };
 
 }  // namespace pensieve::engine

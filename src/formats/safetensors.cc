@@ -229,4 +229,17 @@ const SafeTensor* SafetensorsSet::Find(std::string_view name) const {
   return it == tensors_.end() ? nullptr : &it->second;
 }
 
+Status SafetensorsSet::Include(SafetensorsSet other, std::string_view prefix) {
+  const size_t first_file = files_.size();
+  for (MappedFile& file : other.files_) files_.push_back(std::move(file));
+  for (auto& [name, tensor] : other.tensors_) {
+    tensor.file += first_file;
+    const std::string& path = files_[tensor.file].path();
+    if (!tensors_.emplace(fmt::format("{}{}", prefix, name), std::move(tensor)).second) {
+      return DataLoss(fmt::format("{}: tensor \"{}\" is in another file too", path, name));
+    }
+  }
+  return OkStatus();
+}
+
 }  // namespace pensieve::formats

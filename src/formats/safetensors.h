@@ -35,6 +35,9 @@ class SafetensorsSet {
   // whose files exist (left over from another format) counts as absent. NotFound when there is nothing to open.
   static Result<SafetensorsSet> OpenDirectory(const std::string& directory);
 
+  // Takes in the files of `other`; its tensors' names get `prefix` in front. DataLoss when a name is there already.
+  Status Include(SafetensorsSet other, std::string_view prefix);
+
   // Null when there is no such tensor.
   const SafeTensor* Find(std::string_view name) const;
   const std::map<std::string, SafeTensor, std::less<>>& tensors() const { return tensors_; }

@@ -66,6 +66,20 @@ std::vector<NamePair> GptOssNames() {
           {"model.layers.*.mlp.experts.down_proj", "blk.*.ffn_down_exps"}};
 }
 
+// Gemma calls its four norms otherwise: the first row that fits a name wins.
+std::vector<NamePair> GemmaNames() {
+  std::vector<NamePair> names = {{"model.layers.*.post_attention_layernorm", "blk.*.post_attention_norm"},
+                                 {"model.layers.*.pre_feedforward_layernorm", "blk.*.ffn_norm"},
+                                 {"model.layers.*.post_feedforward_layernorm", "blk.*.post_ffw_norm"},
+                                 {"dense.0", "dense_2"},
+                                 {"dense.1", "dense_3"}};
+  const std::vector<NamePair> common =
+      SeparateProjections({{"model.layers.*.self_attn.q_norm", "blk.*.attn_q_norm"},
+                           {"model.layers.*.self_attn.k_norm", "blk.*.attn_k_norm"}});
+  names.insert(names.end(), common.begin(), common.end());
+  return names;
+}
+
 std::vector<NamePair> BertNames() {
   return {{"embeddings.word_embeddings", "token_embd"},
           {"embeddings.position_embeddings", "position_embd"},
@@ -81,10 +95,12 @@ std::vector<NamePair> BertNames() {
           {"encoder.layer.*.output.LayerNorm", "blk.*.layer_output_norm"}};
 }
 
-const std::vector<Architecture>& Table() {
+}  // namespace
+
+const std::vector<Architecture>& Architectures() {
   static const std::vector<Architecture> kTable = {
       {.name = "llama",
-       .hf_types = {"llama", "mistral", "smollm3"},
+       .hf_types = {"llama", "mistral", "mistral3", "ministral3", "smollm3"},
        .gguf_types = {"llama", "smollm3"},
        .rotary_rows_permuted = true,
        .gguf_names = ExpertsOf(SeparateProjections({})),
@@ -133,6 +149,24 @@ const std::vector<Architecture>& Table() {
                                    {"model.layers.*.mlp.gate_up_proj", "blk.*.ffn_up"}}),
        .create = NewPhi3,
        .adjust_hf = AdjustPhi3Hf},
+      {.name = "gemma2",
+       .hf_types = {"gemma2"},
+       .gguf_types = {"gemma2"},
+       .hf_defaults = R"({"head_dim": 256, "query_pre_attn_scalar": 256, "attn_logit_softcapping": 50.0,
+                          "final_logit_softcapping": 30.0, "sliding_window": 4096})",
+       .gguf_names = GemmaNames(),
+       .create = NewGemma2,
+       .adjust_hf = AdjustGemmaHf,
+       .adjust_gguf = AdjustGemmaGguf},
+      {.name = "gemma3",
+       .hf_types = {"gemma3_text", "gemma3"},
+       .gguf_types = {"gemma3", "gemma-embedding"},
+       .hf_defaults = R"({"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262208,
+                          "max_position_embeddings": 131072, "rope_theta": 1e6})",
+       .gguf_names = GemmaNames(),
+       .create = NewGemma3,
+       .adjust_hf = AdjustGemmaHf,
+       .adjust_gguf = AdjustGemmaGguf},
       {.name = "bert",
        .hf_types = {"bert", "roberta", "xlm-roberta", "camembert"},
        .gguf_types = {"bert"},
@@ -143,9 +177,11 @@ const std::vector<Architecture>& Table() {
   return kTable;
 }
 
+namespace {
+
 template <typename Matches>
 const Architecture* FindIf(const Matches& matches) {
-  const auto& table = Table();
+  const auto& table = Architectures();
   const auto it = std::find_if(table.begin(), table.end(), matches);
   return it == table.end() ? nullptr : &*it;
 }
@@ -170,7 +206,7 @@ const Architecture* FindArchitecture(std::string_view name) {
 
 std::vector<std::string> KnownArchitectures() {
   std::vector<std::string> names;
-  for (const Architecture& row : Table()) {
+  for (const Architecture& row : Architectures()) {
     for (const std::string_view type : row.hf_types) names.emplace_back(type);
   }
   std::sort(names.begin(), names.end());

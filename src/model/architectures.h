@@ -29,6 +29,7 @@ struct Architecture {
   std::string name;
   std::vector<std::string_view> hf_types = {};    // values of config.json's model_type
   std::vector<std::string_view> gguf_types = {};  // values of general.architecture
+  const char* hf_defaults = "{}";            // JSON object: values of keys that config.json may leave out
   bool is_encoder = false;
   bool rotary_rows_permuted = false;         // in GGUF files: see GgufSourceOptions
   std::vector<NamePair> gguf_names = {};
@@ -38,6 +39,7 @@ struct Architecture {
   void (*adjust_gguf)(std::string_view type, formats::GgufFields& fields, ModelConfig& config) = nullptr;
 };
 
+const std::vector<Architecture>& Architectures();
 // Null when the table has no such name.
 const Architecture* FindHfArchitecture(std::string_view model_type);
 const Architecture* FindGgufArchitecture(std::string_view name);
@@ -56,6 +58,8 @@ Result<std::unique_ptr<Model>> NewQwen3Moe(const NetworkInputs& inputs);
 Result<std::unique_ptr<Model>> NewQwen2Moe(const NetworkInputs& inputs);
 Result<std::unique_ptr<Model>> NewMixtral(const NetworkInputs& inputs);
 Result<std::unique_ptr<Model>> NewGptOss(const NetworkInputs& inputs);
+Result<std::unique_ptr<Model>> NewGemma2(const NetworkInputs& inputs);
+Result<std::unique_ptr<Model>> NewGemma3(const NetworkInputs& inputs);
 Result<std::unique_ptr<Model>> NewBert(const NetworkInputs& inputs);
 
 void AdjustLlamaHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
@@ -66,6 +70,8 @@ void AdjustQwenMoeGguf(std::string_view type, formats::GgufFields& fields, Model
 void AdjustMixtralHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
 void AdjustGptOssHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
 void AdjustGptOssGguf(std::string_view type, formats::GgufFields& fields, ModelConfig& config);
+void AdjustGemmaHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
+void AdjustGemmaGguf(std::string_view type, formats::GgufFields& fields, ModelConfig& config);
 void AdjustPhi3Hf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
 
 }  // namespace pensieve::model

@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#include "model/network_builder.h"
+#include "model/dense_stack.h"
 
 namespace pensieve::model {
 namespace {
@@ -44,6 +44,8 @@ class Bert final : public Model {
     for (const LayerWeights& layer : layers_) RunLayer(batch, layer, x);
     return x;
   }
+
+  Matrix ProjectPooled(Matrix pooled) override { return dense_.Run(backend_, pooled); }
 
  private:
   Status BuildLayer(NetworkBuilder& builder, int64_t layer);
@@ -105,6 +107,7 @@ class Bert final : public Model {
   tensor::Weight words_, positions_, types_;  // [vocab | positions | types, hidden]
   Norm embedding_norm_;
   std::vector<LayerWeights> layers_;
+  DenseStack dense_;
   std::vector<int32_t> position_ids_;  // [rows_max], rewritten by every pass
   std::vector<int32_t> type_ids_;      // [rows_max], all zero: texts are never pairs
   Matrix x_, qkv_, attended_, inner_;  // planned activations, [rows_max, ...]
@@ -124,6 +127,7 @@ Status Bert::Build(const NetworkInputs& inputs) {
   PENSIEVE_TRY(embedding_norm_, BuildNorm(builder, "embeddings.LayerNorm"));
   for (int64_t layer = 0; layer < config_.layers; ++layer) PENSIEVE_RETURN_IF_ERROR(BuildLayer(builder, layer));
   weight_bytes_per_step_ = builder.weight_bytes() - embedding_bytes;
+  PENSIEVE_RETURN_IF_ERROR(dense_.Build(builder, config_));
 
   position_ids_.resize(static_cast<size_t>(rows_max_));
   type_ids_.resize(static_cast<size_t>(rows_max_));

@@ -12,6 +12,14 @@ namespace pensieve::model {
 
 enum class RopeScaling : uint8_t { kNone, kLinear, kDynamic, kLlama3, kYarn, kLongrope };
 
+// Which of longrope's two lists of factors a sequence rotates with. Keys cached with one are useless with the other,
+// so the choice holds for a sequence's whole life.
+enum class LongropeChoice : uint8_t {
+  kAuto,   // short when prompt and answer together fit the original context, else long
+  kShort,  // always
+  kLong,   // always: what mlx-lm does
+};
+
 struct RopeConfig {
   float base = 10000.0f;
   int64_t rotated = 0;  // leading dims of a head that rotate
@@ -29,6 +37,16 @@ struct RopeConfig {
   std::vector<float> short_factors;  // longrope, [rotated / 2]
   std::vector<float> long_factors;
   std::vector<float> divisors;       // GGUF rope_freqs: frequency_i is divided by divisors[i]
+  LongropeChoice longrope = LongropeChoice::kAuto;
+  // Ministral: q at position p is multiplied by 1 + query_growth * ln(1 + floor(p / original_context)).
+  double query_growth = 0.0;
+};
+
+// A linear layer that an embedding model puts behind its pooling (sentence-transformers' Dense).
+struct DenseLayer {
+  std::string folder;  // of the model's directory, whose model.safetensors holds it as "linear"; "": in the main files
+  int64_t inputs = 0;
+  int64_t outputs = 0;
 };
 
 // Feed-forward layers made of many small networks, of which every token uses a few.
@@ -61,7 +79,13 @@ struct ModelConfig {
   bool mlp_bias = false;
   backend::Activation activation = backend::Activation::kSilu;
   RopeConfig rope;
-  int64_t sliding_window = 0;  // 0: none
+  std::optional<RopeConfig> sliding_rope;  // of sliding layers where they rotate in another way
+  float norm_offset = 0.0f;        // added to the weight of every RMS norm: Gemma's files hold w - 1
+  float embedding_scale = 1.0f;
+  float attention_scale = 0.0f;    // of q . k; 0: head_dim^-1/2
+  float attention_softcap = 0.0f;  // 0: none
+  float logit_softcap = 0.0f;      // 0: none
+  int64_t sliding_window = 0;  // 0: none; of bidirectional models the distance seen to either side
   std::vector<bool> sliding_layers;  // empty: all layers slide if sliding_window > 0
   std::vector<bool> nope_layers;     // layers that skip rope; empty: none
   ExpertsConfig experts;
@@ -74,11 +98,14 @@ struct ModelConfig {
   int64_t embed_context_max = 0;     // tokens after which a text is truncated, 0: context_max
   int64_t type_vocab_size = 0;       // BERT token types
   int64_t position_offset = 0;       // RoBERTa: first position is pad_id + 1
+  std::vector<DenseLayer> dense;     // after pooling, in order
+  int32_t closing_id = -1;           // token that ends every text to embed; -1: whatever the tokenizer puts there
 
   bool has_experts(int64_t layer) const {
     return experts.count > 0 && (experts.dense_layers.empty() || !experts.dense_layers[static_cast<size_t>(layer)]);
   }
   bool can_generate() const { return !is_encoder; }
+  int64_t embedding_size() const { return dense.empty() ? hidden_size : dense.back().outputs; }
 };
 
 }  // namespace pensieve::model

@@ -130,6 +130,15 @@ void ReadPooling(GgufFields& fields, const Keys& key, ModelConfig& config) {
   config.is_embedding = true;
 }
 
+// EmbeddingGemma's layers behind the pooling.
+void ReadDense(const GgufFile& file, ModelConfig& config) {
+  for (const char* name : {"dense_2.weight", "dense_3.weight"}) {
+    const GgufTensor* tensor = file.FindTensor(name);
+    if (tensor == nullptr || tensor->shape.size() != 2) return;
+    config.dense.push_back({"", tensor->shape[1], tensor->shape[0]});
+  }
+}
+
 // The type that holds most bytes, as people name the file.
 std::string MostUsedType(const GgufFile& file) {
   std::map<std::string, size_t> bytes;
@@ -176,6 +185,7 @@ Result<ModelConfig> ReadGgufConfig(const GgufFile& file) {
     ReadRope(fields, file, key, config);
   }
   ReadPooling(fields, key, config);
+  ReadDense(file, config);
   if (architecture->adjust_gguf != nullptr) architecture->adjust_gguf(name, fields, config);
   if (config.experts.count == 0 && fields.Int(key("expert_count"), 0, {0, 1 << 20}) > 0) {
     fields.Fail(Unimplemented(

@@ -21,15 +21,15 @@ constexpr size_t kConfigBytesMax = 64 << 20;  // per-module quantization entries
 // --- rope
 // -------------------------------------------------------------------------------------------------------------
 
-void ReadRopeScaling(ConfigFields& rope, ConfigFields& top, ModelConfig& config) {
+void ReadRopeScaling(ConfigFields& rope, ConfigFields& top, int64_t context_max, RopeConfig& out) {
   std::string type = rope.String("rope_type", "");
   if (type.empty()) type = rope.String("type", "default");
-  RopeConfig& out = config.rope;
   out.factor = rope.Float("factor", 1.0);
   out.attention_factor = rope.OptionalFloat("attention_factor");
   const auto inner_original = rope.OptionalInt("original_max_position_embeddings", kContextRange);
   const auto top_original = top.OptionalInt("original_max_position_embeddings", kContextRange);
-  out.original_context = inner_original.value_or(top_original.value_or(config.context_max));
+  out.original_context = inner_original.value_or(top_original.value_or(context_max));
+  out.query_growth = rope.Float("llama_4_scaling_beta", 0.0);
   if (type == "default" || type == "mrope") {
     out.scaling = RopeScaling::kNone;
   } else if (type == "linear") {
@@ -58,18 +58,28 @@ void ReadRopeScaling(ConfigFields& rope, ConfigFields& top, ModelConfig& config)
   }
 }
 
-void ReadRope(ConfigFields& fields, ModelConfig& config) {
-  // Newer writers keep everything in rope_parameters, per kind of layer where kinds differ.
-  ConfigFields rope = fields.Object(fields.Has("rope_parameters") ? "rope_parameters" : "rope_scaling");
-  if (rope.Has("full_attention")) rope = rope.Object("full_attention");
+void ReadRopeOf(ConfigFields& rope, ConfigFields& fields, const ModelConfig& config, RopeConfig& out) {
   const double base = rope.Has("rope_theta") ? rope.Float("rope_theta", 1e4) : fields.Float("rope_theta", 1e4);
-  config.rope.base = static_cast<float>(base);
+  out.base = static_cast<float>(base);
   const double partial = rope.Has("partial_rotary_factor") ? rope.Float("partial_rotary_factor", 1.0)
                                                            : fields.Float("partial_rotary_factor", 1.0);
   if (!(partial > 0.0 && partial <= 1.0)) fields.Fail(fields.Error("partial_rotary_factor", "must be in (0, 1]"));
-  config.rope.rotated = static_cast<int64_t>(static_cast<double>(config.head_dim) * partial);
-  ReadRopeScaling(rope, fields, config);
+  out.rotated = static_cast<int64_t>(static_cast<double>(config.head_dim) * partial);
+  ReadRopeScaling(rope, fields, config.context_max, out);
   fields.Absorb(rope);
+}
+
+void ReadRope(ConfigFields& fields, ModelConfig& config) {
+  // Newer writers keep everything in rope_parameters, per kind of layer where kinds differ.
+  ConfigFields rope = fields.Object(fields.Has("rope_parameters") ? "rope_parameters" : "rope_scaling");
+  if (!rope.Has("full_attention") && !rope.Has("sliding_attention")) {
+    return ReadRopeOf(rope, fields, config, config.rope);
+  }
+  ConfigFields full = rope.Object("full_attention");
+  ReadRopeOf(full, fields, config, config.rope);
+  if (!rope.Has("sliding_attention")) return;
+  ConfigFields sliding = rope.Object("sliding_attention");
+  ReadRopeOf(sliding, fields, config, config.sliding_rope.emplace());
 }
 
 // --- layers of different kinds
@@ -278,11 +288,33 @@ Result<backend::Pooling> ReadPooling(const std::string& path) {
   return *pooling;
 }
 
-// modules.json: Transformer, then Pooling, then perhaps Normalize.
-Status ReadSentenceTransformers(const fs::path& directory, ModelConfig& config) {
+Result<DenseLayer> ReadDense(const fs::path& directory, const std::string& folder, int64_t inputs) {
+  const std::string path = (directory / folder / "config.json").string();
+  PENSIEVE_TRY(const Json json, formats::ReadJsonObject(path, kConfigBytesMax));
+  ConfigFields fields(path, json);
+  DenseLayer dense;
+  dense.folder = folder;
+  dense.inputs = fields.RequiredInt("in_features", kHiddenRange);
+  dense.outputs = fields.RequiredInt("out_features", kHiddenRange);
+  const std::string activation = fields.String("activation_function", "torch.nn.modules.activation.Tanh");
+  PENSIEVE_RETURN_IF_ERROR(fields.status());
+  if (dense.inputs != inputs) {
+    return fields.Error("in_features", fmt::format("is {}, but {} numbers come in", dense.inputs, inputs));
+  }
+  if (activation != "torch.nn.modules.linear.Identity") {
+    return Unimplemented(
+        fields.Error("activation_function", fmt::format("is \"{}\", which is not supported", activation)).message());
+  }
+  return dense;
+}
+
+// modules.json: Transformer, then Pooling, then perhaps Dense layers and Normalize.
+Status ReadSentenceTransformers(const fs::path& directory, HfModel& model) {
+  ModelConfig& config = model.config;
   const std::string path = (directory / "modules.json").string();
   std::error_code ignored;
   if (!fs::exists(path, ignored)) return OkStatus();
+  model.has_modules = true;
   PENSIEVE_TRY(const std::string text, ReadFile(path, kConfigBytesMax));
   const auto modules = ParseJson(text);
   if (!modules || !modules->is_array()) return DataLoss(fmt::format("{}: must hold a JSON list", path));
@@ -298,6 +330,9 @@ Status ReadSentenceTransformers(const fs::path& directory, ModelConfig& config) 
     if (type.ends_with(".Pooling")) {
       PENSIEVE_TRY(config.pooling, ReadPooling((directory / folder / "config.json").string()));
       config.is_embedding = true;
+    } else if (type.ends_with(".Dense")) {
+      PENSIEVE_TRY(DenseLayer dense, ReadDense(directory, folder, config.embedding_size()));
+      config.dense.push_back(std::move(dense));
     } else if (type.ends_with(".Normalize")) {
       config.normalize = true;
     } else if (!type.ends_with(".Transformer")) {
@@ -321,17 +356,21 @@ Result<HfModel> ReadHfModel(const std::string& directory) {
   if (top.Has("model_file")) {
     return Unimplemented(top.Error("model_file", "asks for Python code, which is not supported").message());
   }
-  ConfigFields text = top.Object("text_config");
-  ConfigFields& fields = top.Has("text_config") ? text : top;
+  const bool is_wrapped = top.Has("text_config");
+  ConfigFields given = is_wrapped ? top.Object("text_config") : top;
 
   HfModel model;
   ModelConfig& config = model.config;
-  std::string model_type = fields.String("model_type", "");
+  std::string model_type = given.String("model_type", "");
   if (model_type.empty()) model_type = top.String("model_type", "");
+  top.Absorb(given);
   PENSIEVE_RETURN_IF_ERROR(top.status());
   if (model_type.empty()) return top.Error("model_type", "is missing");
   const Architecture* architecture = FindHfArchitecture(model_type);
   if (architecture == nullptr) return UnknownArchitecture(path, "model_type", model_type);
+  Json complete = *ParseJson(architecture->hf_defaults);
+  complete.update(given.json());
+  ConfigFields fields(path, complete, is_wrapped ? "text_config." : "");
 
   config.architecture = architecture->name;
   const fs::path plain = fs::path(directory).lexically_normal();
@@ -348,14 +387,14 @@ Result<HfModel> ReadHfModel(const std::string& directory) {
   if (architecture->adjust_hf != nullptr) architecture->adjust_hf(model_type, fields, config);
   model.tied = fields.OptionalBool("tie_word_embeddings");
   if (!model.tied) model.tied = top.OptionalBool("tie_word_embeddings");
-  model.quantization = ReadQuantization(top, text);
+  model.quantization = ReadQuantization(top, fields);
   config.quantization = DescribeQuantization(model.quantization, fields);
   model.eos_ids = fields.IntOrInts("eos_token_id", kTokenIdRange, 1024);
   if (model.eos_ids.empty()) model.eos_ids = top.IntOrInts("eos_token_id", kTokenIdRange, 1024);
   top.Absorb(fields);
   PENSIEVE_RETURN_IF_ERROR(top.status());
   ReadGenerationConfig(directory, model);
-  PENSIEVE_RETURN_IF_ERROR(ReadSentenceTransformers(directory, config));
+  PENSIEVE_RETURN_IF_ERROR(ReadSentenceTransformers(directory, model));
   return model;
 }
 

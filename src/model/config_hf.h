@@ -19,6 +19,7 @@ struct HfModel {
   QuantizationConfig quantization;
   std::vector<int64_t> eos_ids;   // of config.json and generation_config.json together
   GenerationDefaults defaults;
+  bool has_modules = false;       // modules.json says what follows the network
 };
 
 // NotFound without a config.json; Unimplemented for architectures and quantization methods that are not known;

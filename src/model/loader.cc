@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <variant>
 
@@ -55,11 +56,33 @@ Result<OpenedModel> OpenGguf(const std::string& path) {
   return opened;
 }
 
+// The layers behind the pooling: in folders of their own (sentence-transformers) or in the main files (MLX).
+Status FindDense(const std::string& directory, formats::SafetensorsSet& files, HfModel& hf) {
+  for (size_t i = 0; i < hf.config.dense.size(); ++i) {
+    const fs::path folder = fs::path(directory) / hf.config.dense[i].folder;
+    std::error_code ignored;
+    if (!fs::exists(folder / "model.safetensors", ignored)) continue;
+    PENSIEVE_TRY(auto own, formats::SafetensorsSet::OpenFile((folder / "model.safetensors").string()));
+    PENSIEVE_RETURN_IF_ERROR(files.Include(std::move(own), fmt::format("dense.{}.", i)));
+  }
+  if (!hf.config.is_encoder || hf.config.architecture != "gemma3" || hf.has_modules) return OkStatus();
+  if (files.Find("dense.0.weight") == nullptr) {
+    return Unimplemented(
+        fmt::format("{}: use_bidirectional_attention asks for EmbeddingGemma, but there are neither modules.json nor "
+                    "tensors \"dense.0.weight\" and \"dense.1.weight\" to say what follows the pooling",
+                    directory));
+  }
+  const int64_t width = hf.config.hidden_size;
+  hf.config.dense = {{"", width, 4 * width}, {"", 4 * width, width}};
+  return OkStatus();
+}
+
 Result<OpenedModel> OpenDirectory(const std::string& directory) {
   OpenedModel opened;
   opened.directory = directory;
   PENSIEVE_TRY(opened.hf, ReadHfModel(directory));
   PENSIEVE_TRY(formats::SafetensorsSet files, formats::SafetensorsSet::OpenDirectory(directory));
+  PENSIEVE_RETURN_IF_ERROR(FindDense(directory, files, opened.hf));
   opened.census = CountSafetensors(files, opened.hf.quantization);
   opened.format = opened.hf.quantization.global ? fmt::format("safetensors (MLX {})", opened.hf.config.quantization)
                                                 : "safetensors";
@@ -103,6 +126,32 @@ Status CheckVocabulary(const std::string& path, const ModelConfig& config, const
   return OkStatus();
 }
 
+bool Mentions(std::string name, std::string_view word) {
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+  return name.find(word) != std::string::npos;
+}
+
+// Decoders that embed although nothing says how: conversions of Qwen3-Embedding lose their modules.json. Their name is
+// left, or a tokenizer that closes every text, which no generator's does. `wanted`: the user says so.
+void RecognizeEmbedder(const OpenedModel& opened, const ModelText& text, bool wanted, ModelConfig& config) {
+  const bool is_qwen = config.architecture == "qwen3";
+  if (!config.is_embedding) {
+    const bool recognized = is_qwen && !Mentions(config.name, "rerank") &&
+                            (Mentions(config.name, "embed") || text.tokenizer->special().add_eos);
+    if (!recognized && !wanted) return;
+    config.is_embedding = true;
+    config.pooling = backend::Pooling::kLast;
+    config.normalize = true;
+  }
+  // The first uploads' tokenizers did not add the token that the vector is taken from.
+  if (!is_qwen || config.pooling != backend::Pooling::kLast || text.tokenizer->special().add_eos) return;
+  if (!opened.hf.eos_ids.empty()) {
+    config.closing_id = static_cast<int32_t>(opened.hf.eos_ids.front());
+  } else if (const auto& eos = text.tokenizer->special().eos) {
+    config.closing_id = eos->id;
+  }
+}
+
 Status CheckMemory(const std::string& path, const OpenedModel& opened, const LoadOptions& options, int64_t rows_max) {
   const int64_t available = options.memory_bytes_max > 0 ? options.memory_bytes_max : AvailableMemoryBytes().value_or(0);
   const int64_t needed = opened.census.weight_bytes + ActivationBytes(opened.hf.config, rows_max);
@@ -133,6 +182,7 @@ Result<ModelHeader> ReadHeader(const std::string& path) {
   header.config = opened.hf.config;
   PENSIEVE_TRY(header.text, ReadText(opened, ""));
   PENSIEVE_RETURN_IF_ERROR(CheckVocabulary(path, header.config, header.text));
+  RecognizeEmbedder(opened, header.text, /*wanted=*/false, header.config);
   header.weight_bytes = opened.census.weight_bytes;
   header.parameters = opened.census.parameters;
   header.format = opened.format;
@@ -144,17 +194,20 @@ Result<ModelHeader> ReadHeader(const std::string& path) {
 
 Result<std::unique_ptr<LoadedModel>> Load(const std::string& path, const LoadOptions& options) {
   PENSIEVE_TRY(OpenedModel opened, OpenModel(path));
-  const ModelConfig& config = opened.hf.config;
-  const int64_t rows_max = std::max<int64_t>(options.rows_max, 1);
+  ModelConfig& config = opened.hf.config;
+  config.rope.longrope = options.longrope;
   const int64_t context_max =
       options.context_max > 0 ? std::min(options.context_max, config.context_max) : config.context_max;
+  // An encoder's text runs in one pass.
+  const int64_t rows_max = std::max<int64_t>({options.rows_max, config.is_encoder ? context_max : 0, 1});
   PENSIEVE_RETURN_IF_ERROR(CheckMemory(path, opened, options, rows_max));
 
   auto loaded = std::make_unique<LoadedModel>();
   loaded->path = path;
-  loaded->config = config;
   PENSIEVE_TRY(loaded->text, ReadText(opened, options.chat_template_file));
   PENSIEVE_RETURN_IF_ERROR(CheckVocabulary(path, config, loaded->text));
+  RecognizeEmbedder(opened, loaded->text, options.embeds, config);
+  loaded->config = config;
   loaded->weights = opened.store;
   if (options.reference_backend) {
     loaded->backend = backend::NewReferenceBackend();

@@ -54,6 +54,8 @@ struct LoadOptions {
   bool reference_backend = false;  // the scalar oracle instead of SIMD kernels (tests, eval)
   int64_t rows_max = 512;          // rows of one forward pass
   int64_t context_max = 0;         // 0: the model's own
+  LongropeChoice longrope = LongropeChoice::kAuto;
+  bool embeds = false;             // a decoder whose files do not say so is to embed too (last token, normalized)
   std::string chat_template_file;  // overrides the model's
   int64_t memory_bytes_max = 0;    // weights and activations may take this much; 0: what the machine has available
 };

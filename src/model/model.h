@@ -22,6 +22,7 @@ struct Batch {
   std::span<const backend::SequenceRows> sequences;    // in row order
   int64_t fine_rows = 0;                               // leading rows that are decode steps
   std::span<const int32_t> output_rows;                // rows whose logits are wanted, ascending
+  std::span<const uint8_t> long_rope;  // of each sequence: Model::UsesLongRope of its planned length; empty: all 0
 };
 
 class Model {
@@ -33,6 +34,9 @@ class Model {
   virtual int64_t rows_max() const = 0;
   // Bytes of weights that one decode step streams: the numerator of read_bandwidth_percent.
   virtual int64_t weight_bytes_per_step() const = 0;
+  // Whether a sequence that will hold at most `planned_len` tokens (prompt and answer) is computed with the model's
+  // long-context rotation. All passes of one sequence must say the same in Batch::long_rope.
+  virtual bool UsesLongRope(int64_t /*planned_len*/) const { return false; }
 
   // Logits of batch.output_rows, [output_rows, vocab_size] in device memory, valid until the next call. Generators
   // only. Stores K and V of all rows in `cache`.
@@ -40,6 +44,9 @@ class Model {
   // Hidden states of all rows after the final norm, [M, hidden_size], valid until the next call. `cache` is null for
   // encoders.
   virtual backend::Matrix Hidden(const Batch& batch, backend::KvCache* cache) = 0;
+  // What the model's makers do with pooled rows before they are normalized: [n <= rows_max, hidden_size] to
+  // [n, embedding_size], perhaps `pooled` itself; valid until the next call.
+  virtual backend::Matrix ProjectPooled(backend::Matrix pooled) { return pooled; }
 };
 
 }  // namespace pensieve::model

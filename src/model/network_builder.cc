@@ -27,6 +27,12 @@ Result<const float*> NetworkBuilder::Vector(const std::string& module, std::stri
   return Upload(values);
 }
 
+Result<const float*> NetworkBuilder::Norm(const std::string& module, int64_t length) {
+  PENSIEVE_TRY(std::vector<float> values, inputs_.weights.Vector(module, "weight", length));
+  for (float& value : values) value += inputs_.config.norm_offset;
+  return Upload(values);
+}
+
 Result<Linear> NetworkBuilder::LinearLayer(const std::string& module, int64_t rows, int64_t cols, bool bias_required) {
   Linear layer;
   PENSIEVE_TRY(layer.weight, Matrix(module, rows, cols));

@@ -32,6 +32,8 @@ class NetworkBuilder {
   Result<std::vector<Linear>> StackedLayers(const std::string& module, int64_t count, int64_t rows, int64_t cols);
   bool HasModule(const std::string& module) const { return inputs_.weights.HasModule(module); }
   Result<const float*> Vector(const std::string& module, std::string_view kind, int64_t length);
+  // The weight of an RMS norm, with the model's norm_offset added.
+  Result<const float*> Norm(const std::string& module, int64_t length);
   Result<const float*> Upload(const std::vector<float>& values);
   Result<backend::Matrix> Plan(int64_t cols) { return inputs_.backend.NewMatrix(inputs_.rows_max, cols); }
 

@@ -14,11 +14,23 @@ using formats::SafetensorsSet;
 
 std::string ShapeText(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
+// Parts of multimodal models that text never touches.
+bool IsOfAnotherTower(std::string_view name) {
+  constexpr std::string_view kModel = "model.";
+  if (name.starts_with(kModel)) name.remove_prefix(kModel.size());
+  return name.starts_with("vision_tower.") || name.starts_with("vision_model.") || name.starts_with("visual.") ||
+         name.starts_with("multi_modal_projector.") || name.starts_with("audio_tower.");
+}
+
 // The spellings under which a file may hold a tensor, most usual first.
 const SafeTensor* FindSpelled(const SafetensorsSet& files, const std::string& name) {
   if (const SafeTensor* tensor = files.Find(name)) return tensor;
   for (const std::string_view prefix : {"language_model.", "bert.", "roberta.", "model.language_model.", "model."}) {
     if (const SafeTensor* tensor = files.Find(std::string(prefix) + name)) return tensor;
+  }
+  if (name.starts_with("dense.")) {  // of sentence-transformers, in a folder of its own
+    const size_t dot = name.rfind('.');
+    return files.Find(name.substr(0, dot) + ".linear" + name.substr(dot));
   }
   constexpr std::string_view kModel = "model.";
   if (!name.starts_with(kModel)) return nullptr;
@@ -284,6 +296,7 @@ std::unique_ptr<WeightSource> NewSafetensorsSource(WeightStore& store, Quantizat
 WeightCensus CountSafetensors(const SafetensorsSet& files, const QuantizationConfig& quantization) {
   WeightCensus census;
   for (const auto& [name, tensor] : files.tensors()) {
+    if (IsOfAnotherTower(name)) continue;
     const auto bytes = static_cast<int64_t>(tensor.bytes.size());
     census.weight_bytes += bytes;
     std::string type = tensor.dtype_name;

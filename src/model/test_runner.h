@@ -31,6 +31,7 @@ inline Json ReadGolden(const std::string& name) {
 struct TestSequence {
   std::vector<int32_t> blocks;
   int64_t cached_len = 0;
+  bool long_rope = false;
 };
 
 class Runner {
@@ -47,6 +48,7 @@ class Runner {
 
   TestSequence NewSequence(int64_t tokens_max) {
     TestSequence sequence;
+    sequence.long_rope = model_.network->UsesLongRope(tokens_max);
     for (int64_t i = 0; i < (tokens_max + kBlockLen - 1) / kBlockLen; ++i) sequence.blocks.push_back(--next_block_);
     EXPECT_GE(next_block_, 0);
     return sequence;
@@ -61,7 +63,9 @@ class Runner {
   Logits Step(const std::vector<Piece>& pieces, bool fine = false) {
     std::vector<int32_t> tokens, positions, outputs;
     std::vector<backend::SequenceRows> rows;
+    std::vector<uint8_t> long_rope;
     for (const Piece& piece : pieces) {
+      long_rope.push_back(piece.sequence->long_rope ? 1 : 0);
       rows.push_back({static_cast<int64_t>(tokens.size()), static_cast<int64_t>(piece.tokens.size()),
                       piece.sequence->cached_len, piece.sequence->blocks});
       for (size_t i = 0; i < piece.tokens.size(); ++i) {
@@ -71,7 +75,19 @@ class Runner {
       }
       piece.sequence->cached_len += static_cast<int64_t>(piece.tokens.size());
     }
-    const Batch batch{tokens, positions, rows, fine ? static_cast<int64_t>(tokens.size()) : 0, outputs};
+    const Batch batch{tokens, positions, rows, fine ? static_cast<int64_t>(tokens.size()) : 0, outputs, long_rope};
+    return ToHost(model_.network->Forward(batch, *cache_));
+  }
+
+  // Logits of a text whose first token stands at `first_position`, as if it were planned to reach the context's end.
+  Logits PrefillAt(const std::vector<int32_t>& tokens, int32_t first_position) {
+    const TestSequence sequence = NewSequence(static_cast<int64_t>(tokens.size()));
+    std::vector<int32_t> positions(tokens.size()), outputs(tokens.size());
+    std::iota(positions.begin(), positions.end(), first_position);
+    std::iota(outputs.begin(), outputs.end(), 0);
+    const backend::SequenceRows rows{0, static_cast<int64_t>(tokens.size()), 0, sequence.blocks};
+    const uint8_t long_rope = model_.network->UsesLongRope(model_.config.context_max) ? 1 : 0;
+    const Batch batch{tokens, positions, {&rows, 1}, 0, outputs, {&long_rope, 1}};
     return ToHost(model_.network->Forward(batch, *cache_));
   }
 
@@ -106,7 +122,7 @@ class Runner {
     std::vector<int32_t> positions(tokens.size());
     std::iota(positions.begin(), positions.end(), 0);
     const backend::SequenceRows rows{0, static_cast<int64_t>(tokens.size()), 0, sequence.blocks};
-    return ToHost(model_.network->Hidden({tokens, positions, {&rows, 1}, 0, {}}, cache_.get()));
+    return ToHost(model_.network->Hidden({tokens, positions, {&rows, 1}, 0, {}, {}}, cache_.get()));
   }
 
   // One vector a text, pooled and normalized as the model says; all texts in one batch.
@@ -118,12 +134,13 @@ class Runner {
       for (size_t i = 0; i < text.size(); ++i) positions.push_back(static_cast<int32_t>(i));
       tokens.insert(tokens.end(), text.begin(), text.end());
     }
-    const backend::Matrix hidden = model_.network->Hidden({tokens, positions, rows, 0, {}}, nullptr);
+    const backend::Matrix hidden = model_.network->Hidden({tokens, positions, rows, 0, {}, {}}, nullptr);
     const auto pooled = model_.backend->NewMatrix(static_cast<int64_t>(texts.size()), model_.config.hidden_size);
     EXPECT_TRUE(pooled.has_value());
     model_.backend->Pool(hidden, rows, model_.config.pooling, *pooled);
-    if (model_.config.normalize) model_.backend->L2Normalize(*pooled);
-    return ToHost(*pooled);
+    const backend::Matrix vectors = model_.network->ProjectPooled(*pooled);
+    if (model_.config.normalize) model_.backend->L2Normalize(vectors);
+    return ToHost(vectors);
   }
 
  private:

@@ -2,17 +2,12 @@
 // tools/golden_experts.py for mixtures of experts).
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <filesystem>
-
-#include "formats/test_files.h"
-#include "model/test_runner.h"
+#include "model/tiny_models.h"
 #include "model/weight_store.h"
 
 namespace pensieve::model {
 namespace {
 
-namespace fs = std::filesystem;
 using formats::ExpectMessage;
 using formats::TempDirectory;
 
@@ -30,22 +25,8 @@ const Json& Golden() {
 
 std::vector<int32_t> Tokens() { return Golden()["tokens"].get<std::vector<int32_t>>(); }
 
-enum class Device { kReference, kCpuExact, kCpuDefault };
-
-std::unique_ptr<LoadedModel> LoadTiny(const std::string& path, Device device, int64_t context_max = 0) {
-  LoadOptions options;
-  options.rows_max = 128;
-  options.context_max = context_max;
-  options.reference_backend = device == Device::kReference;
-  options.cpu.threads = 2;
-  if (device == Device::kCpuExact) options.cpu.activations = backend::ActivationMode::kF32;
-  auto model = Load(path, options);
-  EXPECT_TRUE(model.has_value()) << path << ": " << model.error().message();
-  return model ? *std::move(model) : nullptr;
-}
-
-Logits LogitsOf(const std::string& path, Device device, int64_t context_max = 0) {
-  const auto model = LoadTiny(path, device, context_max);
+Logits LogitsOf(const std::string& path, Device device) {
+  const auto model = LoadTiny(path, device);
   if (model == nullptr) return {};
   return Runner(*model).Prefill(Tokens(), 128);
 }
@@ -80,21 +61,6 @@ TEST(TinyModels, TheSameWeightsGiveTheSameBitsInEveryFormat) {
   EXPECT_EQ(LogitsOf(TestData("tiny-llama-q4_1.gguf"), Device::kReference), safetensors);
   EXPECT_EQ(LogitsOf(TestData("tiny-qwen3.gguf"), Device::kReference),
             LogitsOf(TestData("tiny-qwen3"), Device::kReference));
-}
-
-// A copy of a model directory whose config.json has some fields changed; null removes one.
-void CopyWithChanges(const std::string& from, const Json& changes, const TempDirectory& to) {
-  fs::copy(from, to.path(), fs::copy_options::recursive | fs::copy_options::overwrite_existing);
-  const auto text = ReadFile(from + "/config.json", 1 << 20);
-  Json config = *ParseJson(*text);
-  for (const auto& [key, value] : changes.items()) {
-    if (value.is_null()) {
-      config.erase(key);
-    } else {
-      config[key] = value;
-    }
-  }
-  to.Write("config.json", DumpJson(config));
 }
 
 TEST(TinyModels, EveryKindOfRotationAndMaskGivesTheReferencesLogits) {
@@ -257,12 +223,12 @@ TEST(TinyModels, LogitsComeForTheWantedRowsOnly) {
   auto cache = model->backend->NewKvCache(
       {.layers = 2, .kv_heads = 2, .head_dim = 16, .block_len = 16, .num_blocks = 64, .dtype = backend::KvDType::kF32});
   ASSERT_TRUE(cache.has_value());
-  const backend::Matrix logits = model->network->Forward({tokens, positions, {&rows, 1}, 0, wanted}, **cache);
+  const backend::Matrix logits = model->network->Forward({tokens, positions, {&rows, 1}, 0, wanted, {}}, **cache);
   ASSERT_EQ(logits.rows, 2);
   std::vector<float> row(64);
   model->backend->CopyToHost(logits.row(1), row);
   EXPECT_EQ(row, whole[39]);
-  EXPECT_EQ(model->network->Forward({tokens, positions, {&rows, 1}, 0, {}}, **cache).rows, 0);
+  EXPECT_EQ(model->network->Forward({tokens, positions, {&rows, 1}, 0, {}, {}}, **cache).rows, 0);
 }
 
 TEST(TinyModels, DecodersGiveTheirHiddenStates) {
@@ -345,8 +311,8 @@ TEST(TinyModels, SentenceTransformersFilesDecideThePooling) {
   ExpectMessage(ReadHeader(dir.path()).error().message(), {"1_Pooling", "pooling mode"});
   dir.Write("modules.json", R"([{"path":"../x","type":"a.Pooling"}])");
   ExpectMessage(ReadHeader(dir.path()).error().message(), {"modules.json", "\"path\""});
-  dir.Write("modules.json", R"([{"path":"2_Dense","type":"a.Dense"}])");
-  ExpectMessage(ReadHeader(dir.path()).error().message(), {"modules.json", "a.Dense"});
+  dir.Write("modules.json", R"([{"path":"2_WordWeights","type":"a.WordWeights"}])");
+  ExpectMessage(ReadHeader(dir.path()).error().message(), {"modules.json", "a.WordWeights"});
 }
 
 }  // namespace

@@ -71,11 +71,11 @@ Result<EmbedPlan> PlanEmbedding(const ServedModel& model, EmbedRequest request) 
   if (request.texts.empty() == request.token_ids.empty())
     return InvalidArgument("input: texts or token ids are required");
   const model::ModelConfig& config = model.config();
-  if (request.dimensions > config.hidden_size) {
-    return InvalidArgument(fmt::format("dimensions: the model has {} of them", config.hidden_size));
+  if (request.dimensions > config.embedding_size()) {
+    return InvalidArgument(fmt::format("dimensions: the model has {} of them", config.embedding_size()));
   }
   EmbedPlan plan;
-  plan.dimension = request.dimensions > 0 ? request.dimensions : config.hidden_size;
+  plan.dimension = request.dimensions > 0 ? request.dimensions : config.embedding_size();
   plan.request.id = std::move(request.id);
   plan.request.pooling = ToPooling(request.pooling, config);
   plan.request.normalize = request.normalize.value_or(config.normalize);
@@ -84,7 +84,11 @@ Result<EmbedPlan> PlanEmbedding(const ServedModel& model, EmbedRequest request) 
       .tokens_max = TokensMax(model, request), .truncate = request.truncate, .keep_last_special = !first_tokens_only};
   plan.request.sequences = std::move(request.token_ids);
   for (const auto& ids : plan.request.sequences) PENSIEVE_RETURN_IF_ERROR(CheckIds(model, ids));
-  for (const std::string& text : request.texts) plan.request.sequences.push_back(model.tokenizer().Encode(text));
+  const int32_t closing_id = first_tokens_only ? -1 : config.closing_id;
+  for (const std::string& text : request.texts) {
+    auto& ids = plan.request.sequences.emplace_back(model.tokenizer().Encode(text));
+    if (closing_id >= 0 && (ids.empty() || ids.back() != closing_id)) ids.push_back(closing_id);
+  }
   for (size_t i = 0; i < plan.request.sequences.size(); ++i) {
     auto& ids = plan.request.sequences[i];
     const Status fit = Fit(model, cut, ids);

@@ -31,7 +31,7 @@ ModelDescription Describe(const std::string& name, const model::LoadedModel& loa
   description.context_max = engine.context_max();
   const int64_t embed_max = config.embed_context_max > 0 ? config.embed_context_max : config.context_max;
   description.embed_context_max = std::min(embed_max, engine.context_max());
-  description.dimension = config.hidden_size;
+  description.dimension = config.embedding_size();
   description.created_unix_s = FileTime(loaded.path);
   if (standard != nullptr) {
     description.supports_tools = for_tools->supports_tools();
