@@ -67,6 +67,20 @@ class Prober {
     return found;
   }
 
+  // Behind an answer that is the last turn. To be called after Run.
+  std::string AnswerEnd() const {
+    const std::string text = Closed({Turn("user", kUser), Turn("assistant", kAnswer)});
+    const size_t at = text.rfind(kAnswer);
+    return at == std::string::npos ? std::string() : text.substr(at + std::string_view(kAnswer).size());
+  }
+
+  // The template's error on a user turn in the form that it takes best; raise_exception's words are none. After Run.
+  Status Runs() const {
+    const Json messages = Json::array({Turn("user", kUser)});
+    const auto text = RenderWith(block_, special_tokens_, Variables{messages, no_tools_, true, Json(), 0});
+    return text.has_value() || !text.error().message().starts_with("line ") ? OkStatus() : text.error();
+  }
+
  private:
   static constexpr const char* kUser = "Quartzuser";
   static constexpr const char* kSystem = "Quartzsystem";
@@ -84,6 +98,12 @@ class Prober {
   }
 
   // Empty when the template refuses.
+  std::string Closed(const std::vector<Json>& turns) const {
+    Json messages = Json::array();
+    for (const Json& turn : turns) messages.push_back(turn);
+    auto text = RenderWith(block_, special_tokens_, Variables{messages, no_tools_, false, Json(), 0});
+    return text.has_value() ? *std::move(text) : std::string();
+  }
   std::string TryWith(const std::vector<Json>& turns, const Json& tools) const {
     Json messages = Json::array();
     for (const Json& turn : turns) messages.push_back(turn);
@@ -194,6 +214,7 @@ struct ChatTemplate::Parsed {
   SpecialTokens special_tokens;
   jinja::Block block;
   TemplateAbilities abilities;
+  std::string answer_end;
 };
 
 Result<ChatTemplate> ChatTemplate::Parse(std::string source, std::map<std::string, std::string> special_tokens) {
@@ -203,7 +224,10 @@ Result<ChatTemplate> ChatTemplate::Parse(std::string source, std::map<std::strin
   parsed->source = std::move(source);
   parsed->special_tokens = std::move(special_tokens);
   parsed->block = *std::move(block);
-  parsed->abilities = Prober(parsed->block, parsed->special_tokens, parsed->source).Run();
+  Prober prober(parsed->block, parsed->special_tokens, parsed->source);
+  parsed->abilities = prober.Run();
+  parsed->answer_end = prober.AnswerEnd();
+  if (Status runs = prober.Runs(); !runs.ok()) return runs.WithContext("chat template");
   return ChatTemplate(std::move(parsed));
 }
 
@@ -224,6 +248,7 @@ Result<std::string> ChatTemplate::Render(const RenderInputs& inputs) const {
 }
 
 const std::string& ChatTemplate::source() const { return parsed_->source; }
+const std::string& ChatTemplate::answer_end() const { return parsed_->answer_end; }
 bool ChatTemplate::supports_tools() const { return parsed_->abilities.tools; }
 bool ChatTemplate::supports_system() const { return parsed_->abilities.system; }
 bool ChatTemplate::supports_system_mid_conversation() const { return parsed_->abilities.system_mid_conversation; }

@@ -38,7 +38,7 @@ struct RenderInputs {
 class ChatTemplate {
  public:
   // `special_tokens`: bos_token, eos_token, unk_token... as strings that the template sees; absent ones are undefined.
-  // InvalidArgument naming line and construct when the source is no template.
+  // InvalidArgument naming line and construct when the source is no template, or one that cannot render a user turn.
   static Result<ChatTemplate> Parse(std::string source, std::map<std::string, std::string> special_tokens);
 
   // InvalidArgument with the template's own words when it refuses the conversation (raise_exception), or with the
@@ -46,6 +46,8 @@ class ChatTemplate {
   Result<std::string> Render(const RenderInputs& inputs) const;
 
   const std::string& source() const;
+  // What the template writes behind an answer at the end of a conversation: in most families a token that ends turns.
+  const std::string& answer_end() const;
 
   // What the template can do, found by rendering small conversations once.
   bool supports_tools() const;                    // renders differently when tools are given

@@ -56,6 +56,25 @@ TEST(ChatTemplate, FallbacksRenderTheirFamilies) {
   EXPECT_EQ(Fallback({}), "");
 }
 
+TEST(ChatTemplate, KnowsWhatEndsAnAnswer) {
+  EXPECT_EQ(Template(Fallback({"<|im_start|>", "<|im_end|>"})).answer_end(), "<|im_end|>\n");
+  EXPECT_EQ(Template("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}").answer_end(), "</s>");
+  EXPECT_EQ(Template("{{ messages[0].content }}").answer_end(), "");
+}
+
+TEST(ChatTemplate, RefusesWhatCannotRunWithTheLine) {
+  const auto error = [](const std::string& source) {
+    const auto parsed = ChatTemplate::Parse(source, {});
+    return parsed.has_value() ? std::string() : parsed.error().message();
+  };
+  EXPECT_THAT(error("{# one #}\n{{ messages[0].content | shout }}"), HasSubstr("line 2: No filter named 'shout'"));
+  EXPECT_THAT(error("a\nb\n{{ no_such_function(messages) }}"), HasSubstr("line 3"));
+  EXPECT_THAT(error("{% if messages %}\n{{ messages[0].content + none }}{% endif %}"), HasSubstr("line 2"));
+  EXPECT_THAT(error("{% for m in messages %}"), HasSubstr("line 1"));
+  EXPECT_EQ(error("{{ raise_exception('Only after a system turn!') }}"), "");
+  EXPECT_EQ(error("{% for m in messages %}{{ m.content[0].text }}{% endfor %}"), "") << "wants parts";
+}
+
 TEST(ChatTemplate, ProbesWhatTemplatesCan) {
   const ChatTemplate chatml = Template(Fallback({"<|im_start|>", "<|im_end|>"}));
   EXPECT_FALSE(chatml.supports_tools());

@@ -42,6 +42,18 @@ ModelDescription Describe(const std::string& name, const model::LoadedModel& loa
   return description;
 }
 
+// The special token with which a template closes answers ends generation, whatever the configuration says.
+void AddTurnEnd(const chat::ChatTemplate& chat_template, model::ModelText& text) {
+  const std::string& end = chat_template.answer_end();
+  const size_t begin = end.find_first_not_of(" \t\r\n");
+  if (begin == std::string::npos) return;
+  const auto ids = text.tokenizer->Encode(end.substr(begin), {.add_special = false});
+  const auto& bos = text.tokenizer->special().bos;
+  if (ids.empty() || !text.tokenizer->IsSpecial(ids.front()) || (bos && ids.front() == bos->id)) return;
+  const auto at = std::lower_bound(text.stop_ids.begin(), text.stop_ids.end(), ids.front());
+  if (at == text.stop_ids.end() || *at != ids.front()) text.stop_ids.insert(at, ids.front());
+}
+
 }  // namespace
 
 Result<std::shared_ptr<ServedModel>> ServedModel::Create(const std::string& name, std::vector<std::string> aliases,
@@ -52,6 +64,7 @@ Result<std::shared_ptr<ServedModel>> ServedModel::Create(const std::string& name
     auto templates = ChatTemplates::Make(loaded->text);
     if (templates.has_value()) {
       served->templates_ = *std::move(templates);
+      for (const bool with_tools : {false, true}) AddTurnEnd(served->templates_->Choose(with_tools), loaded->text);
     } else if (templates.error().code() != StatusCode::kFailedPrecondition) {
       return templates.error().WithContext(fmt::format("{}: chat template", loaded->path));
     }
