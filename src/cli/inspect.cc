@@ -137,7 +137,7 @@ void Print(const Json& json, bool show_template) {
 int Inspect(const Options& options) {
   const auto path = ResolveModel(options.model.model, DefaultModel::kGenerator);
   if (!path.has_value()) return Fail(path.error());
-  const auto header = model::ReadHeader(*path);
+  const auto header = model::ReadHeader(*path, ParseQuantize(options.model.quantize, options.model.quantize_group));
   if (!header.has_value()) return Fail(header.error());
   const int64_t context = options.context > 0 ? options.context : header->config.context_max;
   const Json json = Describe(*path, *header, context);
@@ -155,6 +155,7 @@ void AddInspect(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("inspect", "Show a model's architecture, sizes, quantization, memory and special tokens");
   auto options = std::make_shared<Options>();
   AddModelOption(*command, options->model, true);
+  AddQuantizeOptions(*command, options->model);
   command->add_option("--context", options->context, "Tokens to count KV memory for (default: the model's context)")
       ->check(CLI::PositiveNumber);
   command->add_flag("--template", options->show_template, "Print the chat template");

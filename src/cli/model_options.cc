@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <iterator>
@@ -59,7 +60,15 @@ void AddModelOptions(CLI::App& command, ModelOptions& options, bool positional) 
       ->check(CLI::IsMember({"auto", "short", "long", "mlx"}));
   command.add_option("--threads", options.threads, "Worker threads (default: one per core)")->check(CLI::Range(0, 1024));
   command.add_option("--context", options.context_max, "Longest sequence in tokens (default: the model's own)");
+  AddQuantizeOptions(command, options);
   command.add_flag("--reference", options.reference, "Use the slow scalar reference kernels (for comparisons)");
+}
+
+void AddQuantizeOptions(CLI::App& command, ModelOptions& options) {
+  command.add_option("--quantize", options.quantize, "Bits to quantize a float model to while loading: none (default), 4 or 8")
+      ->check(CLI::IsMember({"none", "4", "8"}));
+  command.add_option("--quantize-group", options.quantize_group, "Weights that share one scale then: 32, 64 (default) or 128")
+      ->check(CLI::IsMember({"32", "64", "128"}));
 }
 
 Result<std::string> CacheDirectory() {
@@ -106,6 +115,11 @@ Result<model::LongropeChoice> ParseLongrope(const std::string& text) {
   return InvalidArgument(fmt::format("longrope: \"{}\" is none of auto, short, long, mlx", text));
 }
 
+std::optional<formats::AffineFormat> ParseQuantize(const std::string& bits, const std::string& group) {
+  if (bits == "none") return std::nullopt;
+  return formats::AffineFormat{.bits = std::atoi(bits.c_str()), .group = std::atoi(group.c_str())};
+}
+
 Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& options, DefaultModel fallback) {
   PENSIEVE_TRY(const auto path, ResolveModel(options.model, fallback));
   PENSIEVE_TRY(const auto activations, ParseActivations(options.activations));
@@ -116,6 +130,7 @@ Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& option
   load.embeds = fallback == DefaultModel::kEmbedder;
   load.context_max = options.context_max;
   load.chat_template_file = options.chat_template_file;
+  load.quantize = ParseQuantize(options.quantize, options.quantize_group);
   return model::Load(path, load);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,8 @@ struct ModelOptions {
   int64_t context_max = 0;
   std::string chat_template_file;
   bool reference = false;
+  std::string quantize = "none";     // or bits
+  std::string quantize_group = "64";
 };
 
 enum class DefaultModel { kGenerator, kEmbedder, kNone };
@@ -42,6 +45,11 @@ Result<std::string> ResolveModel(const std::string& name, DefaultModel fallback)
 
 // Fetches the default models that are missing into the cache, with a progress bar on stderr. Says nothing when none is.
 Status FetchDefaultModels(const std::string& cache_dir);
+
+// --quantize and --quantize-group, which AddModelOptions adds, too.
+void AddQuantizeOptions(CLI::App& command, ModelOptions& options);
+// Nothing for "none". The texts have been checked.
+std::optional<formats::AffineFormat> ParseQuantize(const std::string& bits, const std::string& group);
 
 Result<backend::ActivationMode> ParseActivations(const std::string& text);
 Result<model::LongropeChoice> ParseLongrope(const std::string& text);

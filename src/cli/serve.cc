@@ -132,6 +132,7 @@ Result<std::unique_ptr<model::LoadedModel>> LoadOne(const config::ServerConfig& 
   load.rows_max = config.step_rows_max;
   load.context_max = config.context_max;
   load.chat_template_file = config.chat_template_file;
+  load.quantize = ParseQuantize(config.quantize, config.quantize_group);
   PENSIEVE_TRY(load.longrope, ParseLongrope(config.longrope));
   load.embeds = choice.embeds;
   return model::Load(choice.path, load);

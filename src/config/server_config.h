@@ -42,6 +42,8 @@ struct ServerConfig {
   std::string activations = "int8";  // int8, int16, f32
   std::string kv_dtype = "f16";      // f16, f32, int8
   std::string longrope = "auto";     // auto, short, long, mlx
+  std::string quantize = "none";     // none, 4, 8: bits of float matrices once loaded
+  std::string quantize_group = "64";  // 32, 64, 128
   int64_t threads = 0;               // 0: one per core
   std::string chat_template_file;
 

@@ -12,6 +12,7 @@
 #include "model/config_gguf.h"
 #include "model/config_hf.h"
 #include "model/decoder.h"
+#include "model/quantizing_source.h"
 #include "model/text_loader.h"
 #include "model/weight_source.h"
 #include "model/weight_store.h"
@@ -28,6 +29,7 @@ struct OpenedModel {
   std::string directory;  // of directories
   WeightCensus census;
   std::string format;
+  std::optional<formats::AffineFormat> quantize;  // only when there is something to quantize
 };
 
 // The one GGUF model of a directory (its first part when split); NotFound when there is none or more than one.
@@ -92,7 +94,7 @@ Result<OpenedModel> OpenDirectory(const std::string& directory) {
   return opened;
 }
 
-Result<OpenedModel> OpenModel(const std::string& path) {
+Result<OpenedModel> FindModel(const std::string& path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (!fs::exists(status)) return NotFound(fmt::format("{}: no such file or directory", path));
@@ -103,6 +105,17 @@ Result<OpenedModel> OpenModel(const std::string& path) {
   }
   if (path.ends_with(".safetensors")) return OpenDirectory(fs::absolute(path).parent_path().string());
   return OpenGguf(path);
+}
+
+Result<OpenedModel> OpenModel(const std::string& path, const std::optional<formats::AffineFormat>& quantize) {
+  PENSIEVE_TRY(OpenedModel opened, FindModel(path));
+  if (!quantize || opened.hf.quantization.global) return opened;
+  if (CountQuantizedAtLoad(*opened.store, *quantize, opened.census)) {
+    opened.quantize = quantize;
+    opened.hf.config.quantization = fmt::format("affine {}-bit group {}, from {}", quantize->bits, quantize->group,
+                                                opened.hf.config.quantization);
+  }
+  return opened;
 }
 
 Result<ModelText> ReadText(const OpenedModel& opened, const std::string& template_file) {
@@ -160,7 +173,7 @@ Status CheckMemory(const std::string& path, const OpenedModel& opened, const Loa
                                        FormatBytes(needed), FormatBytes(available)));
 }
 
-std::unique_ptr<WeightSource> NewSource(const OpenedModel& opened) {
+std::unique_ptr<WeightSource> NewFileSource(const OpenedModel& opened) {
   if (opened.store->gguf() == nullptr) return NewSafetensorsSource(*opened.store, opened.hf.quantization);
   const ModelConfig& config = opened.hf.config;
   const Architecture& architecture = *FindArchitecture(config.architecture);
@@ -170,14 +183,19 @@ std::unique_ptr<WeightSource> NewSource(const OpenedModel& opened) {
                                        .kv_heads = config.kv_heads});
 }
 
+std::unique_ptr<WeightSource> NewSource(const OpenedModel& opened) {
+  auto source = NewFileSource(opened);
+  return opened.quantize ? NewQuantizingSource(std::move(source), *opened.store, *opened.quantize) : std::move(source);
+}
+
 const std::vector<MappedFile>& Files(const WeightStore& store) {
   return store.gguf() != nullptr ? store.gguf()->files() : store.safetensors()->files();
 }
 
 }  // namespace
 
-Result<ModelHeader> ReadHeader(const std::string& path) {
-  PENSIEVE_TRY(const OpenedModel opened, OpenModel(path));
+Result<ModelHeader> ReadHeader(const std::string& path, const std::optional<formats::AffineFormat>& quantize) {
+  PENSIEVE_TRY(const OpenedModel opened, OpenModel(path, quantize));
   ModelHeader header;
   header.config = opened.hf.config;
   PENSIEVE_TRY(header.text, ReadText(opened, ""));
@@ -193,7 +211,7 @@ Result<ModelHeader> ReadHeader(const std::string& path) {
 }
 
 Result<std::unique_ptr<LoadedModel>> Load(const std::string& path, const LoadOptions& options) {
-  PENSIEVE_TRY(OpenedModel opened, OpenModel(path));
+  PENSIEVE_TRY(OpenedModel opened, OpenModel(path, options.quantize));
   ModelConfig& config = opened.hf.config;
   config.rope.longrope = options.longrope;
   const int64_t context_max =

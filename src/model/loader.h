@@ -12,6 +12,7 @@
 #include "backend/backend.h"
 #include "base/json.h"
 #include "base/status.h"
+#include "formats/affine_quantize.h"
 #include "model/config.h"
 #include "model/model.h"
 #include "tokenizer/tokenizer.h"
@@ -57,6 +58,8 @@ struct LoadOptions {
   LongropeChoice longrope = LongropeChoice::kAuto;
   bool embeds = false;             // a decoder whose files do not say so is to embed too (last token, normalized)
   std::string chat_template_file;  // overrides the model's
+  // Float matrices are quantized while loading; nothing: they stay as they are. Quantized MLX models are left alone.
+  std::optional<formats::AffineFormat> quantize;
   int64_t memory_bytes_max = 0;    // weights and activations may take this much; 0: what the machine has available
 };
 
@@ -64,7 +67,7 @@ struct LoadOptions {
 // beside it, when there is one).
 Result<std::unique_ptr<tokenizer::Tokenizer>> ReadTokenizer(const std::string& path);
 
-// Reads config, tokenizer and template only.
+// Reads config, tokenizer and template only. Sizes are those that Load has with the same `quantize`.
 struct ModelHeader {
   ModelConfig config;
   ModelText text;
@@ -76,7 +79,8 @@ struct ModelHeader {
   struct TypeCount { std::string type; int64_t tensors = 0; int64_t bytes = 0; };
   std::vector<TypeCount> types;
 };
-Result<ModelHeader> ReadHeader(const std::string& path);
+Result<ModelHeader> ReadHeader(const std::string& path,
+                               const std::optional<formats::AffineFormat>& quantize = std::nullopt);
 
 Result<std::unique_ptr<LoadedModel>> Load(const std::string& path, const LoadOptions& options);
 

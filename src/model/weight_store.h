@@ -3,6 +3,8 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "base/status.h"
@@ -27,7 +29,23 @@ class WeightStore {
   Result<std::byte*> Allocate(size_t bytes);
   size_t allocated_bytes() const { return allocated_bytes_; }
 
+  // How much is allocated, to come back to: Rewind frees all that was allocated since.
+  struct Mark {
+    size_t buffers = 0;
+    size_t used_of_last = 0;
+    size_t allocated_bytes = 0;
+  };
+  Mark mark() const { return {buffers_.size(), used_of_last_, allocated_bytes_}; }
+  void Rewind(const Mark& mark);
+
+  // Whether the address lies in one of the mapped files.
+  bool IsMapped(const void* address) const { return FileOf(address) != nullptr; }
+  // Gives back the pages of a range of a mapped file that has been converted.
+  void ReleaseMapped(std::span<const std::byte> range) const;
+
  private:
+  const MappedFile* FileOf(const void* address) const;
+
   std::optional<formats::SafetensorsSet> safetensors_;
   std::optional<formats::GgufFile> gguf_;
   std::vector<tensor::Buffer> buffers_;
