@@ -31,7 +31,8 @@ int64_t BytesOf(const ModelHeader& header, std::string_view type) {
   return 0;
 }
 
-TEST(QuantizeAtLoad, EveryValueIsAtMostHalfAStepOff) {
+// Zero falls on a code, which may move the far end of a group by one step; every value is rounded by at most half of one.
+TEST(QuantizeAtLoad, EveryValueIsCloseToItsFloat) {
   auto files = formats::SafetensorsSet::OpenDirectory(TestData("tiny-llama"));
   ASSERT_TRUE(files.has_value());
   WeightStore store(*std::move(files));
@@ -48,7 +49,7 @@ TEST(QuantizeAtLoad, EveryValueIsAtMostHalfAStepOff) {
       tensor::DequantizeRow(*dense, r, expected.data());
       tensor::DequantizeRow(*weight, r, got.data());
       const auto [least, most] = std::minmax_element(expected.begin(), expected.end());
-      for (size_t k = 0; k < got.size(); ++k) EXPECT_NEAR(got[k], expected[k], (*most - *least) / 255 * 0.6f) << module;
+      for (size_t k = 0; k < got.size(); ++k) EXPECT_NEAR(got[k], expected[k], (*most - *least) / 255 * 1.5f) << module;
     }
   }
 }
