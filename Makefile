@@ -38,7 +38,7 @@ serve: build
 
 test: setup-tests $(BUILD)/build.ninja
 	@cmake --build $(BUILD) -j $(JOBS)
-	@$(BINARY) fetch
+	@$(BINARY) pull
 	@$(MAKE) --no-print-directory unit-test e2e-test
 
 unit-test:

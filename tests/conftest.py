@@ -6,7 +6,7 @@ from harness import BINARY, EMBEDDER, GENERATOR, Server
 def pytest_sessionstart(session):
     for path in (BINARY, GENERATOR, EMBEDDER / "model.safetensors"):
         if not path.exists():
-            pytest.exit(f"{path} is missing: build the binary, then run `pensieve fetch`", returncode=2)
+            pytest.exit(f"{path} is missing: build the binary, then run `pensieve pull`", returncode=2)
 
 
 @pytest.fixture(scope="session")

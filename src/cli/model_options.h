@@ -1,4 +1,4 @@
-// Options that every command with a model shares, and how a name becomes a path and a loaded model.
+// Options that every command with a model shares, and how they become a loaded model.
 #pragma once
 
 #include <memory>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "cli/models.h"
 #include "model/loader.h"
 
 namespace CLI {
@@ -16,7 +17,7 @@ class App;
 namespace pensieve::cli {
 
 struct ModelOptions {
-  std::string model;               // path, or a name from the catalogue; "" for the default
+  std::string model;               // path or name, see ResolveModel; "" for the default
   std::string activations = "int8";
   std::string longrope = "auto";
   int threads = 0;
@@ -27,24 +28,10 @@ struct ModelOptions {
   std::string quantize_group = "64";
 };
 
-enum class DefaultModel { kGenerator, kEmbedder, kNone };
-
 // --model and the options of how it computes. `positional`: the model may also be given as a bare argument.
 void AddModelOptions(CLI::App& command, ModelOptions& options, bool positional);
 // Only --model, for commands that read no weights.
 void AddModelOption(CLI::App& command, ModelOptions& options, bool positional);
-
-// ~/.cache/pensieve, or what ./config.toml or the environment says. InvalidArgument when these hold a bad setting.
-Result<std::string> CacheDirectory();
-
-// Path of `name`: an existing path as it is; a default model by name, fetched first if it is missing; "" the default
-// of that kind. NotFound says what is possible.
-Result<std::string> ResolveModel(const std::string& name, DefaultModel fallback, const std::string& cache_dir);
-// The same with CacheDirectory().
-Result<std::string> ResolveModel(const std::string& name, DefaultModel fallback);
-
-// Fetches the default models that are missing into the cache, with a progress bar on stderr. Says nothing when none is.
-Status FetchDefaultModels(const std::string& cache_dir);
 
 // --quantize and --quantize-group, which AddModelOptions adds, too.
 void AddQuantizeOptions(CLI::App& command, ModelOptions& options);

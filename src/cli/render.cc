@@ -66,9 +66,9 @@ Result<chat::RenderInputs> Inputs(const Options& options) {
 }
 
 int Render(const Options& options) {
-  const auto path = ResolveModel(options.model.model, DefaultModel::kGenerator);
-  if (!path.has_value()) return Fail(path.error());
-  auto header = model::ReadHeader(*path);
+  const auto resolved = ResolveModel(options.model.model, DefaultModel::kGenerator);
+  if (!resolved.has_value()) return Fail(resolved.error());
+  auto header = model::ReadHeader(resolved->path);
   if (!header.has_value()) return Fail(header.error());
   if (!options.model.chat_template_file.empty()) {
     auto source = ReadTextArgument(options.model.chat_template_file);
@@ -79,7 +79,7 @@ int Render(const Options& options) {
   const auto inputs = Inputs(options);
   if (!inputs.has_value()) return Fail(inputs.error());
   const auto templates = service::ChatTemplates::Make(header->text);
-  if (!templates.has_value()) return Fail(templates.error().WithContext(*path));
+  if (!templates.has_value()) return Fail(templates.error().WithContext(resolved->path));
   const auto prompt = templates->Choose(!inputs->tools.is_null()).Render(*inputs);
   if (!prompt.has_value()) return Fail(prompt.error());
   if (!options.json) {

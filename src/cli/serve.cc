@@ -4,7 +4,6 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <csignal>
-#include <filesystem>
 #include <map>
 #include <thread>
 
@@ -12,6 +11,7 @@
 #include "base/system_memory.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
+#include "cli/models.h"
 #include "cli/terminal.h"
 #include "config/server_config.h"
 #include "grpc/grpc_server.h"
@@ -50,7 +50,8 @@ config::ConfigSources ToSources(const Options& options) {
 int PrintConfig(const config::LoadedConfig& loaded, bool json) {
   if (json) {
     Json settings = Json::object();
-    for (const auto& setting : loaded.settings) settings[setting.key] = {{"value", setting.value}, {"source", setting.source}};
+    for (const auto& setting : loaded.settings)
+      settings[setting.key] = {{"value", setting.value}, {"source", setting.source}};
     fmt::print("{}\n", settings.dump(2));
     return 0;
   }
@@ -72,52 +73,34 @@ int DescribeConfig() {
   return 0;
 }
 
-struct ModelChoice {
-  std::string path;
-  std::string name;
-  bool embeds = false;  // named as the embedding model
-};
-
-// The name a model is served under: its name in the catalogue, else that of its file or directory.
-std::string ServedName(const std::string& path, const std::string& cache_dir) {
-  for (const auto& model : hub::DefaultModels()) {
-    if (hub::ModelPath(cache_dir, model) == path) return model.name;
-  }
-  auto file = std::filesystem::path(path).lexically_normal();
-  if (!file.has_filename()) file = file.parent_path();
-  return file.extension() == ".gguf" ? file.stem().string() : file.filename().string();
-}
-
-Result<std::vector<ModelChoice>> ChooseModels(const config::ServerConfig& config) {
-  std::vector<std::string> paths;
-  if (config.models.empty()) {
-    PENSIEVE_RETURN_IF_ERROR(FetchDefaultModels(config.cache_dir));
-    for (const auto& model : hub::DefaultModels()) paths.push_back(hub::ModelPath(config.cache_dir, model));
+// What is served, in order and without doubles. Fetches what is in no cache.
+Result<std::vector<ResolvedModel>> ChooseModels(const config::ServerConfig& config) {
+  std::vector<std::string> names = config.models;
+  if (names.empty()) {
+    for (const auto& model : hub::DefaultModels()) names.push_back(model.name);
   }
   // The embedding model that is named comes first among those that embed, and so is the default.
-  if (!config.embedding_model.empty()) {
-    PENSIEVE_TRY(auto path, ResolveModel(config.embedding_model, DefaultModel::kNone, config.cache_dir));
-    paths.insert(paths.begin(), std::move(path));
-  }
-  for (const auto& name : config.models) {
-    PENSIEVE_TRY(auto path, ResolveModel(name, DefaultModel::kNone, config.cache_dir));
-    paths.push_back(std::move(path));
-  }
-  std::vector<ModelChoice> choices;
-  for (auto& path : paths) {
-    std::string name = ServedName(path, config.cache_dir);
-    const auto same = [&](const ModelChoice& other) { return other.path == path; };
-    if (std::none_of(choices.begin(), choices.end(), same)) choices.push_back({std::move(path), std::move(name), false});
+  if (!config.embedding_model.empty()) names.insert(names.begin(), config.embedding_model);
+  std::vector<ResolvedModel> choices;
+  for (const auto& name : names) {
+    PENSIEVE_TRY(auto model, ResolveModel(name, DefaultModel::kNone, config.cache_dir));
+    // A path to a model of the cache means the same model, under the name that it has there.
+    for (const auto& known : hub::DefaultModels()) {
+      if (hub::ModelPath(config.cache_dir, known) == model.path) model.name = known.name;
+    }
+    const auto same = [&](const ResolvedModel& other) { return other.path == model.path; };
+    if (std::none_of(choices.begin(), choices.end(), same)) choices.push_back(std::move(model));
   }
   if (!config.embedding_model.empty()) choices.front().embeds = true;
   return choices;
 }
 
-// KV memory of each model: what was asked for, else a quarter of the memory that is free now, shared out. The pool's pages
-// are taken from the system only when blocks are first written.
+// KV memory of each model: what was asked for, else a quarter of the memory that is free now, shared out. The pool's
+// pages are taken from the system only when blocks are first written.
 int64_t KvBytesPerModel(const config::ServerConfig& config, size_t num_models) {
   constexpr int64_t kUnknownMemoryBytes = int64_t{4} << 30;
-  const int64_t wanted = config.kv_bytes_max > 0 ? config.kv_bytes_max : AvailableMemoryBytes().value_or(kUnknownMemoryBytes) / 4;
+  const int64_t wanted =
+      config.kv_bytes_max > 0 ? config.kv_bytes_max : AvailableMemoryBytes().value_or(kUnknownMemoryBytes) / 4;
   return wanted / static_cast<int64_t>(std::max<size_t>(1, num_models));
 }
 
@@ -125,7 +108,7 @@ backend::KvDType ToKvDType(const std::string& name) {
   return name == "f32" ? backend::KvDType::kF32 : name == "int8" ? backend::KvDType::kInt8 : backend::KvDType::kF16;
 }
 
-Result<std::unique_ptr<model::LoadedModel>> LoadOne(const config::ServerConfig& config, const ModelChoice& choice) {
+Result<std::unique_ptr<model::LoadedModel>> LoadOne(const config::ServerConfig& config, const ResolvedModel& choice) {
   model::LoadOptions load;
   PENSIEVE_TRY(const auto activations, ParseActivations(config.activations));
   load.cpu = {.threads = static_cast<int>(config.threads), .activations = activations, .isa = ""};
@@ -138,7 +121,8 @@ Result<std::unique_ptr<model::LoadedModel>> LoadOne(const config::ServerConfig& 
   return model::Load(choice.path, load);
 }
 
-Status LoadModels(const config::ServerConfig& config, const std::vector<ModelChoice>& choices, Logger& logger, service::Service& service) {
+Status LoadModels(const config::ServerConfig& config, const std::vector<ResolvedModel>& choices, Logger& logger,
+                  service::Service& service) {
   for (const auto& choice : choices) {
     const auto start = Clock::now();
     PENSIEVE_TRY(auto model, LoadOne(config, choice));
@@ -147,7 +131,7 @@ Status LoadModels(const config::ServerConfig& config, const std::vector<ModelCho
                         {"quantization", model->config.quantization},
                         {"device", model->backend->Describe().name},
                         {"threads", model->backend->Describe().threads}};
-    PENSIEVE_RETURN_IF_ERROR(service.AddModel(choice.name, {}, std::move(model)));
+    PENSIEVE_RETURN_IF_ERROR(service.AddModel(choice.name, choice.aliases, std::move(model)));
     fields.emplace_back("seconds", std::chrono::duration<double>(Clock::now() - start).count());
     logger.Info("model loaded", fields);
   }
@@ -178,31 +162,37 @@ void PrintModels(const service::Service& service) {
   for (const auto& model : service.Models()) {
     const std::string chat = model.generates ? fmt::format("chat, {} tokens of context", model.context_max) : "";
     const std::string embed = model.embeds ? fmt::format("embeddings, {} dimensions", model.dimension) : "";
-    fmt::print("  {:28} {}{}{}\n", Styled(Style::kBold, model.name), chat, chat.empty() || embed.empty() ? "" : "; ", embed);
+    fmt::print("  {:28} {}{}{}\n", Styled(Style::kBold, model.name), chat, chat.empty() || embed.empty() ? "" : "; ",
+               embed);
   }
 }
 
 // The last words of the start: where it is, and lines to try that work as they stand.
-void PrintWelcome(const config::ServerConfig& config, const service::Service& service, int http_port, int grpc_port, double seconds) {
+void PrintWelcome(const config::ServerConfig& config, const service::Service& service, int http_port, int grpc_port,
+                  double seconds) {
   const std::string url = "http://" + Authority(config.host, http_port);
   const std::string key = config.api_keys.empty() ? "" : " -H 'authorization: Bearer YOUR_KEY'";
-  fmt::print("\n{} is ready after {:.1f} s at {}", Styled(Style::kBold, "Pensieve " PENSIEVE_VERSION), seconds, Styled(Style::kCyan, url));
+  fmt::print("\n{} is ready after {:.1f} s at {}", Styled(Style::kBold, "Pensieve " PENSIEVE_VERSION), seconds,
+             Styled(Style::kCyan, url));
   fmt::print("{}\n", grpc_port > 0 ? fmt::format(" (gRPC at {})", Authority(config.host, grpc_port)) : "");
   PrintModels(service);
   const auto models = service.Models();
   const bool generates = std::any_of(models.begin(), models.end(), [](const auto& model) { return model.generates; });
-  const bool embeds = config.embedding_enabled && std::any_of(models.begin(), models.end(), [](const auto& model) { return model.embeds; });
+  const bool embeds = config.embedding_enabled &&
+                      std::any_of(models.begin(), models.end(), [](const auto& model) { return model.embeds; });
   if (generates) {
-    fmt::print("\n{}\n  curl {}/v1/messages{} -H 'content-type: application/json' -d '{}'\n", Styled(Style::kDim, "A message:"), url, key,
-               R"({"model":"claude","max_tokens":100,"temperature":0,"messages":[{"role":"user","content":"What is the capital of France?"}]})");
+    fmt::print(
+        "\n{}\n  curl {}/v1/messages{} -H 'content-type: application/json' -d '{}'\n",
+        Styled(Style::kDim, "A message:"), url, key,
+        R"({"model":"claude","max_tokens":100,"temperature":0,"messages":[{"role":"user","content":"What is the capital of France?"}]})");
   }
   if (embeds) {
-    fmt::print("{}\n  curl {}/api/v1/embed{} -H 'content-type: application/json' -d '{}'\n", Styled(Style::kDim, "An embedding:"), url, key,
-               R"({"texts":["Hello, world!"]})");
+    fmt::print("{}\n  curl {}/api/v1/embed{} -H 'content-type: application/json' -d '{}'\n",
+               Styled(Style::kDim, "An embedding:"), url, key, R"({"texts":["Hello, world!"]})");
   }
   if (generates) {
-    fmt::print("{}\n  export ANTHROPIC_BASE_URL={} ANTHROPIC_AUTH_TOKEN={}\n  claude\n", Styled(Style::kDim, "Claude Code on this server:"), url,
-               config.api_keys.empty() ? "local" : "YOUR_KEY");
+    fmt::print("{}\n  export ANTHROPIC_BASE_URL={} ANTHROPIC_AUTH_TOKEN={}\n  claude\n",
+               Styled(Style::kDim, "Claude Code on this server:"), url, config.api_keys.empty() ? "local" : "YOUR_KEY");
   }
   fmt::print("{}\n", Styled(Style::kDim, "Ctrl-C stops the server."));
   std::fflush(stdout);
@@ -244,10 +234,10 @@ void Stop(const StopSignals& signals, const config::ServerConfig& config, Logger
 
 Status ServeUntilSignal(const config::LoadedConfig& loaded, Logger& logger) {
   const auto start = Clock::now();
-  const StopSignals signals;
   const auto& config = loaded.config;
   for (const auto& warning : loaded.warnings) logger.Warn(warning);
-  PENSIEVE_TRY(const auto choices, ChooseModels(config));
+  PENSIEVE_TRY(const auto choices, ChooseModels(config));  // before signals are blocked: Ctrl-C ends a download
+  const StopSignals signals;
   const auto service = service::Service::Create(ToServiceOptions(config, choices.size()));
   PENSIEVE_RETURN_IF_ERROR(LoadModels(config, choices, logger, *service));
   const auto metrics = Metrics::Create(PENSIEVE_VERSION, [&service] { return http::CollectServiceMetrics(*service); });
@@ -255,7 +245,8 @@ Status ServeUntilSignal(const config::LoadedConfig& loaded, Logger& logger) {
   PENSIEVE_TRY(const auto http_server, http::HttpServer::Start(http::ToHttpOptions(config, PENSIEVE_VERSION), context));
   std::unique_ptr<grpc_server::GrpcServer> grpc_listener;
   if (config.grpc_port >= 0) {
-    PENSIEVE_TRY(grpc_listener, grpc_server::GrpcServer::Start(grpc_server::ToGrpcOptions(config), {*service, logger, *metrics}));
+    PENSIEVE_TRY(grpc_listener,
+                 grpc_server::GrpcServer::Start(grpc_server::ToGrpcOptions(config), {*service, logger, *metrics}));
   }
   PrintWelcome(config, *service, http_server->port(), grpc_listener ? grpc_listener->port() : 0,
                std::chrono::duration<double>(Clock::now() - start).count());
@@ -283,10 +274,14 @@ void AddServe(CLI::App& app, Action& action) {
   command->add_option("-c,--config", options->config_file, "Settings file (default: ./config.toml if there is one)");
   command->add_flag("--print-config", options->print_config, "Show each setting with where it came from, and stop");
   command->add_flag("--json", options->json, "With --print-config: as JSON");
-  command->add_flag("--describe-config", options->describe_config, "Show every setting as a table, and stop")->group("");
+  command->add_flag("--describe-config", options->describe_config, "Show every setting as a table, and stop")
+      ->group("");
   for (const auto& key : config::DescribeKeys()) {
-    const std::string help = fmt::format("{}{}", key.help, key.default_value.empty() ? "" : fmt::format(" ({})", key.default_value));
-    command->add_option(key.key == "model.models" ? "-m," + key.flag : key.flag, options->flags[key.key], help)->expected(1)->take_all();
+    const std::string help =
+        fmt::format("{}{}", key.help, key.default_value.empty() ? "" : fmt::format(" ({})", key.default_value));
+    command->add_option(key.key == "model.models" ? "-m," + key.flag : key.flag, options->flags[key.key], help)
+        ->expected(1)
+        ->take_all();
   }
   command->footer("Flags win over the environment, the environment over the file, the file over defaults.");
   command->callback([&action, options] { action = [options] { return Serve(*options); }; });

@@ -46,6 +46,7 @@ std::string Styled(Style style, std::string_view text) { return Paint(style, tex
 std::string StyledError(Style style, std::string_view text) { return Paint(style, text, StderrIsTerminal()); }
 
 int Fail(const Status& status) {
+  if (status.code() == StatusCode::kCancelled) return 130;
   fmt::print(stderr, "{} {}\n", StyledError(Style::kRed, "error:"), status.message());
   return 1;
 }
@@ -68,34 +69,80 @@ std::string HumanCount(int64_t count) {
   return fmt::format("{}", count);
 }
 
-ProgressBar::ProgressBar(std::string title)
-    : title_(std::move(title)), terminal_(StderrIsTerminal()), started_(std::chrono::steady_clock::now()) {
-  if (!terminal_) fmt::print(stderr, "{} ...\n", title_);
+std::string HumanDuration(double seconds) {
+  const auto whole = static_cast<int64_t>(std::clamp(seconds, 0.0, 1e7));
+  if (whole < 3600) return fmt::format("{}:{:02}", whole / 60, whole % 60);
+  return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
 }
+
+ProgressBar::ProgressBar(std::string title)
+    : title_(std::move(title)), terminal_(StderrIsTerminal()), started_(Clock::now()) {}
 
 ProgressBar::~ProgressBar() {
   if (!finished_) Finish("stopped");
 }
 
-void ProgressBar::Update(int64_t done_bytes, int64_t total_bytes) {
-  const auto now = std::chrono::steady_clock::now();
-  if (!terminal_ || now - drawn_ < std::chrono::milliseconds(80)) return;
+double ProgressBar::seconds() const { return std::chrono::duration<double>(Clock::now() - started_).count(); }
+
+// Bytes per second over the last five seconds.
+double ProgressBar::Rate(Clock::time_point now, int64_t done_bytes) {
+  samples_.emplace_back(now, done_bytes);
+  while (now - samples_.front().first > std::chrono::seconds(5)) samples_.pop_front();
+  const double seconds = std::chrono::duration<double>(now - samples_.front().first).count();
+  return seconds > 0.2 ? static_cast<double>(done_bytes - samples_.front().second) / seconds : 0;
+}
+
+void ProgressBar::Draw(std::string_view what, int64_t done_bytes, int64_t total_bytes, double rate) const {
+  const int columns = TerminalColumns();
+  std::string title = title_;
+  const auto title_max = static_cast<size_t>(std::max(10, columns - 50));
+  if (title.size() > title_max) title = "..." + title.substr(title.size() - title_max + 3);
+  if (total_bytes <= 0) {
+    fmt::print(stderr, "\r\x1b[K{}  {}", title, what);
+    return;
+  }
+  std::string numbers = fmt::format("{} / {}", HumanBytes(done_bytes), HumanBytes(total_bytes));
+  if (done_bytes >= total_bytes) {
+    numbers += fmt::format("  {}", what);
+  } else if (rate > 0) {
+    const double left = static_cast<double>(total_bytes - done_bytes) / rate;
+    numbers += fmt::format("  {}/s  {} left", HumanBytes(static_cast<int64_t>(rate)), HumanDuration(left + 0.5));
+  }
+  const int width = std::clamp(columns - static_cast<int>(title.size() + numbers.size()) - 7, 0, 40);
+  const auto filled =
+      static_cast<int>(static_cast<double>(width) * static_cast<double>(done_bytes) / static_cast<double>(total_bytes));
+  const std::string bar =
+      width < 5 ? "" : fmt::format("[{}{}]  ", std::string(filled, '='), std::string(width - filled, ' '));
+  fmt::print(stderr, "\r\x1b[K{}  {}{}", title, bar, numbers);
+}
+
+void ProgressBar::Update(std::string_view what, int64_t done_bytes, int64_t total_bytes) {
+  const auto now = Clock::now();
+  if (total_bytes > 0) {
+    if (first_bytes_ < 0) first_bytes_ = done_bytes;
+    last_bytes_ = std::max(done_bytes, last_bytes_);
+  }
+  if (!terminal_ && total_bytes <= 0) return;
+  if (!terminal_ && !shown_) {
+    fmt::print(stderr, "{}: {}, {}{}\n", title_, what, HumanBytes(total_bytes),
+               done_bytes > 0 ? fmt::format(", {} of them are there", HumanBytes(done_bytes)) : "");
+    shown_ = true;
+    drawn_ = now;
+  }
+  if (now - drawn_ < (terminal_ ? std::chrono::milliseconds(80) : std::chrono::milliseconds(10'000))) return;
   drawn_ = now;
-  if (first_bytes_ < 0) first_bytes_ = done_bytes;
-  const double seconds = std::chrono::duration<double>(now - started_).count();
-  const double rate = seconds > 0.2 ? static_cast<double>(done_bytes - first_bytes_) / seconds : 0;
-  const std::string numbers =
-      total_bytes > 0 ? fmt::format("{} / {}", HumanBytes(done_bytes), HumanBytes(total_bytes)) : HumanBytes(done_bytes);
-  const std::string speed = rate > 0 ? fmt::format("  {}/s", HumanBytes(static_cast<int64_t>(rate))) : "";
-  const auto room = TerminalColumns() - static_cast<int>(title_.size() + numbers.size() + speed.size()) - 9;
-  const int width = std::clamp(room, 0, 40);
-  const int filled = total_bytes > 0 ? static_cast<int>(width * done_bytes / total_bytes) : 0;
-  fmt::print(stderr, "\r\x1b[K{}  [{}{}]  {}{}", title_, std::string(filled, '='), std::string(width - filled, ' '), numbers, speed);
-  std::fflush(stderr);
+  shown_ = true;
+  if (terminal_) {
+    Draw(what, done_bytes, total_bytes, Rate(now, done_bytes));
+    std::fflush(stderr);
+  } else {
+    fmt::print(stderr, "{}: {} / {}\n", title_, HumanBytes(done_bytes), HumanBytes(total_bytes));
+  }
 }
 
 void ProgressBar::Finish(std::string_view outcome) {
   finished_ = true;
+  if (!shown_) return;
   if (terminal_) fmt::print(stderr, "\r\x1b[K");
   fmt::print(stderr, "{}: {}\n", title_, outcome);
 }

