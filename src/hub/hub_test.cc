@@ -60,6 +60,7 @@ TEST(ModelNames, WhatUsersWrite) {
   EXPECT_EQ(name->revision_or_main(), "main");
   EXPECT_EQ(*ParseModelName("https://huggingface.co/a/b"), *ParseModelName("a/b"));
   EXPECT_EQ(*ParseModelName("hf.co/a/b"), *ParseModelName("a/b"));
+  EXPECT_EQ(*ParseModelName("a/b@main"), *ParseModelName("a/b"));
   EXPECT_EQ(ParseModelName("a/b@refs/pr/1")->revision, "refs/pr/1");
   EXPECT_EQ(ParseModelName("a/b:q4_k_m")->quant, "q4_k_m");
   const auto file = ParseModelName("a/b/dir/x-Q8_0.gguf@v1.0");
@@ -67,7 +68,7 @@ TEST(ModelNames, WhatUsersWrite) {
   EXPECT_EQ(file->file, "dir/x-Q8_0.gguf");
   EXPECT_EQ(file->revision, "v1.0");
   EXPECT_EQ(file->ToString(), "a/b/dir/x-Q8_0.gguf@v1.0");
-  for (const char* text : {"a/b", "a/b:Q4_0@main", "a/b/c.gguf"}) EXPECT_EQ(ParseModelName(text)->ToString(), text);
+  for (const char* text : {"a/b", "a/b:Q4_0@v2", "a/b/c.gguf"}) EXPECT_EQ(ParseModelName(text)->ToString(), text);
 }
 
 TEST(ModelNames, WhatIsNone) {
@@ -121,7 +122,7 @@ TEST(ModelNames, Aliases) {
 TEST(ModelNames, PathsThatStayBelow) {
   for (const char* path : {"a", "a/b.gguf", "..a", "a..", "a b", "ä", ".hidden"})
     EXPECT_TRUE(CheckRelativePath(path).ok()) << path;
-  for (const std::string path :
+  for (const std::string& path :
        {std::string(), std::string("/a"), std::string("a/../b"), std::string(".."), std::string("."),
         std::string("a/."), std::string("a//b"), std::string("a/"), std::string("a\\b"), std::string("a\nb"),
         std::string("a\0b", 3), std::string(201, 'x'), std::string("\x7f")}) {

@@ -112,6 +112,7 @@ Result<ModelName> ParseModelName(std::string_view text) {
     name.revision = text.substr(at + 1);
     text = text.substr(0, at);
     PENSIEVE_RETURN_IF_ERROR(CheckRevision(name.revision));
+    if (name.revision == "main") name.revision.clear();  // one name for one thing
   }
   if (const size_t colon = text.find(':'); colon != std::string_view::npos) {
     name.quant = text.substr(colon + 1);

@@ -17,13 +17,16 @@
 namespace pensieve::hub {
 namespace {
 
+constexpr int64_t kSegmentsMax = 16'384;  // a terabyte in pieces of 64 MiB
 constexpr size_t kStateBytesMax = size_t{4} << 20;
 
+// The size may be a lie: it buys no more than so many segments.
 std::vector<Segment> Cut(int64_t bytes, int64_t segment_bytes) {
+  segment_bytes = std::max(segment_bytes, bytes / kSegmentsMax + 1);
   std::vector<Segment> segments;
   if (bytes < 2 * segment_bytes) return {{0, bytes, 0, false}};
   for (int64_t begin = 0; begin < bytes; begin += segment_bytes) {
-    segments.push_back({begin, std::min(begin + segment_bytes, bytes), 0, false});
+    segments.push_back({begin, begin + std::min(segment_bytes, bytes - begin), 0, false});
   }
   return segments;
 }
