@@ -69,7 +69,11 @@ function(pensieve_test name)
   target_link_libraries(${name}_test PRIVATE pensieve_${name} ${arg_DEPS} GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name}_test PRIVATE PENSIEVE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   target_precompile_headers(${name}_test REUSE_FROM pensieve_pch)
-  gtest_discover_tests(${name}_test TEST_PREFIX ${name}. DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit TIMEOUT 300)
+  set(timeout 300)
+  if(PENSIEVE_SANITIZE)
+    set(timeout 3000)  # real models under ThreadSanitizer take minutes
+  endif()
+  gtest_discover_tests(${name}_test TEST_PREFIX ${name}. DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit TIMEOUT ${timeout})
   set_property(GLOBAL APPEND PROPERTY PENSIEVE_TEST_TARGETS ${name}_test)
 endfunction()
 

@@ -4,6 +4,7 @@
 
 #include "api/akidb/embed.h"
 #include "api/errors.h"
+#include "base/check.h"
 #include "base/constant_time.h"
 #include "base/random_id.h"
 #include "observe/request_log.h"
@@ -125,8 +126,11 @@ class Canceller {
 // One Embed call; deletes itself when gRPC is done with it.
 class EmbedReactor final : public ::grpc::ServerUnaryReactor {
  public:
-  EmbedReactor(const GrpcContext& context, wire::EmbedResponse* response)
-      : context_(context), record_(context, "Embed"), response_(response) {}
+  // Counts itself in `in_flight` until it has answered and uses the context no more.
+  EmbedReactor(const GrpcContext& context, std::atomic<int64_t>& in_flight, wire::EmbedResponse* response)
+      : context_(context), in_flight_(in_flight), record_(context, "Embed"), response_(response) {
+    in_flight_.fetch_add(1, std::memory_order_relaxed);
+  }
 
   Status Prepare(const wire::EmbedRequest& request) {
     api::akidb::EmbedFields fields;
@@ -158,6 +162,7 @@ class EmbedReactor final : public ::grpc::ServerUnaryReactor {
     context_.metrics.CountEmbedding(counted);
     const ::grpc::Status answer = ToGrpc(status);
     record_.Report(answer);
+    in_flight_.fetch_sub(1, std::memory_order_release);
     Finish(answer);
   }
 
@@ -182,6 +187,7 @@ class EmbedReactor final : public ::grpc::ServerUnaryReactor {
   }
 
   const GrpcContext& context_;
+  std::atomic<int64_t>& in_flight_;
   CallRecord record_;
   wire::EmbedResponse* const response_;
   api::akidb::EmbedCall call_;
@@ -202,11 +208,13 @@ EmbeddingService::EmbeddingService(const GrpcOptions& options, const GrpcContext
 EmbeddingService::~EmbeddingService() {
   work_.Close();
   for (auto& worker : workers_) worker.join();
+  // The server is gone, so every call was answered, on whatever thread.
+  PENSIEVE_CHECK(in_flight_.load(std::memory_order_acquire) == 0);
 }
 
 ::grpc::ServerUnaryReactor* EmbeddingService::Embed(::grpc::CallbackServerContext* call,
                                                     const wire::EmbedRequest* request, wire::EmbedResponse* response) {
-  auto* reactor = new EmbedReactor(context_, response);
+  auto* reactor = new EmbedReactor(context_, in_flight_, response);
   Status status = CheckApiKey(*call, options_.api_keys);
   if (status.ok()) status = reactor->Prepare(*request);
   if (!status.ok()) {

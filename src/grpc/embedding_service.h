@@ -1,6 +1,7 @@
 // AkiDB's service over the callback API. Private to grpc/.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <thread>
 #include <vector>
@@ -28,6 +29,7 @@ class EmbeddingService final : public wire::EmbeddingService::CallbackService {
  private:
   const GrpcOptions& options_;
   const GrpcContext context_;
+  std::atomic<int64_t> in_flight_{0};  // Embed calls that have not answered
   BoundedQueue<std::function<void()>> work_;
   std::vector<std::thread> workers_;
 };
