@@ -29,40 +29,32 @@ constexpr int64_t kMostSplitRows = 16;
 // Softmax state of a row that has seen no key. Finite, so that differences are never NaN.
 constexpr float kLowest = -3e38f;
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t Padded(int64_t n) { return (n + 15) / 16 * 16; }
-
 struct Range {
   int64_t first;
   int64_t end;
 };
 
-// Running softmax of a task's rows.
-struct SoftmaxState {
-  float* mixed;    // [rows][stride]
-  float* sum;      // [rows]
-  float* largest;  // [rows]
-
-  static void Reserve(ScratchCutter& cutter, int64_t rows, int64_t stride) {
-    cutter.Reserve<float>(rows * stride);
-    cutter.Reserve<float>(rows);
-    cutter.Reserve<float>(rows);
-  }
-  static SoftmaxState Take(ScratchCutter& cutter, int64_t rows, int64_t stride) {
-    SoftmaxState state;
-    state.mixed = cutter.Take<float>(rows * stride);
-    state.sum = cutter.Take<float>(rows);
-    state.largest = cutter.Take<float>(rows);
-    return state;
-  }
-  void Reset(int64_t rows, int64_t stride) const {
-    std::memset(mixed, 0, static_cast<size_t>(rows * stride) * sizeof(float));
-    std::fill_n(sum, rows, 0.0f);
-    std::fill_n(largest, rows, kLowest);
-  }
-};
-
 }  // namespace
+
+void CpuBackend::SoftmaxState::Reserve(ScratchCutter& cutter, int64_t rows, int64_t stride) {
+  cutter.Reserve<float>(rows * stride);
+  cutter.Reserve<float>(rows);
+  cutter.Reserve<float>(rows);
+}
+
+CpuBackend::SoftmaxState CpuBackend::SoftmaxState::Take(ScratchCutter& cutter, int64_t rows, int64_t stride) {
+  SoftmaxState state;
+  state.mixed = cutter.Take<float>(rows * stride);
+  state.sum = cutter.Take<float>(rows);
+  state.largest = cutter.Take<float>(rows);
+  return state;
+}
+
+void CpuBackend::SoftmaxState::Reset(int64_t rows, int64_t stride) const {
+  std::memset(mixed, 0, static_cast<size_t>(rows * stride) * sizeof(float));
+  std::fill_n(sum, rows, 0.0f);
+  std::fill_n(largest, rows, kLowest);
+}
 
 // What all tasks of one call share. Block b of a sequence holds the keys from position b * block_len on.
 struct CpuBackend::AttentionWork {
@@ -289,26 +281,20 @@ void CpuBackend::AttendTask(const AttentionWork& work, const AttentionTask& task
 
 // Every segment of every task by itself, then the tasks' segments joined in order: the bits of AttendTask.
 void CpuBackend::AttendSplit(const AttentionWork& work) {
-  struct Part {
-    size_t task;
-    int64_t segment;
-    SoftmaxState state;
-  };
-  std::vector<Part> parts;
-  std::vector<size_t> first_part = {0};
+  std::vector<AttentionPart>& parts = attention_parts_;
+  parts.clear();
   for (size_t t = 0; t < attention_tasks_.size(); ++t) {
     const Range segments = work.Segments(attention_tasks_[t]);
     for (int64_t s = segments.first; s < segments.end; ++s) parts.push_back({t, s, {}});
-    first_part.push_back(parts.size());
   }
   const int64_t stride = work.value_stride();
   const auto rows_of = [&](size_t task) { return attention_tasks_[task].num_rows * work.share(); };
   ScratchCutter cutter;
-  for (const Part& part : parts) SoftmaxState::Reserve(cutter, rows_of(part.task), stride);
-  cutter.Allocate(attention_parts_);
-  for (Part& part : parts) part.state = SoftmaxState::Take(cutter, rows_of(part.task), stride);
+  for (const AttentionPart& part : parts) SoftmaxState::Reserve(cutter, rows_of(part.task), stride);
+  cutter.Allocate(attention_states_);
+  for (AttentionPart& part : parts) part.state = SoftmaxState::Take(cutter, rows_of(part.task), stride);
   pool_.Run(static_cast<int64_t>(parts.size()), [&](int64_t chunk, int worker) {
-    const Part& part = parts[static_cast<size_t>(chunk)];
+    const AttentionPart& part = parts[static_cast<size_t>(chunk)];
     const AttentionTask& task = attention_tasks_[part.task];
     AttentionScratch scratch(work, rows_of(part.task), scratch_[static_cast<size_t>(worker)].attention);
     scratch.TakeQueries(work, task);
@@ -316,10 +302,11 @@ void CpuBackend::AttendSplit(const AttentionWork& work) {
     scratch.tile.SetState(part.state.mixed, part.state.sum, part.state.largest);
     AttendSegment(work, task, part.segment, scratch);
   });
+  auto part = parts.begin();
   for (size_t t = 0; t < attention_tasks_.size(); ++t) {
     const AttentionScratch scratch(work, rows_of(t), scratch_[0].attention);
     scratch.BeginTotal(work, attention_tasks_[t]);
-    for (size_t p = first_part[t]; p < first_part[t + 1]; ++p) scratch.AddToTotal(kernels_, parts[p].state);
+    for (; part != parts.end() && part->task == t; ++part) scratch.AddToTotal(kernels_, part->state);
     scratch.StoreTotal(work, attention_tasks_[t]);
   }
 }

@@ -1,6 +1,7 @@
 // The CPU backend: operations cut into chunks for the worker pool, kernels from the table of the best instruction set.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <deque>
 #include <memory>
@@ -11,6 +12,7 @@
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/kv_cache.h"
 #include "backend/cpu/scratch.h"
+#include "backend/cpu/sizes.h"
 #include "backend/cpu/worker_pool.h"
 #include "tensor/buffer.h"
 
@@ -90,6 +92,8 @@ class CpuBackend final : public Backend {
   Operand MakeOperand(const MatMulInput& input, const tensor::Weight& weight);
   const QuantRows* QuantizeInput(const MatMulInput& input, int group);
   int64_t FineRows(const MatMulInput& input) const;
+  // Whether decode_tile may take the rows.
+  bool FewFineRows(const MatMulInput& input) const;
   int64_t RowBlock(int64_t rows, int64_t panels) const;
   int64_t PanelRun(int64_t rows, int64_t panels) const;
   // multiply_panel(panel, rows, worker) for every panel and block of rows, shared among the workers.
@@ -166,7 +170,36 @@ class CpuBackend final : public Backend {
     int64_t num_rows;
   };
   std::vector<AttentionTask> attention_tasks_;
-  Scratch attention_parts_;  // states of the segments of split tasks
+
+  // Running softmax of a task's rows.
+  struct SoftmaxState {
+    float* mixed = nullptr;    // [rows][stride]
+    float* sum = nullptr;      // [rows]
+    float* largest = nullptr;  // [rows]
+
+    static void Reserve(ScratchCutter& cutter, int64_t rows, int64_t stride);
+    static SoftmaxState Take(ScratchCutter& cutter, int64_t rows, int64_t stride);
+    void Reset(int64_t rows, int64_t stride) const;
+  };
+  // One segment of a task that is split. Kept from step to step, so that steps allocate nothing.
+  struct AttentionPart {
+    size_t task;
+    int64_t segment;
+    SoftmaxState state;
+  };
+  std::vector<AttentionPart> attention_parts_;
+  Scratch attention_states_;
 };
+
+// Values that are worth waking a worker for: some ten microseconds of work.
+inline constexpr int64_t kChunkValues = 16384;
+
+template <typename Fn>
+void CpuBackend::ForRows(int64_t rows, int64_t cols, Fn fn) {
+  const int64_t step = std::max<int64_t>(1, kChunkValues / std::max<int64_t>(1, cols));
+  pool_.Run(CeilDiv(rows, step), [&](int64_t chunk, int worker) {
+    for (int64_t r = chunk * step; r < std::min(rows, (chunk + 1) * step); ++r) fn(r, worker);
+  });
+}
 
 }  // namespace pensieve::backend::cpu

@@ -13,11 +13,6 @@
 namespace pensieve::backend::cpu {
 namespace {
 
-// Rows a chunk when rows are copied, routed or added: some microseconds of work.
-constexpr int64_t kChunkRows = 8;
-// Kernels load whole vectors.
-int64_t Padded(int64_t n) { return (n + 15) / 16 * 16; }
-
 // Routes one row: its experts ascending, and their weights. NaN logits are chosen first and make their weights NaN.
 void RouteRow(const float* logits, const ExpertLayer& layer, int32_t* experts, float* weights) {
   const auto num_experts = static_cast<int64_t>(layer.experts.size());
@@ -63,10 +58,9 @@ void CpuBackend::RouteRows(Matrix logits, const ExpertLayer& layer) {
   work.expert_of.resize(total);
   work.weight_of.resize(total);
   work.chosen.resize(total);
-  pool_.Run((logits.rows + kChunkRows - 1) / kChunkRows, [&](int64_t chunk, int) {
-    for (int64_t r = chunk * kChunkRows; r < std::min(logits.rows, (chunk + 1) * kChunkRows); ++r) {
-      RouteRow(logits.row(r), layer, work.expert_of.data() + r * layer.top_k, work.weight_of.data() + r * layer.top_k);
-    }
+  // An exponential each, and places to be found among top_k.
+  ForRows(logits.rows, logits.cols * 8, [&](int64_t r, int) {
+    RouteRow(logits.row(r), layer, work.expert_of.data() + r * layer.top_k, work.weight_of.data() + r * layer.top_k);
   });
   work.first.assign(layer.experts.size() + 1, 0);
   for (const int32_t expert : work.expert_of) ++work.first[static_cast<size_t>(expert) + 1];
@@ -85,10 +79,8 @@ Matrix CpuBackend::GatherChosen(Matrix x, std::span<const ChosenRow> chosen) {
   const auto rows = static_cast<int64_t>(chosen.size());
   if (chosen.back().row - chosen.front().row == rows - 1) return x.Rows(chosen.front().row, rows);
   const Matrix gathered = {expert_work_.gathered.Need<float>(rows * x.cols), rows, x.cols, x.cols};
-  pool_.Run((rows + kChunkRows - 1) / kChunkRows, [&](int64_t chunk, int) {
-    for (int64_t r = chunk * kChunkRows; r < std::min(rows, (chunk + 1) * kChunkRows); ++r) {
-      std::copy_n(x.row(chosen[static_cast<size_t>(r)].row), x.cols, gathered.row(r));
-    }
+  ForRows(rows, x.cols, [&](int64_t r, int) {
+    std::copy_n(x.row(chosen[static_cast<size_t>(r)].row), x.cols, gathered.row(r));
   });
   return gathered;
 }
@@ -152,12 +144,10 @@ void CpuBackend::Experts(const MatMulInput& input, Matrix logits, const ExpertLa
     const Matrix result = {expert_work_.result.Need<float>(rows * out.cols), rows, out.cols, out.cols};
     const Product down = {.weight = &expert.down, .bias = expert.down_bias, .out = result};
     MatMul({inner, fine_rows}, {&down, 1});
-    pool_.Run((rows + kChunkRows - 1) / kChunkRows, [&](int64_t chunk, int) {
-      for (int64_t r = chunk * kChunkRows; r < std::min(rows, (chunk + 1) * kChunkRows); ++r) {
-        const ChosenRow& target = chosen[static_cast<size_t>(r)];
-        kernels_.scale(result.row(r), out.cols, target.weight);
-        kernels_.add(result.row(r), out.cols, out.row(target.row));
-      }
+    ForRows(rows, out.cols, [&](int64_t r, int) {
+      const ChosenRow& target = chosen[static_cast<size_t>(r)];
+      kernels_.scale(result.row(r), out.cols, target.weight);
+      kernels_.add(result.row(r), out.cols, out.row(target.row));
     });
   }
 }

@@ -16,7 +16,6 @@ static constexpr KernelTable MakeTable(const char* isa) {
   table.isa = isa;
   table.lanes = kLanes;
   table.panel = kPanel;
-  table.tile_rows = kTileRows;
   table.quantize_row = QuantizeRow;
   table.unpack_codes = UnpackCodes;
   table.quant_tile = QuantTile;

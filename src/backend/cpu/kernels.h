@@ -126,13 +126,12 @@ struct KernelTable {
   const char* isa;
   int lanes;      // floats a vector
   int panel;      // output channels a panel: two vectors
-  int tile_rows;  // rows a tile
 
   // --- products
   void (*quantize_row)(const float* x, int64_t cols, int group, bool fine, const QuantRow& out);
   // Channels [first_row, first_row + count), count <= panel; channels beyond are filled with copies of the last.
   void (*unpack_codes)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantPanel& panel);
-  // tile[r][c] = sum over k of row (first + r), channel c; rows <= tile_rows, tile stride = panel.
+  // tile[r][c] = sum over k of row (first + r), channel c; tile stride = panel.
   void (*quant_tile)(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, bool fine, float* tile);
   // unpack_codes and quant_tile in one, for one or two fine rows and weights that DecodesDirectly holds for.
   void (*decode_tile)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantRows& rows, int64_t first,

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "backend/backend.h"
+#include "backend/cpu/sizes.h"
 #include "tensor/buffer.h"
 
 namespace pensieve::backend::cpu {
@@ -37,7 +38,6 @@ class CpuKvCache final : public KvCache {
   }
 
  private:
-  static int64_t Padded(int64_t n) { return (n + 15) / 16 * 16; }
   static int64_t ElementBytes(KvDType dtype) { return dtype == KvDType::kF32 ? 4 : dtype == KvDType::kF16 ? 2 : 1; }
   static int64_t ChunkBytes(const KvShape& shape);
 

@@ -16,8 +16,6 @@ constexpr int64_t kTileBlock = 96;
 // Up to so many decode rows, unpacking codes anew for every two beats writing them down.
 constexpr int64_t kMostDirectRows = 2;
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 QuantWeight FromAffine(const tensor::AffineWeight& w) {
   QuantWeight q;
   q.rows = w.rows;
@@ -60,6 +58,10 @@ int64_t CpuBackend::FineRows(const MatMulInput& input) const {
   return mode_ == ActivationMode::kInt16 ? input.x.rows : input.fine_rows;
 }
 
+bool CpuBackend::FewFineRows(const MatMulInput& input) const {
+  return input.x.rows <= kMostDirectRows && FineRows(input) == input.x.rows;
+}
+
 const QuantRows* CpuBackend::QuantizeInput(const MatMulInput& input, int group) {
   QuantizedInput& q = quantized_[group == 16 ? 0 : group == 32 ? 1 : 2];
   if (q.valid) return &q.rows;
@@ -70,7 +72,7 @@ const QuantRows* CpuBackend::QuantizeInput(const MatMulInput& input, int group) 
   cutter.Reserve<int8_t>(rows * cols);
   cutter.Reserve<int8_t>(rows * cols);
   cutter.Reserve<QuantGroup>(rows * groups);
-  const bool split = rows <= kMostDirectRows && FineRows(input) == rows;
+  const bool split = FewFineRows(input);
   if (split) {
     cutter.Reserve<int8_t>(rows * cols);
     cutter.Reserve<int8_t>(rows * cols);
@@ -108,7 +110,7 @@ CpuBackend::Operand CpuBackend::MakeOperand(const MatMulInput& input, const tens
   operand.quant = AsQuantWeight(weight);
   if (operand.quant && mode_ != ActivationMode::kF32) {
     operand.rows = QuantizeInput(input, operand.quant->activation_group());
-    operand.direct = DecodesDirectly(*operand.quant) && input.x.rows <= kMostDirectRows && FineRows(input) == input.x.rows;
+    operand.direct = DecodesDirectly(*operand.quant) && FewFineRows(input);
   }
   return operand;
 }

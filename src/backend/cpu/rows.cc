@@ -8,20 +8,6 @@
 #include "base/check.h"
 
 namespace pensieve::backend::cpu {
-namespace {
-
-// Values that are worth waking a worker for: some ten microseconds of work.
-constexpr int64_t kChunkValues = 16384;
-
-}  // namespace
-
-template <typename Fn>
-void CpuBackend::ForRows(int64_t rows, int64_t cols, Fn fn) {
-  const int64_t step = std::max<int64_t>(1, kChunkValues / std::max<int64_t>(1, cols));
-  pool_.Run((rows + step - 1) / step, [&](int64_t chunk, int worker) {
-    for (int64_t r = chunk * step; r < std::min(rows, (chunk + 1) * step); ++r) fn(r, worker);
-  });
-}
 
 void CpuBackend::EmbedRows(const tensor::Weight& table, std::span<const int32_t> ids, float scale, Matrix out,
                            bool add) {
