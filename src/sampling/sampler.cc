@@ -19,8 +19,11 @@
 #include "sampling/sampler.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include <fmt/format.h>
 
@@ -33,8 +36,12 @@ constexpr float kTemperatureMax = 100.0f;
 constexpr float kRepetitionPenaltyMax = 100.0f;
 constexpr float kPenaltyMax = 2.0f;
 constexpr float kBiasMax = 100.0f;
-// exp of this is 0 in f32; anything lower may not even be a float.
-constexpr double kLogWeightMin = -1000.0;
+// Weights below e^-87, the smallest normal float, are 0.
+constexpr float kLogWeightMin = -87.0f;
+// Weights are added up in blocks, so that a draw need not pass through all of them again.
+constexpr size_t kWeightBlock = 256;
+// Sums that grow side by side, so that compilers make vectors of them.
+constexpr size_t kSums = 16;
 // Candidates that the first round of top_p sorts: nearly always enough for a peaked distribution.
 constexpr size_t kTopPFirstRound = 128;
 
@@ -44,6 +51,61 @@ Status OutOfRange(const char* field, double value, const char* range) {
 
 // Written so that NaN is outside of every range.
 bool Within(float value, float low, float high) { return value >= low && value <= high; }
+
+// Every number by itself and without branches, so that compilers make vectors of them: a vocabulary is up to 262,144 long
+// and is passed through for every token of every sequence.
+void MakeComparable(std::span<float> logits) {
+  for (float& logit : logits) {
+    const float bounded = logit > std::numeric_limits<float>::max() ? std::numeric_limits<float>::max() : logit;
+    logit = logit == logit ? bounded : kMinusInfinity;
+  }
+}
+
+float LargestOf(std::span<const float> logits) {
+  std::array<float, kSums> largest;
+  largest.fill(kMinusInfinity);
+  size_t i = 0;
+  for (; i + kSums <= logits.size(); i += kSums) {
+    for (size_t j = 0; j < kSums; ++j) largest[j] = largest[j] < logits[i + j] ? logits[i + j] : largest[j];
+  }
+  for (; i < logits.size(); ++i) largest[0] = std::max(largest[0], logits[i]);
+  return *std::max_element(largest.begin(), largest.end());
+}
+
+// e^x for x <= 0 to 2e-7 of itself. With x = n ln 2 + r, |r| <= ln 2 / 2: e^x = 2^n e^r, e^r by its Taylor polynomial of
+// degree 7. n is rounded by adding 1.5 * 2^23, whose last bit counts ones; ln 2 is taken off in two parts, the first of
+// so few bits that n times it is exact.
+float ExpOfNonPositive(float x) {
+  constexpr float kRounder = 12582912.0f;
+  const float bounded = x < kLogWeightMin ? kLogWeightMin : x;
+  const float shifted = bounded * 1.44269504f + kRounder;
+  const float n = shifted - kRounder;
+  const float r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
+  float e = 1.0f / 5040.0f;
+  for (const float c : {1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f, 1.0f, 1.0f}) e = e * r + c;
+  const auto exponent = (std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(kRounder) + 127u) << 23;
+  return x < kLogWeightMin ? 0.0f : e * std::bit_cast<float>(exponent);
+}
+
+size_t CountAtLeast(std::span<const float> logits, float floor) {
+  size_t count = 0;
+  for (const float logit : logits) count += logit >= floor ? 1 : 0;
+  return count;
+}
+
+double SumAtLeast(std::span<const float> logits, std::span<const float> weights, float floor) {
+  double total = 0.0;
+  size_t first = 0;
+  for (; first + kWeightBlock <= logits.size(); first += kWeightBlock) {
+    std::array<float, kSums> sums = {};
+    for (size_t i = first; i < first + kWeightBlock; i += kSums) {
+      for (size_t j = 0; j < kSums; ++j) sums[j] += logits[i + j] >= floor ? weights[i + j] : 0.0f;
+    }
+    total += std::accumulate(sums.begin(), sums.end(), 0.0);
+  }
+  for (; first < logits.size(); ++first) total += logits[first] >= floor ? static_cast<double>(weights[first]) : 0.0;
+  return total;
+}
 
 }  // namespace
 
@@ -114,14 +176,11 @@ void Sampler::ObservePrompt(std::span<const int32_t> tokens) {
 }
 
 Sample Sampler::Draw(std::span<float> logits, std::span<const int32_t> banned) {
-  for (float& logit : logits) {
-    if (std::isnan(logit)) logit = kMinusInfinity;
-    if (logit > std::numeric_limits<float>::max()) logit = std::numeric_limits<float>::max();
-  }
+  MakeComparable(logits);
   if (WantsRaw()) raw_.assign(logits.begin(), logits.end());
   ApplyProcessors(logits, banned);
 
-  const auto largest = std::max_element(logits.begin(), logits.end());  // the first among equals
+  const auto largest = std::find(logits.begin(), logits.end(), LargestOf(logits));  // the first among equals
   Sample sample;
   sample.id = kNoToken;
   if (largest == logits.end() || *largest == kMinusInfinity) return sample;
@@ -189,14 +248,41 @@ bool Sampler::Before(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
+// A target in [0, total) picks the first number at which the running sum of weights passes it. Rounding of the sums may
+// leave the target at the very end: the last with any weight then.
+int32_t Sampler::DrawFromAll() {
+  const double target = random_.NextUnit() * total_;
+  double sum = 0.0;
+  int32_t last = kNoToken;
+  for (size_t block = 0; block < block_sums_.size(); ++block) {
+    const double after = sum + block_sums_[block];
+    if (target < after || block + 1 == block_sums_.size()) {
+      for (size_t id = block * kWeightBlock; id < (block + 1) * kWeightBlock; ++id) {
+        if (weights_[id] == 0.0f) continue;
+        last = static_cast<int32_t>(id);
+        sum += static_cast<double>(weights_[id]);
+        if (target < sum) return last;
+      }
+    }
+    sum = after;
+  }
+  for (size_t id = weights_.size(); last == kNoToken && id-- > 0;) {
+    if (weights_[id] > 0.0f) last = static_cast<int32_t>(id);
+  }
+  return last;
+}
+
 int32_t Sampler::DrawCandidate(std::span<const float> logits, float logit_max) {
+  WeighAll(logits, logit_max);
+  const bool top_k = params_.top_k > 0 && static_cast<size_t>(params_.top_k) < logits.size();
+  if (!top_k && params_.top_p >= 1.0f && params_.min_p <= 0.0f) return DrawFromAll();
+
   CollectCandidates(logits, logit_max);
-  if (params_.top_p < 1.0f) KeepTopP();
+  if (top_k) KeepTopK();
+  if (params_.top_p < 1.0f) KeepTopP(top_k ? SumOfCandidates() : total_);
   if (params_.min_p > 0.0f) KeepMinP();
 
-  double total = 0.0;
-  for (const Candidate& c : candidates_) total += c.weight;
-  const double target = random_.NextUnit() * total;
+  const double target = random_.NextUnit() * SumOfCandidates();
   double sum = 0.0;
   int32_t last = kNoToken;
   for (const Candidate& c : candidates_) {
@@ -205,33 +291,66 @@ int32_t Sampler::DrawCandidate(std::span<const float> logits, float logit_max) {
     sum += c.weight;
     if (target < sum) break;
   }
-  // Rounding of the sums may leave `target` at the very end: the last candidate with any weight then.
   return last;
 }
 
-void Sampler::CollectCandidates(std::span<const float> logits, float logit_max) {
-  candidates_.clear();
-  for (size_t id = 0; id < logits.size(); ++id) {
-    if (logits[id] != kMinusInfinity) candidates_.push_back({logits[id], static_cast<int32_t>(id), 0.0});
-  }
-  const auto top_k = static_cast<size_t>(params_.top_k);
-  if (top_k > 0 && top_k < candidates_.size()) {
-    const auto end = candidates_.begin() + static_cast<std::ptrdiff_t>(top_k);
-    std::nth_element(candidates_.begin(), end - 1, candidates_.end(), Before);
-    candidates_.erase(end, candidates_.end());
-    std::sort(candidates_.begin(), candidates_.end(), Before);
-  }
-  // Shifted by the maximum, so that the largest weight is 1 whatever the temperature.
-  const double scale = 1.0 / static_cast<double>(params_.temperature);
-  for (Candidate& c : candidates_) {
-    c.weight =
-        std::exp(static_cast<float>(std::max((static_cast<double>(c.logit) - logit_max) * scale, kLogWeightMin)));
+// Shifted by the maximum, so that the largest weight is 1 whatever the temperature.
+void Sampler::WeighAll(std::span<const float> logits, float logit_max) {
+  const float scale = std::min(1.0f / params_.temperature, std::numeric_limits<float>::max());
+  const size_t blocks = (logits.size() + kWeightBlock - 1) / kWeightBlock;
+  weights_.assign(blocks * kWeightBlock, 0.0f);
+  for (size_t i = 0; i < logits.size(); ++i) weights_[i] = ExpOfNonPositive((logits[i] - logit_max) * scale);
+  block_sums_.clear();
+  total_ = 0.0;
+  for (size_t first = 0; first < weights_.size(); first += kWeightBlock) {
+    std::array<float, kSums> sums = {};
+    for (size_t i = first; i < first + kWeightBlock; i += kSums) {
+      for (size_t j = 0; j < kSums; ++j) sums[j] += weights_[i + j];
+    }
+    block_sums_.push_back(std::accumulate(sums.begin(), sums.end(), 0.0));
+    total_ += block_sums_.back();
   }
 }
 
-void Sampler::KeepTopP() {
-  double total = 0.0;
-  for (const Candidate& c : candidates_) total += c.weight;
+// The logits from a floor up, ids ascending: as few as the filters surely leave something to choose from, for of a large
+// vocabulary nearly all are far below.
+void Sampler::CollectCandidates(std::span<const float> logits, float logit_max) {
+  const auto wanted_count = static_cast<size_t>(params_.top_k);
+  const double wanted_sum = static_cast<double>(params_.top_p) * total_;
+  float floor = kMinusInfinity;
+  for (float distance = 4.0f; distance < -kLogWeightMin; distance *= 1.5f) {
+    floor = logit_max - distance * params_.temperature;
+    // Of top_k the k largest are wanted; they alone decide what top_p and min_p leave.
+    if (wanted_count > 0 ? CountAtLeast(logits, floor) >= wanted_count
+                         : SumAtLeast(logits, weights_, floor) >= wanted_sum) {
+      break;
+    }
+    floor = kMinusInfinity;
+  }
+  candidates_.clear();
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (logits[id] < floor || logits[id] == kMinusInfinity) continue;
+    candidates_.push_back({logits[id], static_cast<int32_t>(id), static_cast<double>(weights_[id])});
+  }
+}
+
+double Sampler::SumOfCandidates() const {
+  double sum = 0.0;
+  for (const Candidate& c : candidates_) sum += c.weight;
+  return sum;
+}
+
+void Sampler::KeepTopK() {
+  const auto top_k = static_cast<size_t>(params_.top_k);
+  if (top_k < candidates_.size()) {
+    const auto end = candidates_.begin() + static_cast<std::ptrdiff_t>(top_k);
+    std::nth_element(candidates_.begin(), end - 1, candidates_.end(), Before);
+    candidates_.erase(end, candidates_.end());
+  }
+  std::sort(candidates_.begin(), candidates_.end(), Before);
+}
+
+void Sampler::KeepTopP(double total) {
   const double wanted = static_cast<double>(params_.top_p) * total;
   // Sorts growing prefixes until one is heavy enough: the vocabulary's tail is rarely needed.
   double sum = 0.0;

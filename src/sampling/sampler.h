@@ -82,8 +82,12 @@ class Sampler {
   void ApplyProcessors(std::span<float> logits, std::span<const int32_t> banned);
   void ApplyRepetition(std::span<float> logits);
   int32_t DrawCandidate(std::span<const float> logits, float logit_max);
+  int32_t DrawFromAll();
+  void WeighAll(std::span<const float> logits, float logit_max);
   void CollectCandidates(std::span<const float> logits, float logit_max);
-  void KeepTopP();
+  double SumOfCandidates() const;
+  void KeepTopK();
+  void KeepTopP(double total);
   void KeepMinP();
   void Report(Sample& sample);
   static bool Before(const Candidate& a, const Candidate& b);
@@ -95,6 +99,9 @@ class Sampler {
   std::vector<int32_t> window_;        // scratch: the distinct ids of the window
   std::vector<Count> seen_;            // ids of prompt and answer, ascending, while the window is everything
   std::vector<Count> answered_;        // ids of the answer, ascending
+  std::vector<float> weights_;         // scratch: exp((logit - max) / temperature), by id; whole blocks
+  std::vector<double> block_sums_;     // scratch: of weights_, block by block
+  double total_ = 0.0;                 // of weights_
   std::vector<Candidate> candidates_;  // scratch
   std::vector<float> raw_;             // logits as the model gave them, while log-probabilities are wanted
   std::vector<TokenLogprob> best_;     // scratch

@@ -67,17 +67,10 @@ class CpuBackend final : public Backend {
     const QuantRows* rows = nullptr;   // the input's planes; null: multiply in f32
     bool direct = false;               // codes are used as they are read (decode_tile)
   };
-  // Output channels [first, first + count) unpacked for the micro kernels.
-  struct PreparedPanel {
-    QuantPanel codes;
-    const float* f32 = nullptr;  // null: integer
-    int64_t first = 0;           // output channels, for direct operands
-    int64_t count = 0;
-  };
   struct WorkerScratch {
-    std::array<Scratch, 2> codes;   // panels: two for gated products
-    std::array<Scratch, 2> floats;  // f32 panels
-    std::array<Scratch, 2> tiles;
+    Scratch codes;                 // QuantPanel
+    Scratch floats;                // f32 panel
+    std::array<Scratch, 2> tiles;  // two for gated products
     Scratch attention;
     Scratch row;
     Scratch experts;
@@ -104,9 +97,16 @@ class CpuBackend final : public Backend {
   template <typename Fn>
   void ForPanels(int64_t rows, int64_t panels, Fn multiply_panel);
 
-  PreparedPanel Prepare(const Operand& operand, int64_t first, int64_t count, int slot, int worker);
-  void MultiplyRows(const PreparedPanel& panel, const Operand& operand, const MatMulInput& input, int64_t first,
-                    int64_t count, float* tile) const;
+  struct ChannelRange {
+    int64_t first;
+    int64_t count;
+  };
+  QuantPanel NewPanel(const Operand& operand, int64_t first, Scratch& scratch) const;
+  void MultiplyCodes(const QuantPanel& panel, const Operand& operand, int64_t fine_rows, RowRange rows,
+                     float* tile) const;
+  // The sums [rows, panel] of a panel's channels, in tile_memory.
+  const float* MultiplyPanel(const MatMulInput& input, const Operand& operand, ChannelRange channels, RowRange rows,
+                             Scratch& tile_memory, int worker);
   const RopeAngles& AnglesFor(std::span<const int32_t> positions, const RopeTable& table);
   // fn(row) for every row, in chunks of at least `least` values.
   template <typename Fn>

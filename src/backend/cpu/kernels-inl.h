@@ -17,6 +17,7 @@ static constexpr KernelTable MakeTable(const char* isa) {
   table.lanes = kLanes;
   table.panel = kPanel;
   table.quantize_row = QuantizeRow;
+  table.unpack_groups = UnpackGroups;
   table.unpack_codes = UnpackCodes;
   table.quant_tile = QuantTile;
   table.decode_tile = DecodeTile;

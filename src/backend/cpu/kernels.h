@@ -35,16 +35,23 @@ struct QuantWeight {
 // come first (0 2 4 6 | 1 3 5 7): that is how nibbles fall out of 32-bit words without a shuffle. Integer sums do not
 // depend on the order, so it shows nowhere else.
 //
-// `panel` output channels of a quantized weight, unpacked: codes [cols / 4][panel][4] bytes, scales and biases
-// [cols / group][panel] f32, group being the activation group. 64-byte aligned.
+// `panel` output channels of a quantized weight, unpacked: scales and biases [cols / group][panel] f32, group being the
+// activation group, and of the groups [first_group, end_group) the codes, [columns / 4][panel][4] bytes. 64-byte aligned.
+// Codes are unpacked and multiplied kDepthColumns at a time: 16 KB of them stay in the L1 cache meanwhile.
 struct QuantPanel {
   int64_t cols = 0;
   int group = 64;
   int code_max = 255;  // the largest code there may be
+  int64_t first_group = 0;
+  int64_t end_group = 0;
   uint8_t* codes = nullptr;
   float* scales = nullptr;
   float* biases = nullptr;
+  // Weight memory that is wanted next: quant_tile asks for it while it multiplies the first rows.
+  const uint8_t* ahead = nullptr;
+  int64_t ahead_per_group = 0;  // bytes for each of the panel's groups
 };
+inline constexpr int64_t kDepthColumns = 512;
 
 // What a row's group of activations needs beside its planes: read together, so kept together.
 struct QuantGroup {
@@ -130,10 +137,13 @@ struct KernelTable {
   // --- products
   void (*quantize_row)(const float* x, int64_t cols, int group, bool fine, const QuantRow& out);
   // Channels [first_row, first_row + count), count <= panel; channels beyond are filled with copies of the last.
+  // Scales and biases of all groups; codes of the panel's present groups.
+  void (*unpack_groups)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantPanel& panel);
   void (*unpack_codes)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantPanel& panel);
-  // tile[r][c] = sum over k of row (first + r), channel c; tile stride = panel.
+  // tile[r][c] = sum of the present groups' products of row (first + r), channel c, upon what the tile holds of the
+  // groups before; tile stride = panel.
   void (*quant_tile)(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, bool fine, float* tile);
-  // unpack_codes and quant_tile in one, for one or two fine rows and weights that DecodesDirectly holds for.
+  // Unpacking and quant_tile in one, for one or two fine rows and weights that DecodesDirectly holds for.
   void (*decode_tile)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantRows& rows, int64_t first,
                       int64_t count_rows, float* tile);
   // A plane [cols] in quad order, the even quads first (QuantRows::split_high).
@@ -141,8 +151,8 @@ struct KernelTable {
   // panel_out[k - first_k][c] = w[first_row + c][k] as f32, for k in [first_k, first_k + count_k).
   void (*unpack_dense)(const tensor::DenseWeight& weight, int64_t first_row, int64_t count, int64_t first_k,
                        int64_t count_k, float* panel_out);
-  // The same from unpacked codes: scale * q + bias in f32.
-  void (*dequantize_panel)(const QuantPanel& codes, int64_t first_k, int64_t count_k, float* panel_out);
+  // The same from the panel's present groups: scale * q + bias in f32.
+  void (*dequantize_panel)(const QuantPanel& panel, float* panel_out);
   // c[r][j] = sum over k of a[r][k] * b[k][j], k ascending, one accumulator each; columns a multiple of lanes.
   void (*f32_tile)(const float* a, int64_t a_stride, int64_t rows, const float* b, int64_t b_stride, int64_t depth,
                    int64_t columns, float* c, int64_t c_stride);

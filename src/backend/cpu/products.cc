@@ -1,7 +1,7 @@
 // Matrix products: the input quantized once per activation group, then panels of output channels shared among workers.
 //
-// A task is one panel of one product and a block of rows: the panel is unpacked into the worker's cache and multiplied
-// with all rows of the block, so weights are read from memory once per row block.
+// A task is one panel of one product and a block of rows: kDepthColumns of the panel at a time are unpacked into the
+// worker's cache and multiplied with all rows of the block, so weights are read from memory once per row block.
 #include <algorithm>
 
 #include "backend/checks.h"
@@ -11,8 +11,10 @@
 namespace pensieve::backend::cpu {
 namespace {
 
-// Rows finished before their sums are stored: 96 x 32 floats stay in the L1 cache, and 12 and 4 divide them.
-constexpr int64_t kTileBlock = 96;
+// Most rows of a task: two tiles of their sums stay in the L2 cache.
+constexpr int64_t kMostTaskRows = 768;
+// Blocks of rows are multiples of this, which the micro kernels' 6 and 4 divide.
+constexpr int64_t kRowStep = 96;
 // Up to so many decode rows, unpacking codes anew for every two beats writing them down.
 constexpr int64_t kMostDirectRows = 2;
 
@@ -115,67 +117,77 @@ CpuBackend::Operand CpuBackend::MakeOperand(const MatMulInput& input, const tens
   return operand;
 }
 
-CpuBackend::PreparedPanel CpuBackend::Prepare(const Operand& operand, int64_t first, int64_t count, int slot,
-                                              int worker) {
-  WorkerScratch& scratch = scratch_[static_cast<size_t>(worker)];
-  const auto index = static_cast<size_t>(slot);
-  const int64_t cols = tensor::Cols(*operand.weight);
-  PreparedPanel prepared;
-  prepared.first = first;
-  prepared.count = count;
-  if (!operand.quant) {
-    float* panel = scratch.floats[index].Need<float>(cols * kernels_.panel);
-    kernels_.unpack_dense(std::get<tensor::DenseWeight>(*operand.weight), first, count, 0, cols, panel);
-    prepared.f32 = panel;
-    return prepared;
-  }
-  if (operand.direct) return prepared;
-  QuantPanel& codes = prepared.codes;
-  codes.cols = cols;
-  codes.group = operand.quant->activation_group();
-  codes.code_max = operand.quant->code_max();
-  const int64_t scales = cols / codes.group * kernels_.panel;
+QuantPanel CpuBackend::NewPanel(const Operand& operand, int64_t first, Scratch& scratch) const {
+  const QuantWeight& weight = *operand.quant;
+  QuantPanel panel;
+  panel.cols = weight.cols;
+  panel.group = weight.activation_group();
+  panel.code_max = weight.code_max();
+  const int64_t groups = weight.cols / panel.group;
   ScratchCutter cutter;
-  cutter.Reserve<uint8_t>(cols * kernels_.panel);
-  cutter.Reserve<float>(scales);
-  cutter.Reserve<float>(scales);
-  cutter.Allocate(scratch.codes[index]);
-  codes.codes = cutter.Take<uint8_t>(cols * kernels_.panel);
-  codes.scales = cutter.Take<float>(scales);
-  codes.biases = cutter.Take<float>(scales);
-  kernels_.unpack_codes(*operand.quant, first, count, codes);
-  if (operand.rows == nullptr) {
-    float* panel = scratch.floats[index].Need<float>(cols * kernels_.panel);
-    kernels_.dequantize_panel(codes, 0, cols, panel);
-    prepared.f32 = panel;
-  }
-  return prepared;
+  cutter.Reserve<uint8_t>(kDepthColumns * kernels_.panel);
+  cutter.Reserve<float>(groups * kernels_.panel);
+  cutter.Reserve<float>(groups * kernels_.panel);
+  cutter.Allocate(scratch);
+  panel.codes = cutter.Take<uint8_t>(kDepthColumns * kernels_.panel);
+  panel.scales = cutter.Take<float>(groups * kernels_.panel);
+  panel.biases = cutter.Take<float>(groups * kernels_.panel);
+  panel.ahead = weight.codes + (first + kernels_.panel) * weight.row_bytes;
+  panel.ahead_per_group = kernels_.panel * weight.row_bytes / groups;
+  return panel;
 }
 
-void CpuBackend::MultiplyRows(const PreparedPanel& panel, const Operand& operand, const MatMulInput& input,
-                              int64_t first, int64_t count, float* tile) const {
-  if (panel.f32 != nullptr) {
-    kernels_.f32_tile(input.x.row(first), input.x.stride, count, panel.f32, kernels_.panel, input.x.cols,
-                      kernels_.panel, tile, kernels_.panel);
-    return;
-  }
-  if (operand.direct) {
-    kernels_.decode_tile(*operand.quant, panel.first, panel.count, *operand.rows, first, count, tile);
-    return;
-  }
-  const int64_t fine = std::clamp<int64_t>(FineRows(input) - first, 0, count);
-  if (fine > 0) kernels_.quant_tile(panel.codes, *operand.rows, first, fine, true, tile);
+// The present columns of a panel with every row.
+void CpuBackend::MultiplyCodes(const QuantPanel& panel, const Operand& operand, int64_t fine_rows, RowRange rows,
+                               float* tile) const {
+  const int64_t count = rows.end - rows.first;
+  const int64_t fine = std::clamp<int64_t>(fine_rows - rows.first, 0, count);
+  if (fine > 0) kernels_.quant_tile(panel, *operand.rows, rows.first, fine, true, tile);
   if (fine < count) {
-    kernels_.quant_tile(panel.codes, *operand.rows, first + fine, count - fine, false, tile + fine * kernels_.panel);
+    kernels_.quant_tile(panel, *operand.rows, rows.first + fine, count - fine, false, tile + fine * kernels_.panel);
   }
 }
 
-// All rows with every panel, unless there are so few panels that workers would idle.
+const float* CpuBackend::MultiplyPanel(const MatMulInput& input, const Operand& operand, ChannelRange channels,
+                                       RowRange rows, Scratch& tile_memory, int worker) {
+  WorkerScratch& scratch = scratch_[static_cast<size_t>(worker)];
+  const int64_t count = rows.end - rows.first;
+  const int64_t cols = input.x.cols;
+  float* tile = tile_memory.Need<float>(count * kernels_.panel);
+  if (operand.direct) {
+    kernels_.decode_tile(*operand.quant, channels.first, channels.count, *operand.rows, rows.first, count, tile);
+    return tile;
+  }
+  float* floats = operand.rows == nullptr ? scratch.floats.Need<float>(cols * kernels_.panel) : nullptr;
+  if (operand.quant) {
+    QuantPanel panel = NewPanel(operand, channels.first, scratch.codes);
+    kernels_.unpack_groups(*operand.quant, channels.first, channels.count, panel);
+    const int64_t groups = cols / panel.group;
+    for (; panel.first_group < groups; panel.first_group = panel.end_group) {
+      panel.end_group = std::min(groups, panel.first_group + kDepthColumns / panel.group);
+      kernels_.unpack_codes(*operand.quant, channels.first, channels.count, panel);
+      if (floats != nullptr) {
+        kernels_.dequantize_panel(panel, floats + panel.first_group * panel.group * kernels_.panel);
+      } else {
+        MultiplyCodes(panel, operand, FineRows(input), rows, tile);
+      }
+    }
+  } else {
+    const auto& dense = std::get<tensor::DenseWeight>(*operand.weight);
+    kernels_.unpack_dense(dense, channels.first, channels.count, 0, cols, floats);
+  }
+  if (floats != nullptr) {
+    kernels_.f32_tile(input.x.row(rows.first), input.x.stride, count, floats, kernels_.panel, cols, kernels_.panel, tile,
+                      kernels_.panel);
+  }
+  return tile;
+}
+
+// All rows with every panel, unless there are very many, or so few panels that workers would idle.
 int64_t CpuBackend::RowBlock(int64_t rows, int64_t panels) const {
-  const int64_t wanted = 4 * pool_.threads();
-  if (pool_.threads() == 1 || panels >= wanted || rows <= 2 * kTileBlock) return rows;
-  const int64_t blocks = std::min(CeilDiv(wanted, panels), rows / kTileBlock);
-  return CeilDiv(CeilDiv(rows, blocks), kTileBlock) * kTileBlock;
+  const int64_t wanted = pool_.threads() == 1 ? 1 : CeilDiv(4 * pool_.threads(), panels);
+  const int64_t blocks = std::max(std::min(wanted, rows / kRowStep), CeilDiv(rows, kMostTaskRows));
+  return blocks <= 1 ? rows : CeilDiv(CeilDiv(rows, blocks), kRowStep) * kRowStep;
 }
 
 // Panels a task takes one after another. Many rows: one. Few: neighbours, for the next panel is fetched while one is
@@ -218,15 +230,12 @@ void CpuBackend::MatMul(const MatMulInput& input, std::span<const Product> produ
     const Product& product = products[i];
     const int64_t channel = (panel - first_panel[i]) * kernels_.panel;
     const int64_t count = std::min<int64_t>(kernels_.panel, product.out.cols - channel);
-    const PreparedPanel prepared = Prepare(operands[i], channel, count, 0, worker);
-    float* tile = scratch_[static_cast<size_t>(worker)].tiles[0].Need<float>(kTileBlock * kernels_.panel);
-    for (int64_t first = range.first; first < range.end; first += kTileBlock) {
-      const int64_t n = std::min(kTileBlock, range.end - first);
-      MultiplyRows(prepared, operands[i], input, first, n, tile);
-      kernels_.store_tile(tile, kernels_.panel,
-                          {product.bias == nullptr ? nullptr : product.bias + channel, product.activation,
-                           product.accumulate, product.out.row(first) + channel, product.out.stride, n, count});
-    }
+    Scratch& memory = scratch_[static_cast<size_t>(worker)].tiles[0];
+    const float* tile = MultiplyPanel(input, operands[i], {channel, count}, range, memory, worker);
+    kernels_.store_tile(tile, kernels_.panel,
+                        {product.bias == nullptr ? nullptr : product.bias + channel, product.activation,
+                         product.accumulate, product.out.row(range.first) + channel, product.out.stride,
+                         range.end - range.first, count});
   };
   ForPanels(rows, first_panel[products.size()], multiply_panel);
 }
@@ -242,18 +251,12 @@ void CpuBackend::GatedMatMul(const MatMulInput& input, const tensor::Weight& gat
   const auto multiply_panel = [&](int64_t panel, RowRange range, int worker) {
     const int64_t channel = panel * kernels_.panel;
     const int64_t count = std::min<int64_t>(kernels_.panel, out.cols - channel);
-    const PreparedPanel gate_panel = Prepare(gate_operand, channel, count, 0, worker);
-    const PreparedPanel up_panel = Prepare(up_operand, channel, count, 1, worker);
     WorkerScratch& scratch = scratch_[static_cast<size_t>(worker)];
-    float* gate_tile = scratch.tiles[0].Need<float>(kTileBlock * kernels_.panel);
-    float* up_tile = scratch.tiles[1].Need<float>(kTileBlock * kernels_.panel);
-    for (int64_t first = range.first; first < range.end; first += kTileBlock) {
-      const int64_t n = std::min(kTileBlock, range.end - first);
-      MultiplyRows(gate_panel, gate_operand, input, first, n, gate_tile);
-      MultiplyRows(up_panel, up_operand, input, first, n, up_tile);
-      kernels_.store_gated(gate_tile, up_tile, kernels_.panel,
-                           {nullptr, activation, false, out.row(first) + channel, out.stride, n, count});
-    }
+    const float* gates = MultiplyPanel(input, gate_operand, {channel, count}, range, scratch.tiles[0], worker);
+    const float* ups = MultiplyPanel(input, up_operand, {channel, count}, range, scratch.tiles[1], worker);
+    kernels_.store_gated(gates, ups, kernels_.panel,
+                         {nullptr, activation, false, out.row(range.first) + channel, out.stride,
+                          range.end - range.first, count});
   };
   ForPanels(rows, CeilDiv(out.cols, kernels_.panel), multiply_panel);
 }

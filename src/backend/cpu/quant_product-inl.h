@@ -122,33 +122,55 @@ PENSIEVE_INLINE void FlushGroup(F32 (&acc)[2], const I32 (&dots)[2], const Quant
   }
 }
 
-struct GroupRange {
+inline constexpr int64_t kCacheLine = 64;
+
+// Into the L2 cache, ahead of its use. An address beyond the weights does nothing.
+PENSIEVE_INLINE void Prefetch(const uint8_t* p) { __builtin_prefetch(p, 0, 2); }
+
+// Bytes [first, end) of every group's share of what is wanted next: what one block of rows asks for. A core waits for no
+// more than some sixteen lines at once, so requests are spread over all of a panel's arithmetic: asked for in one go,
+// the next panel would be read while nothing is computed.
+struct AheadRange {
   int64_t first;
   int64_t end;
 };
+
+PENSIEVE_INLINE AheadRange AheadOfRows(const QuantPanel& panel, int64_t row, int64_t rows, int64_t all_rows) {
+  const int64_t lines = (panel.ahead_per_group + kCacheLine - 1) / kCacheLine;
+  return {lines * row / all_rows * kCacheLine, lines * (row + rows) / all_rows * kCacheLine};
+}
+
+PENSIEVE_INLINE void PrefetchBytes(const uint8_t* p, int64_t n) {
+  for (int64_t i = 0; i < n; i += kCacheLine) Prefetch(p + i);
+}
+
+PENSIEVE_INLINE void FetchAhead(const QuantPanel& panel, int64_t g, AheadRange range) {
+  PrefetchBytes(panel.ahead + g * panel.ahead_per_group + range.first, range.end - range.first);
+}
 
 // kRows rows by two vectors of channels, sums of groups and of rows both in registers: 6 rows keep 24 of AVX-512's 32.
 // Limited by the integer dot product ports: a group of 64 is 32 dots a row, 2 x 2 for its big quads, and 2 x 4
 // operations to scale the sums. Codes and planes come from the L1 and L2 caches.
 template <int kRows, bool kFine, Codes kCodes, int kQuads>
-static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t first, GroupRange range, float* tile) {
+static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t first, AheadRange ahead, float* tile) {
   constexpr bool kWide = kCodes == Codes::kWide;
   constexpr bool kCentered = kCentersSums && !kFine && kCodes == Codes::kSmall;
   const int64_t cols = rows.cols;
-  const int64_t skipped = range.first * kQuads * 4;
+  const int64_t skipped = panel.first_group * kQuads * 4;
   const int8_t* low = rows.first.low + first * cols + skipped;
   const int8_t* high = rows.first.high + first * cols + skipped;
   const QuantGroup* groups = rows.first.groups + first * rows.groups;
-  const uint8_t* codes = panel.codes + skipped * kPanel;
-  const float* scale = panel.scales + range.first * kPanel;
-  const float* bias = panel.biases + range.first * kPanel;
+  const uint8_t* codes = panel.codes;
+  const float* scale = panel.scales + panel.first_group * kPanel;
+  const float* bias = panel.biases + panel.first_group * kPanel;
   F32 acc[kRows][2];
   PENSIEVE_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    acc[r][0] = range.first == 0 ? Zero() : Load(tile + r * kPanel);
-    acc[r][1] = range.first == 0 ? Zero() : Load(tile + r * kPanel + kLanes);
+    acc[r][0] = panel.first_group == 0 ? Zero() : Load(tile + r * kPanel);
+    acc[r][1] = panel.first_group == 0 ? Zero() : Load(tile + r * kPanel + kLanes);
   }
-  for (int64_t g = range.first; g < range.end; ++g) {
+  for (int64_t g = panel.first_group; g < panel.end_group; ++g) {
+    FetchAhead(panel, g, ahead);
     RowsAt<QuantGroup, kRows> group(groups + g, rows.groups);
     group.KeepInRegisters();
     I32 dots[kRows][2];
@@ -185,22 +207,24 @@ static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t f
   }
 }
 
-// Columns multiplied with all rows before the next ones: 16 KB of codes stay in the L1 cache.
-inline constexpr int64_t kDepthColumns = 512;
+// Rows from r on, kRows at a time: the first that are left over.
+template <int kRows, bool kFine, Codes kCodes, int kQuads>
+PENSIEVE_INLINE int64_t QuantBlocks(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t r,
+                                    int64_t count, float* tile) {
+  for (; r + kRows <= count; r += kRows) {
+    QuantBlock<kRows, kFine, kCodes, kQuads>(panel, rows, first + r, AheadOfRows(panel, r, kRows, count),
+                                             tile + r * kPanel);
+  }
+  return r;
+}
 
 template <bool kFine, Codes kCodes, int kQuads>
 static void QuantRowsOf(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, float* tile) {
-  constexpr int64_t kStep = kDepthColumns / (kQuads * 4);
-  for (int64_t g = 0; g < rows.groups; g += kStep) {
-    const GroupRange range = {g, g + kStep < rows.groups ? g + kStep : rows.groups};
-    int64_t r = 0;
-    if constexpr (kLanes == 16) {
-      for (; r + 6 <= count; r += 6) QuantBlock<6, kFine, kCodes, kQuads>(panel, rows, first + r, range, tile + r * kPanel);
-    }
-    for (; r + 4 <= count; r += 4) QuantBlock<4, kFine, kCodes, kQuads>(panel, rows, first + r, range, tile + r * kPanel);
-    for (; r + 2 <= count; r += 2) QuantBlock<2, kFine, kCodes, kQuads>(panel, rows, first + r, range, tile + r * kPanel);
-    if (r < count) QuantBlock<1, kFine, kCodes, kQuads>(panel, rows, first + r, range, tile + r * kPanel);
-  }
+  int64_t r = 0;
+  if constexpr (kLanes == 16) r = QuantBlocks<6, kFine, kCodes, kQuads>(panel, rows, first, r, count, tile);
+  r = QuantBlocks<4, kFine, kCodes, kQuads>(panel, rows, first, r, count, tile);
+  r = QuantBlocks<2, kFine, kCodes, kQuads>(panel, rows, first, r, count, tile);
+  QuantBlocks<1, kFine, kCodes, kQuads>(panel, rows, first, r, count, tile);
 }
 
 template <bool kFine, Codes kCodes>
@@ -228,20 +252,25 @@ static void QuantTile(const QuantPanel& panel, const QuantRows& rows, int64_t fi
 }
 
 // w[k] = scale * code + bias as f32, columns back in their natural order.
-static void DequantizePanel(const QuantPanel& codes, int64_t first_k, int64_t count_k, float* panel_out) {
-  for (int64_t run = first_k; run < first_k + count_k; run += 8) {
-    const int64_t g = run / codes.group;
-    for (int v = 0; v < 2; ++v) {
-      const F32 scale = Load(codes.scales + g * kPanel + v * kLanes);
-      const F32 bias = Load(codes.biases + g * kPanel + v * kLanes);
-      for (int64_t odd = 0; odd < 2; ++odd) {
-        I32 quad = LoadInt(codes.codes + ((run / 4 + odd) * kPanel + v * kLanes) * 4);
-        for (int64_t i = 0; i < 4; ++i) {
-          const F32 q = ToFloat(And(quad, SetInt(255)));
-          Store(panel_out + (run - first_k + 2 * i + odd) * kPanel + v * kLanes, Fma(scale, q, bias));
-          quad = ShiftRight<8>(quad);
+static void DequantizePanel(const QuantPanel& panel, float* panel_out) {
+  const uint8_t* codes = panel.codes;
+  for (int64_t g = panel.first_group; g < panel.end_group; ++g) {
+    FetchAhead(panel, g, {0, panel.ahead_per_group});
+    for (int64_t k = 0; k < panel.group; k += 8) {
+      for (int v = 0; v < 2; ++v) {
+        const F32 scale = Load(panel.scales + g * kPanel + v * kLanes);
+        const F32 bias = Load(panel.biases + g * kPanel + v * kLanes);
+        for (int64_t odd = 0; odd < 2; ++odd) {
+          I32 quad = LoadInt(codes + (odd * kPanel + v * kLanes) * 4);
+          for (int64_t i = 0; i < 4; ++i) {
+            const F32 q = ToFloat(And(quad, SetInt(255)));
+            Store(panel_out + (2 * i + odd) * kPanel + v * kLanes, Fma(scale, q, bias));
+            quad = ShiftRight<8>(quad);
+          }
         }
       }
+      codes += 8 * kPanel;
+      panel_out += 8 * kPanel;
     }
   }
 }

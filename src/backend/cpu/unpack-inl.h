@@ -43,7 +43,6 @@ PENSIEVE_INLINE void UnpackBytesSquare(const CodeRows& source, int64_t k, int wo
   uint64_t bytes[kLanes][kLanes / 2];
   if constexpr (kBits != 8) {
     for (int i = 0; i < kLanes; ++i) {
-      Prefetch(source.rows[i] + k * kBits / 8 + source.next_panel);
       for (int j = 0; j < kLanes / 2; ++j) {
         bytes[i][j] = 2 * j < words ? SpreadCodes<kBits>(source.rows[i] + (k / 8 + j) * kBits) : 0;
       }
@@ -52,7 +51,6 @@ PENSIEVE_INLINE void UnpackBytesSquare(const CodeRows& source, int64_t k, int wo
   PENSIEVE_UNROLL
   for (int i = 0; i < kLanes; ++i) {
     if constexpr (kBits == 8) {
-      Prefetch(source.rows[i] + k + source.next_panel);
       square[i] = ToQuadOrder(LoadWords(source.rows[i] + k, words));
     } else {
       square[i] = ToQuadOrder(LoadInt(bytes[i]));
@@ -61,18 +59,27 @@ PENSIEVE_INLINE void UnpackBytesSquare(const CodeRows& source, int64_t k, int wo
   Transpose(square);
   PENSIEVE_UNROLL
   for (int i = 0; i < kLanes; ++i) {
-    if (i < words) StoreInt(out + (k / 4 + i) * kPanel * 4, square[i]);
+    if (i < words) StoreInt(out + i * kPanel * 4, square[i]);
   }
 }
 
+// Columns of a weight, from and up to a multiple of eight.
+struct ColumnRange {
+  int64_t first;
+  int64_t end;
+};
+
 template <int kBits>
-static void UnpackBytes(const QuantWeight& w, int64_t first_row, int64_t count, uint8_t* out) {
+static void UnpackBytes(const QuantWeight& w, int64_t first_row, int64_t count, ColumnRange columns, uint8_t* out) {
   constexpr int64_t kStep = 4 * kLanes;
   for (int64_t channel = 0; channel < kPanel; channel += kLanes) {
     const CodeRows source = RowsFrom(w, first_row, channel, count);
-    int64_t k = 0;
-    for (; k + kStep <= w.cols; k += kStep) UnpackBytesSquare<kBits>(source, k, kLanes, out + channel * 4);
-    if (k < w.cols) UnpackBytesSquare<kBits>(source, k, static_cast<int>((w.cols - k) / 4), out + channel * 4);
+    uint8_t* target = out + channel * 4;
+    int64_t k = columns.first;
+    for (; k + kStep <= columns.end; k += kStep, target += kStep * kPanel) {
+      UnpackBytesSquare<kBits>(source, k, kLanes, target);
+    }
+    if (k < columns.end) UnpackBytesSquare<kBits>(source, k, static_cast<int>((columns.end - k) / 4), target);
   }
 }
 
@@ -98,24 +105,20 @@ PENSIEVE_INLINE void UnpackNibbleQuads(const CodeRows& source, int64_t k, uint8_
   for (int a = 0; a < 4; ++a) words[a] = LoadQuadRows(source.rows + a, k / 2);
   TransposeInQuads(words);
   PENSIEVE_UNROLL
-  for (int i = 0; i < 4; ++i) StoreNibbles<kFp4>(words[i], out + (k / 4 + 2 * i) * kPanel * 4);
+  for (int i = 0; i < 4; ++i) StoreNibbles<kFp4>(words[i], out + 2 * i * kPanel * 4);
 }
 
 template <bool kFp4>
-static void UnpackNibbles(const QuantWeight& w, int64_t first_row, int64_t count, uint8_t* out) {
+static void UnpackNibbles(const QuantWeight& w, int64_t first_row, int64_t count, ColumnRange columns, uint8_t* out) {
   for (int64_t channel = 0; channel < kPanel; channel += kLanes) {
     const CodeRows source = RowsFrom(w, first_row, channel, count);
     uint8_t* target = out + channel * 4;
-    for (int64_t k = 0; k + 32 <= w.cols; k += 32) {
-      if (k % 128 == 0) {
-        for (int i = 0; i < kLanes; ++i) Prefetch(source.rows[i] + k / 2 + source.next_panel);
-      }
-      UnpackNibbleQuads<kFp4>(source, k, target);
-    }
-    for (int64_t k = w.cols / 32 * 32; k < w.cols; k += 8) {
+    int64_t k = columns.first;
+    for (; k + 32 <= columns.end; k += 32, target += 32 * kPanel) UnpackNibbleQuads<kFp4>(source, k, target);
+    for (; k < columns.end; k += 8, target += 8 * kPanel) {
       uint32_t words[kLanes];
       for (int i = 0; i < kLanes; ++i) memcpy(words + i, source.rows[i] + k / 2, 4);
-      StoreNibbles<kFp4>(LoadInt(words), target + k * kPanel);
+      StoreNibbles<kFp4>(LoadInt(words), target);
     }
   }
 }
@@ -124,6 +127,8 @@ static void UnpackNibbles(const QuantWeight& w, int64_t first_row, int64_t count
 PENSIEVE_INLINE void UnpackScales(const QuantWeight& w, const uint8_t* data, int64_t first_row, int64_t count,
                                   float* out) {
   const int64_t groups = w.cols / w.group;
+  const int64_t panel_bytes = kPanel * groups * ScaleBytes(w.scale_dtype);
+  PrefetchBytes(data + first_row * groups * ScaleBytes(w.scale_dtype) + panel_bytes, panel_bytes);  // the next panel's
   for (int64_t channel = 0; channel < kPanel; channel += kLanes) {
     const ScaleRows rows = ScalesFrom(w, data, first_row, channel, count);
     for (int64_t g = 0; g < groups; g += kScaleBlock) {
@@ -139,8 +144,9 @@ PENSIEVE_INLINE void UnpackScales(const QuantWeight& w, const uint8_t* data, int
 static void UnpackGroups(const QuantWeight& w, int64_t first_row, int64_t count, const QuantPanel& panel) {
   UnpackScales(w, w.scales, first_row, count, panel.scales);
   if (w.biases != nullptr) UnpackScales(w, w.biases, first_row, count, panel.biases);
-  // From the last group down, so that a long weight group can be repeated for its activation groups in place.
   const int64_t repeat = w.group / panel.group;
+  if (repeat == 1 && w.biases != nullptr) return;
+  // From the last group down, so that a long weight group can be repeated for its activation groups in place.
   for (int64_t g = w.cols / panel.group - 1; g >= 0; --g) {
     for (int64_t c = 0; c < kPanel; c += kLanes) {
       const F32 scale = Load(panel.scales + g / repeat * kPanel + c);
@@ -152,18 +158,17 @@ static void UnpackGroups(const QuantWeight& w, int64_t first_row, int64_t count,
 }
 
 static void UnpackCodes(const QuantWeight& w, int64_t first_row, int64_t count, const QuantPanel& panel) {
+  const ColumnRange columns = {panel.first_group * panel.group, panel.end_group * panel.group};
   switch (w.bits) {
-    case 2: UnpackBytes<2>(w, first_row, count, panel.codes); break;
-    case 3: UnpackBytes<3>(w, first_row, count, panel.codes); break;
+    case 2: return UnpackBytes<2>(w, first_row, count, columns, panel.codes);
+    case 3: return UnpackBytes<3>(w, first_row, count, columns, panel.codes);
     case 4:
-      w.fp4 ? UnpackNibbles<true>(w, first_row, count, panel.codes)
-            : UnpackNibbles<false>(w, first_row, count, panel.codes);
-      break;
-    case 5: UnpackBytes<5>(w, first_row, count, panel.codes); break;
-    case 6: UnpackBytes<6>(w, first_row, count, panel.codes); break;
-    default: UnpackBytes<8>(w, first_row, count, panel.codes); break;
+      return w.fp4 ? UnpackNibbles<true>(w, first_row, count, columns, panel.codes)
+                   : UnpackNibbles<false>(w, first_row, count, columns, panel.codes);
+    case 5: return UnpackBytes<5>(w, first_row, count, columns, panel.codes);
+    case 6: return UnpackBytes<6>(w, first_row, count, columns, panel.codes);
+    default: return UnpackBytes<8>(w, first_row, count, columns, panel.codes);
   }
-  UnpackGroups(w, first_row, count, panel);
 }
 
 }  // namespace pensieve::backend::cpu::PENSIEVE_ISA

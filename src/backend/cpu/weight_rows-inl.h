@@ -11,9 +11,6 @@ struct CodeRows {
   int64_t next_panel;  // bytes to the same place of the next panel, which is likely wanted next
 };
 
-// Into the L2 cache, a panel ahead: the hardware does not follow 32 rows at once. Beyond the end it does nothing.
-PENSIEVE_INLINE void Prefetch(const uint8_t* p) { __builtin_prefetch(p, 0, 2); }
-
 // Channels beyond `count` repeat the last, so that tiles need no edge; their results are not stored.
 PENSIEVE_INLINE CodeRows RowsFrom(const QuantWeight& w, int64_t first_row, int64_t channel, int64_t count) {
   CodeRows result;
@@ -34,12 +31,16 @@ struct ScaleRows {
   float factor;  // of E8M0 scales
 };
 
+PENSIEVE_INLINE int64_t ScaleBytes(tensor::DType dtype) {
+  return dtype == tensor::DType::kF32 ? 4 : dtype == tensor::DType::kU8 ? 1 : 2;
+}
+
 PENSIEVE_INLINE ScaleRows ScalesFrom(const QuantWeight& w, const uint8_t* data, int64_t first_row, int64_t channel,
                                      int64_t count) {
   ScaleRows result;
   result.dtype = w.scale_dtype;
   result.factor = w.scale_factor;
-  const int64_t bytes = w.scale_dtype == tensor::DType::kF32 ? 4 : w.scale_dtype == tensor::DType::kU8 ? 1 : 2;
+  const int64_t bytes = ScaleBytes(w.scale_dtype);
   for (int64_t i = 0; i < kLanes; ++i) {
     const int64_t row = channel + i < count ? channel + i : count - 1;
     result.rows[i] = data + (first_row + row) * (w.cols / w.group) * bytes;
