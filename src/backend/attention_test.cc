@@ -97,6 +97,73 @@ TEST_P(AttentionTest, PagedMatchesReference) {
   }
 }
 
+// Rows of prompts may be rounded to some 12 bits before they are multiplied, where that is faster.
+TEST_P(AttentionTest, CoarseRowsAreNearTheReference) {
+  if (GetParam().isa == "reference") return;
+  std::mt19937 rng(5);
+  const std::vector<float> sinks = testing::NormalVector(12, rng);
+  struct Case {
+    int64_t kv_heads, share, head_dim, block_len, length;
+  };
+  for (const Case& c : {Case{1, 1, 64, 32, 300}, {2, 3, 64, 32, 1}, {3, 4, 32, 16, 33}, {2, 1, 80, 32, 131}, {1, 7, 17, 5, 40},
+                        {2, 2, 256, 1, 19}, {1, 2, 96, 64, 65}, {1, 1, 1, 32, 2}, {1, 2, 16, 300, 310}}) {
+    for (const KvDType dtype : {KvDType::kF16, KvDType::kF32, KvDType::kInt8}) {
+      for (const int option : {0, 1, 2, 3}) {
+        const KvShape shape = {2, c.kv_heads, c.head_dim, c.block_len, 320, dtype};
+        std::vector<int32_t> blocks = AllBlocks(shape);
+        Conversation conversation = MakeConversation(shape, c.kv_heads * c.share, c.length, rng, &blocks);
+        // Magnitudes differ from token to token: a scale that belongs to another token would show.
+        for (int64_t r = 0; r < c.length; ++r) {
+          for (int64_t i = 0; i < c.kv_heads * c.head_dim; ++i) {
+            conversation.k.row(r)[i] *= static_cast<float>(1 + r % 3);
+            conversation.v.row(r)[i] *= static_cast<float>(1 + r % 5 * 10);
+          }
+        }
+        AttentionParams params;
+        params.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+        params.fine_rows = 0;
+        if (option == 1) params.window = 13;
+        if (option == 2) params.sinks = sinks.data();
+        if (option == 3) params.softcap = 2.0f;
+        HostMatrix actual(c.length, c.kv_heads * c.share * c.head_dim);
+        HostMatrix expected = actual;
+        const auto cache = MakeCache(*backend_, shape);
+        const auto reference_cache = MakeCache(*reference_, shape);
+        RunInSteps(*backend_, *cache, 1, conversation, 1000, params, actual.view());
+        RunInSteps(*reference_, *reference_cache, 1, conversation, 1000, params, expected.view());
+        // Values reach 41 in standard deviation.
+        ExpectNear(actual.view(), expected.view(), 2e-3f, 0.1f,
+                   fmt::format("head_dim {}, blocks of {}, dtype {}, option {}", c.head_dim, c.block_len,
+                               static_cast<int>(dtype), option));
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, NumbersThatAreNoneShow) {
+  const KvShape shape = {1, 1, 16, 8, 2, KvDType::kF32};
+  const std::vector<int32_t> blocks = {1, 0};
+  const SequenceRows rows = {0, 10, 0, blocks};
+  for (const int64_t fine_rows : {0, 10}) {
+    for (const float bad : {std::nanf(""), INFINITY}) {
+      for (const int where : {0, 1, 2}) {
+        std::mt19937 rng(6);
+        HostMatrix matrices[] = {HostMatrix(10, 16).FillNormal(rng), HostMatrix(10, 16).FillNormal(rng),
+                                 HostMatrix(10, 16).FillNormal(rng)};
+        matrices[where].row(4)[3] = bad;
+        const auto cache = MakeCache(*backend_, shape);
+        AttentionParams params;
+        params.scale = 0.25f;
+        params.fine_rows = fine_rows;
+        HostMatrix out(10, 16);
+        backend_->StoreKv(*cache, 0, {&rows, 1}, matrices[1].view(), matrices[2].view());
+        backend_->PagedAttention(*cache, 0, {&rows, 1}, params, matrices[0].view(), out.view());
+        EXPECT_FALSE(std::isfinite(out.row(4)[3])) << "in matrix " << where << ", fine rows " << fine_rows;
+      }
+    }
+  }
+}
+
 TEST_P(AttentionTest, LongContextOverManyBlocks) {
   if (GetParam().isa == "reference") return;  // compared with itself
   std::mt19937 rng(2);
@@ -133,37 +200,43 @@ TEST_P(AttentionTest, RowsAreIndependentOfChunksAndCompany) {
   if (GetParam().isa == "reference") return;
   std::mt19937 rng(3);
   const std::vector<float> sinks = testing::NormalVector(4, rng);
-  for (const KvDType dtype : {KvDType::kF16, KvDType::kInt8}) {
-    for (const int64_t window : {0, 40}) {
-      const KvShape shape = {1, 2, 32, 16, 200, dtype};
-      std::vector<int32_t> blocks = AllBlocks(shape);
-      AttentionParams params;
-      params.scale = 0.2f;
-      params.window = window;
-      params.sinks = window > 0 ? sinks.data() : nullptr;
-      Conversation a = MakeConversation(shape, 4, 1200, rng, &blocks);
-      Conversation b = MakeConversation(shape, 4, 77, rng, &blocks);
-      const auto cache = MakeCache(*backend_, shape);
-      HostMatrix whole(1200, 128);
-      RunInSteps(*backend_, *cache, 0, a, 1200, params, whole.view());
-      for (const int64_t chunk : {1, 7, 100, 512}) {
-        const auto single = testing::MakeBackend({GetParam().isa, 1});
-        const auto own = MakeCache(*single, shape);
-        HostMatrix pieces(1200, 128);
-        RunInSteps(*single, *own, 0, a, chunk, params, pieces.view());
-        ExpectSameBits(pieces.view(), whole.view(), fmt::format("chunks of {}", chunk));
-      }
-      // Both in one batch: all of b beside the last 23 rows of a.
-      HostMatrix alone(77, 128);
-      RunInSteps(*backend_, *cache, 0, b, 77, params, alone.view());
-      HostMatrix q(100, 128);
-      for (int64_t r = 0; r < 100; ++r) std::copy_n(r < 77 ? b.q.row(r) : a.q.row(1177 + r - 77), 128, q.row(r));
-      const SequenceRows both[] = {{0, 77, 0, b.blocks}, {77, 23, 1177, a.blocks}};
-      HostMatrix out(100, 128);
-      backend_->PagedAttention(*cache, 0, both, params, q.view(), out.view());
-      ExpectSameBits(out.view().Rows(0, 77), alone.view(), "short sequence in company");
-      ExpectSameBits(out.view().Rows(77, 23), whole.view().Rows(1177, 23), "long sequence in company");
+  struct Case {
+    KvDType dtype;
+    int64_t window;
+    bool fine;
+  };
+  for (const auto& [dtype, window, fine] : {Case{KvDType::kF16, 0, true}, {KvDType::kF16, 40, true}, {KvDType::kInt8, 0, true},
+                                            {KvDType::kInt8, 40, true}, {KvDType::kF16, 0, false},
+                                            {KvDType::kF16, 40, false}, {KvDType::kInt8, 40, false}}) {
+    const KvShape shape = {1, 2, 32, 16, 200, dtype};
+    std::vector<int32_t> blocks = AllBlocks(shape);
+    AttentionParams params;
+    if (!fine) params.fine_rows = 0;
+    params.scale = 0.2f;
+    params.window = window;
+    params.sinks = window > 0 ? sinks.data() : nullptr;
+    Conversation a = MakeConversation(shape, 4, 1200, rng, &blocks);
+    Conversation b = MakeConversation(shape, 4, 77, rng, &blocks);
+    const auto cache = MakeCache(*backend_, shape);
+    HostMatrix whole(1200, 128);
+    RunInSteps(*backend_, *cache, 0, a, 1200, params, whole.view());
+    for (const int64_t chunk : {1, 7, 100, 512}) {
+      const auto single = testing::MakeBackend({GetParam().isa, 1});
+      const auto own = MakeCache(*single, shape);
+      HostMatrix pieces(1200, 128);
+      RunInSteps(*single, *own, 0, a, chunk, params, pieces.view());
+      ExpectSameBits(pieces.view(), whole.view(), fmt::format("chunks of {}", chunk));
     }
+    // Both in one batch: all of b beside the last 23 rows of a.
+    HostMatrix alone(77, 128);
+    RunInSteps(*backend_, *cache, 0, b, 77, params, alone.view());
+    HostMatrix q(100, 128);
+    for (int64_t r = 0; r < 100; ++r) std::copy_n(r < 77 ? b.q.row(r) : a.q.row(1177 + r - 77), 128, q.row(r));
+    const SequenceRows both[] = {{0, 77, 0, b.blocks}, {77, 23, 1177, a.blocks}};
+    HostMatrix out(100, 128);
+    backend_->PagedAttention(*cache, 0, both, params, q.view(), out.view());
+    ExpectSameBits(out.view().Rows(0, 77), alone.view(), "short sequence in company");
+    ExpectSameBits(out.view().Rows(77, 23), whole.view().Rows(1177, 23), "long sequence in company");
   }
 }
 

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -134,6 +135,9 @@ struct AttentionParams {
   int64_t window = 0;                // > 0: a row sees only the last `window` positions, itself included
   float softcap = 0.0f;              // > 0: scores become c * tanh(s / c) before the mask
   const float* sinks = nullptr;      // [heads] extra softmax terms, device memory, or null
+  // Sequences whose rows begin before this one are decode steps and get f32 throughout; those of others may be rounded
+  // as the activation mode allows (kInt8 only).
+  int64_t fine_rows = std::numeric_limits<int64_t>::max();
 };
 
 // A backend's own work thread count, instruction sets and so on, for `inspect`, logs and metrics.

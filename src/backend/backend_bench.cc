@@ -93,6 +93,7 @@ void PagedAttention(benchmark::State& state, int64_t rows, int64_t cached, int64
   const SequenceRows last = {0, rows, cached, blocks};
   AttentionParams params;
   params.scale = 0.1f;
+  if (rows > 1) params.fine_rows = 0;
   int64_t layer = 0;
   for (auto _ : state) {
     backend->PagedAttention(*cache, layer, {&last, 1}, params, q, out);

@@ -141,8 +141,11 @@ class Decoder final : public Model {
     }
     if (w.rotates) Rotate(batch, w.sliding_rope ? sliding_rope_ : rope_, q, k);
     if (config_.rope.query_growth != 0.0) GrowQueries(batch, q);
-    const backend::AttentionParams params{
-        .scale = attention_scale_, .window = w.window, .softcap = config_.attention_softcap, .sinks = w.sinks};
+    const backend::AttentionParams params{.scale = attention_scale_,
+                                          .window = w.window,
+                                          .softcap = config_.attention_softcap,
+                                          .sinks = w.sinks,
+                                          .fine_rows = batch.fine_rows};
     if (cache == nullptr) {
       backend_.EncoderAttention(batch.sequences, config_.head_dim, params, q, k, v, attended);
     } else {

@@ -1,5 +1,8 @@
 // Attention: (sequence, kv head, block of rows) tasks, keys in fixed tiles from the sequence's first key.
 //
+// Rows of decode steps, and all rows in the exact modes, are multiplied in f32; those of a prompt in pairs of 16-bit
+// integers where that is faster (attention_pairs-inl.h).
+//
 // The query heads that share a kv head are rows of one task, so each tile of keys and values is read once for all of
 // them. The running softmax restarts every kSegmentTokens keys and segments are joined in order, so that a decode step
 // over a long context can be split among workers without changing a bit: where tiles and segments begin depends on
@@ -19,9 +22,15 @@ namespace {
 // Query rows (times heads that share keys) a task: enough to make the reading and conversion of a tile cheap beside its
 // products, few enough that queries, scores and sums stay in the L2 cache; half as many where workers would idle.
 constexpr int64_t kTaskRows = 192;
+// Of rows in pairs, which take more to convert and less to multiply.
+constexpr int64_t kPairTaskRows = 384;
+// Integer sums stay below this.
+constexpr double kPairSumMax = 0x1p30;
 // Keys a tile, if blocks are not longer: what the softmax's bookkeeping of a row is shared by.
 constexpr int64_t kTileTokens = 128;
 constexpr int64_t kSegmentTokens = 256;
+// Of rows in pairs: prompts have other ways to keep workers busy, and segments cost.
+constexpr int64_t kPairSegmentTokens = 1024;
 // Up to so many rows f16 keys and values are converted as they are used, for more once a tile.
 constexpr int64_t kMostHalfRows = 8;
 // Tasks of up to so many rows are split into segments when there are few of them.
@@ -66,6 +75,7 @@ struct CpuBackend::AttentionWork {
   int64_t kv_heads = 0;
   int64_t block_len = 0;
   int64_t key_stride = 0;
+  bool may_pair = false;  // rows that are no decode steps are multiplied in pairs
   // Paged, or null: then k and v are the encoder's matrices.
   const CpuKvCache* cache = nullptr;
   int64_t layer = 0;
@@ -76,7 +86,17 @@ struct CpuBackend::AttentionWork {
   int64_t value_stride() const { return Padded(head_dim); }
   int64_t tile_blocks() const { return std::clamp<int64_t>(kTileTokens / block_len, 1, AttentionTile::kMostBlocks); }
   int64_t tile_tokens() const { return tile_blocks() * block_len; }
-  int64_t segment_tokens() const { return std::max<int64_t>(1, kSegmentTokens / tile_tokens()) * tile_tokens(); }
+  int64_t segment_tokens(const SequenceRows& sequence) const {
+    const int64_t wanted = Pairs(sequence) ? kPairSegmentTokens : kSegmentTokens;
+    return std::max<int64_t>(1, wanted / tile_tokens()) * tile_tokens();
+  }
+  bool Pairs(const SequenceRows& sequence) const { return may_pair && sequence.first_row >= params.fine_rows; }
+  // Numbers up to these keep sums of head_dim and of a tile's keys exact.
+  float score_limit() const { return PairLimit(static_cast<double>(head_dim)); }
+  float value_limit() const { return PairLimit(2.0 * static_cast<double>(tile_blocks() * key_stride)); }
+  static float PairLimit(double terms) {
+    return static_cast<float>(std::min(32000.0, std::floor(std::sqrt(kPairSumMax / terms))));
+  }
   // Keys that row `row` of a sequence sees.
   Range Seen(const SequenceRows& sequence, int64_t row) const {
     if (cache != nullptr) {
@@ -93,7 +113,44 @@ struct CpuBackend::AttentionWork {
   // Segments that hold a key which some row of the task sees.
   Range Segments(const AttentionTask& task) const {
     const Range keys = SeenBy(task);
-    return {keys.first / segment_tokens(), CeilDiv(keys.end, segment_tokens())};
+    const int64_t tokens = segment_tokens(sequences[static_cast<size_t>(task.sequence)]);
+    return {keys.first / tokens, CeilDiv(keys.end, tokens)};
+  }
+};
+
+// What is added to a task's memory for products in pairs.
+struct CpuBackend::PairMemory {
+  int16_t* q;
+  float* q_scales;
+  int16_t* keys;
+  float* key_scales;
+  int16_t* values;
+  float* value_scales;
+
+  static int64_t Columns(const AttentionWork& work) { return work.tile_blocks() * work.key_stride; }
+  static int64_t KeyPairs(const AttentionWork& work) { return CeilDiv(work.head_dim, 2); }
+
+  static void Reserve(const AttentionWork& work, int64_t rows, ScratchCutter& cutter) {
+    cutter.Reserve<int16_t>(rows * Padded(work.head_dim));
+    cutter.Reserve<float>(rows);
+    cutter.Reserve<int16_t>(KeyPairs(work) * Columns(work) * 2);
+    cutter.Reserve<float>(Columns(work));
+    cutter.Reserve<int16_t>(Columns(work) * work.value_stride());
+    cutter.Reserve<float>(Columns(work));
+    cutter.Reserve<float>(rows);
+  }
+
+  void Take(const AttentionWork& work, int64_t rows, ScratchCutter& cutter, AttentionPairs& out) {
+    out.q = q = cutter.Take<int16_t>(rows * Padded(work.head_dim));
+    out.q_stride = Padded(work.head_dim);
+    out.q_scales = q_scales = cutter.Take<float>(rows);
+    out.keys = keys = cutter.Take<int16_t>(KeyPairs(work) * Columns(work) * 2);
+    out.key_scales = key_scales = cutter.Take<float>(Columns(work));
+    out.values = values = cutter.Take<int16_t>(Columns(work) * work.value_stride());
+    out.value_scales = value_scales = cutter.Take<float>(Columns(work));
+    out.columns = Columns(work);
+    out.p_scales = cutter.Take<float>(rows);
+    out.p_limit = std::min(32000.0f, 2.0f * work.value_limit());
   }
 };
 
@@ -107,8 +164,12 @@ struct CpuBackend::AttentionScratch {
   int32_t* end_seen;
   SoftmaxState segment;
   SoftmaxState total;
+  bool in_pairs;
+  PairMemory pairs = {};
 
-  AttentionScratch(const AttentionWork& work, int64_t rows, Scratch& memory) {
+  AttentionScratch(const AttentionWork& work, const AttentionTask& task, Scratch& memory)
+      : in_pairs(work.Pairs(work.sequences[static_cast<size_t>(task.sequence)])) {
+    const int64_t rows = task.num_rows * work.share();
     const int64_t blocks = work.tile_blocks();
     const int64_t stride = work.value_stride();
     const int64_t score_stride = blocks * work.key_stride;
@@ -121,6 +182,7 @@ struct CpuBackend::AttentionScratch {
     cutter.Reserve<int32_t>(rows);
     SoftmaxState::Reserve(cutter, rows, stride);
     SoftmaxState::Reserve(cutter, rows, stride);
+    if (in_pairs) pairs.Reserve(work, rows, cutter);
     cutter.Allocate(memory);
     tile.q = cutter.Take<float>(rows * work.head_dim);
     keys = cutter.Take<float>(blocks * work.head_dim * work.key_stride);
@@ -130,6 +192,7 @@ struct CpuBackend::AttentionScratch {
     end_seen = cutter.Take<int32_t>(rows);
     segment = SoftmaxState::Take(cutter, rows, stride);
     total = SoftmaxState::Take(cutter, rows, stride);
+    if (in_pairs) pairs.Take(work, rows, cutter, tile.pairs);
     tile.q_stride = work.head_dim;
     tile.rows = rows;
     tile.head_dim = work.head_dim;
@@ -142,12 +205,17 @@ struct CpuBackend::AttentionScratch {
     tile.softcap = work.params.softcap;
   }
 
-  void TakeQueries(const AttentionWork& work, const AttentionTask& task) const {
+  void TakeQueries(const KernelTable& kernels, const AttentionWork& work, const AttentionTask& task) const {
     const SequenceRows& sequence = work.sequences[static_cast<size_t>(task.sequence)];
     const int64_t share = work.share();
     for (int64_t r = 0; r < tile.rows; ++r) {
       const float* source = work.q.row(sequence.first_row + task.first_row + r / share) +
                             (task.kv_head * share + r % share) * work.head_dim;
+      if (in_pairs) {
+        pairs.q_scales[r] = work.params.scale * kernels.pair_query(source, work.head_dim, work.score_limit(),
+                                                                   pairs.q + r * tile.pairs.q_stride);
+        continue;
+      }
       for (int64_t d = 0; d < work.head_dim; ++d) tile.q[r * work.head_dim + d] = source[d] * work.params.scale;
     }
   }
@@ -180,6 +248,16 @@ struct CpuBackend::AttentionScratch {
     }
   }
 
+  // Block b of the tile, converted already, in pairs.
+  void PairBlock(const KernelTable& kernels, const AttentionWork& work, int64_t b) const {
+    const int64_t tokens = std::min(tile.block_len, tile.num_keys - b * tile.block_len);
+    const int64_t column = b * tile.key_stride;
+    kernels.pair_keys(static_cast<const float*>(tile.keys[b]), tile.head_dim, tile.key_stride, work.score_limit(),
+                      tile.pairs.columns, pairs.keys + column * 2, pairs.key_scales + column);
+    kernels.pair_values(static_cast<const float*>(tile.values[b]), tokens, tile.key_stride, tile.value_stride,
+                        work.value_limit(), pairs.values + column * tile.value_stride, pairs.value_scales + column);
+  }
+
   void LoadPagedBlock(const KernelTable& kernels, const AttentionWork& work, int64_t page, int64_t head, int64_t b);
   void LoadDenseBlock(const KernelTable& kernels, const AttentionWork& work, int64_t first, int64_t column, int64_t b);
 };
@@ -194,7 +272,7 @@ void CpuBackend::AttentionScratch::LoadPagedBlock(const KernelTable& kernels, co
   float* to_values = values + b * tile.block_len * tile.value_stride;
   const int64_t tokens = std::min(tile.block_len, tile.num_keys - b * tile.block_len);
   const KvDType dtype = cache.shape().dtype;
-  tile.halves = dtype == KvDType::kF16 && tile.rows <= kMostHalfRows;
+  tile.halves = dtype == KvDType::kF16 && tile.rows <= kMostHalfRows && !in_pairs;
   if (tile.halves || dtype == KvDType::kF32) {
     tile.keys[b] = k;
     tile.values[b] = v;
@@ -241,8 +319,8 @@ void CpuBackend::AttendSegment(const AttentionWork& work, const AttentionTask& t
   const SequenceRows& sequence = work.sequences[static_cast<size_t>(task.sequence)];
   const Range keys = work.SeenBy(task);
   const int64_t tile_tokens = work.tile_tokens();
-  const int64_t end = std::min(keys.end, (segment + 1) * work.segment_tokens());
-  int64_t begin = segment * work.segment_tokens();
+  const int64_t end = std::min(keys.end, (segment + 1) * work.segment_tokens(sequence));
+  int64_t begin = segment * work.segment_tokens(sequence);
   begin += std::max<int64_t>(0, keys.first - begin) / tile_tokens * tile_tokens;
   AttentionTile& tile = scratch.tile;
   for (; begin < end; begin += tile_tokens) {
@@ -260,14 +338,15 @@ void CpuBackend::AttendSegment(const AttentionWork& work, const AttentionTask& t
       } else {
         scratch.LoadDenseBlock(kernels_, work, sequence.first_row + first, task.kv_head * work.head_dim, b);
       }
+      if (scratch.in_pairs) scratch.PairBlock(kernels_, work, b);
     }
-    kernels_.attend(tile);
+    scratch.in_pairs ? kernels_.attend_pairs(tile) : kernels_.attend(tile);
   }
 }
 
 void CpuBackend::AttendTask(const AttentionWork& work, const AttentionTask& task, int worker) {
-  AttentionScratch scratch(work, task.num_rows * work.share(), scratch_[static_cast<size_t>(worker)].attention);
-  scratch.TakeQueries(work, task);
+  AttentionScratch scratch(work, task, scratch_[static_cast<size_t>(worker)].attention);
+  scratch.TakeQueries(kernels_, work, task);
   scratch.BeginTotal(work, task);
   const Range segments = work.Segments(task);
   scratch.tile.SetState(scratch.segment.mixed, scratch.segment.sum, scratch.segment.largest);
@@ -296,15 +375,15 @@ void CpuBackend::AttendSplit(const AttentionWork& work) {
   pool_.Run(static_cast<int64_t>(parts.size()), [&](int64_t chunk, int worker) {
     const AttentionPart& part = parts[static_cast<size_t>(chunk)];
     const AttentionTask& task = attention_tasks_[part.task];
-    AttentionScratch scratch(work, rows_of(part.task), scratch_[static_cast<size_t>(worker)].attention);
-    scratch.TakeQueries(work, task);
+    AttentionScratch scratch(work, task, scratch_[static_cast<size_t>(worker)].attention);
+    scratch.TakeQueries(kernels_, work, task);
     part.state.Reset(scratch.tile.rows, stride);
     scratch.tile.SetState(part.state.mixed, part.state.sum, part.state.largest);
     AttendSegment(work, task, part.segment, scratch);
   });
   auto part = parts.begin();
   for (size_t t = 0; t < attention_tasks_.size(); ++t) {
-    const AttentionScratch scratch(work, rows_of(t), scratch_[0].attention);
+    const AttentionScratch scratch(work, attention_tasks_[t], scratch_[0].attention);
     scratch.BeginTotal(work, attention_tasks_[t]);
     for (; part != parts.end() && part->task == t; ++part) scratch.AddToTotal(kernels_, part->state);
     scratch.StoreTotal(work, attention_tasks_[t]);
@@ -315,10 +394,11 @@ void CpuBackend::RunAttention(const AttentionWork& work) {
   attention_tasks_.clear();
   int64_t all_rows = 0;
   for (const SequenceRows& sequence : work.sequences) all_rows += sequence.num_rows;
-  const bool plenty = all_rows * work.share() * work.kv_heads > 8 * pool_.threads() * kTaskRows;
-  const int64_t step = std::max<int64_t>(1, (plenty ? kTaskRows : kTaskRows / 2) / work.share());
   bool small = true;
   for (size_t s = 0; s < work.sequences.size(); ++s) {
+    const int64_t most_rows = work.Pairs(work.sequences[s]) ? kPairTaskRows : kTaskRows;
+    const bool plenty = all_rows * work.share() * work.kv_heads > 8 * pool_.threads() * most_rows;
+    const int64_t step = std::max<int64_t>(1, (plenty ? most_rows : most_rows / 2) / work.share());
     const int64_t rows = work.sequences[s].num_rows;
     small = small && rows * work.share() <= kMostSplitRows;
     // Last blocks first: they see the most keys, and small tasks at the end even out the workers.
@@ -343,6 +423,7 @@ void CpuBackend::PagedAttention(const KvCache& cache, int64_t layer, std::span<c
   AttentionWork work;
   work.sequences = sequences;
   work.params = params;
+  work.may_pair = mode_ == ActivationMode::kInt8 && kernels_.attend_pairs != nullptr;
   work.q = q;
   work.out = out;
   work.head_dim = own.shape().head_dim;
@@ -360,6 +441,7 @@ void CpuBackend::EncoderAttention(std::span<const SequenceRows> sequences, int64
   AttentionWork work;
   work.sequences = sequences;
   work.params = params;
+  work.may_pair = mode_ == ActivationMode::kInt8 && kernels_.attend_pairs != nullptr;
   work.q = q;
   work.out = out;
   work.head_dim = head_dim;

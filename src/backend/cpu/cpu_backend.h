@@ -122,6 +122,7 @@ class CpuBackend final : public Backend {
   void RunAttention(const AttentionWork& work);
   void AttendTask(const AttentionWork& work, const AttentionTask& task, int worker);
   void AttendSplit(const AttentionWork& work);
+  struct PairMemory;
   struct AttentionScratch;
   void AttendSegment(const AttentionWork& work, const AttentionTask& task, int64_t segment, AttentionScratch& scratch);
 

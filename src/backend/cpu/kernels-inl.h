@@ -8,6 +8,9 @@
 #include "backend/cpu/quantize-inl.h"
 #include "backend/cpu/rows-inl.h"
 #include "backend/cpu/unpack-inl.h"
+#if defined(__AVX2__)
+#include "backend/cpu/attention_pairs-inl.h"
+#endif
 
 namespace pensieve::backend::cpu::PENSIEVE_ISA {
 
@@ -36,6 +39,12 @@ static constexpr KernelTable MakeTable(const char* isa) {
   table.max = MaxRow;
   table.l2_normalize = L2NormalizeRow;
   table.attend = Attend;
+#if defined(__AVX2__)
+  table.attend_pairs = AttendPairs;
+  table.pair_query = PairQuery;
+  table.pair_keys = PairKeys;
+  table.pair_values = PairValues;
+#endif
   table.from_f16 = FromF16;
   table.to_f16 = ToF16;
   table.from_i8 = FromI8;

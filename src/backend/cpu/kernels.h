@@ -98,6 +98,21 @@ struct TileOutput {
   int64_t cols = 0;
 };
 
+// What a tile's products are of when they are made of pairs of 16-bit integers; attention_pairs-inl.h says how. Columns
+// are keys, a block's from block * key_stride on.
+struct AttentionPairs {
+  const int16_t* q = nullptr;  // [rows][q_stride]
+  int64_t q_stride = 0;
+  const float* q_scales = nullptr;      // [rows], times the attention's own scale
+  const int16_t* keys = nullptr;        // [pairs of dimensions][columns][2]
+  const float* key_scales = nullptr;    // [columns]
+  const int16_t* values = nullptr;      // [pairs of columns][value_stride][2]
+  const float* value_scales = nullptr;  // [columns]; 0 where there is no key
+  int64_t columns = 0;
+  float* p_scales = nullptr;  // scratch [rows]
+  float p_limit = 0.0f;
+};
+
 // One tile of attention for a task's rows: up to kMostBlocks blocks of keys, and the running softmax they are added to.
 // Keys and values are f32, or f16 (`halves`, for few rows).
 struct AttentionTile {
@@ -121,6 +136,7 @@ struct AttentionTile {
   float* largest = nullptr;  // [rows], running maximum
   float* sum = nullptr;      // [rows], running sum of exponentials
   float* mixed = nullptr;    // [rows][value_stride], running weighted values
+  AttentionPairs pairs;      // attend_pairs reads these in the place of q, keys and values
 
   void SetState(float* new_mixed, float* new_sum, float* new_largest) {
     mixed = new_mixed;
@@ -173,6 +189,14 @@ struct KernelTable {
 
   // --- attention
   void (*attend)(const AttentionTile& tile);
+  // The same in pairs, and what makes them: x ~ scale * out, integers up to `limit` in magnitude. Null where the
+  // instruction set multiplies pairs no faster than floats.
+  void (*attend_pairs)(const AttentionTile& tile);
+  float (*pair_query)(const float* x, int64_t n, float limit, int16_t* out);
+  void (*pair_keys)(const float* keys, int64_t head_dim, int64_t key_stride, float limit, int64_t columns, int16_t* out,
+                    float* scales);
+  void (*pair_values)(const float* values, int64_t tokens, int64_t padded, int64_t stride, float limit, int16_t* out,
+                      float* scales);
   // n values to and from the cache's types; n is rounded up to whole vectors.
   void (*from_f16)(const uint16_t* x, int64_t n, float* out);
   void (*to_f16)(const float* x, int64_t n, uint16_t* out);

@@ -109,6 +109,19 @@ PENSIEVE_INLINE I32 Dot4(I32 acc, I32 u8, I32 s8) {
   return _mm512_add_epi32(acc, _mm512_add_epi32(even, odd));
 #endif
 }
+// acc[lane] += a[2 * lane] * b[2 * lane] + a[2 * lane + 1] * b[2 * lane + 1], 16-bit integers, exactly.
+PENSIEVE_INLINE I32 Dot2(I32 acc, I32 a, I32 b) {
+#if defined(__AVX512VNNI__)
+  asm("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));  // by name: see Dot4
+  return acc;
+#else
+  return _mm512_add_epi32(acc, _mm512_madd_epi16(a, b));
+#endif
+}
+// Lanes, each in [-32768, 32767], as 16-bit integers.
+PENSIEVE_INLINE void StoreI16(void* p, I32 x) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(x));
+}
 // The square of kLanes vectors of kLanes 32-bit lanes, transposed in place.
 PENSIEVE_INLINE void Transpose(I32* r) {
   I32 t[16];
@@ -286,6 +299,17 @@ PENSIEVE_INLINE I32 Dot4(I32 acc, I32 u8, I32 s8) {
   const I32 odd = _mm256_madd_epi16(_mm256_srli_epi16(u8, 8), _mm256_srai_epi16(s8, 8));
   return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
 #endif
+}
+PENSIEVE_INLINE I32 Dot2(I32 acc, I32 a, I32 b) {
+#if defined(__AVXVNNI__)
+  return _mm256_dpwssd_avx_epi32(acc, a, b);
+#else
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+#endif
+}
+PENSIEVE_INLINE void StoreI16(void* p, I32 x) {
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  _mm_storeu_si128(static_cast<__m128i*>(p), words);
 }
 PENSIEVE_INLINE void Transpose(I32* r) {
   I32 t[8];
