@@ -9,11 +9,8 @@
 
 namespace pensieve::backend::cpu::PENSIEVE_ISA {
 
-PENSIEVE_INLINE F32 LaneNumbers(int64_t first) {
-  float numbers[kLanes];
-  for (int i = 0; i < kLanes; ++i) numbers[i] = static_cast<float>(first + i);
-  return Load(numbers);
-}
+static constexpr float kLaneNumbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+PENSIEVE_INLINE F32 LaneNumbers(int64_t first) { return Load(kLaneNumbers) + Set(static_cast<float>(first)); }
 
 // Keys of block b, and the same in whole vectors.
 PENSIEVE_INLINE int64_t KeysOf(const AttentionTile& t, int64_t b) {

@@ -37,7 +37,7 @@ struct QuantWeight {
 //
 // `panel` output channels of a quantized weight, unpacked: scales and biases [cols / group][panel] f32, group being the
 // activation group, and of the groups [first_group, end_group) the codes, [columns / 4][panel][4] bytes. 64-byte aligned.
-// Codes are unpacked and multiplied kDepthColumns at a time: 16 KB of them stay in the L1 cache meanwhile.
+// Codes are unpacked and multiplied at most kDepthColumns at a time: 20 KB of them stay in the L1 cache meanwhile.
 struct QuantPanel {
   int64_t cols = 0;
   int group = 64;
@@ -51,7 +51,7 @@ struct QuantPanel {
   const uint8_t* ahead = nullptr;
   int64_t ahead_per_group = 0;  // bytes for each of the panel's groups
 };
-inline constexpr int64_t kDepthColumns = 512;
+inline constexpr int64_t kDepthColumns = 640;
 
 // What a row's group of activations needs beside its planes: read together, so kept together.
 struct QuantGroup {

@@ -163,8 +163,9 @@ const float* CpuBackend::MultiplyPanel(const MatMulInput& input, const Operand& 
     QuantPanel panel = NewPanel(operand, channels.first, scratch.codes);
     kernels_.unpack_groups(*operand.quant, channels.first, channels.count, panel);
     const int64_t groups = cols / panel.group;
+    const int64_t step = CeilDiv(groups, CeilDiv(cols, kDepthColumns));  // equal ones: short runs of groups cost most
     for (; panel.first_group < groups; panel.first_group = panel.end_group) {
-      panel.end_group = std::min(groups, panel.first_group + kDepthColumns / panel.group);
+      panel.end_group = std::min(groups, panel.first_group + step);
       kernels_.unpack_codes(*operand.quant, channels.first, channels.count, panel);
       if (floats != nullptr) {
         kernels_.dequantize_panel(panel, floats + panel.first_group * panel.group * kernels_.panel);
