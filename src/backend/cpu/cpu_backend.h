@@ -104,6 +104,8 @@ class CpuBackend final : public Backend {
   QuantPanel NewPanel(const Operand& operand, int64_t first, Scratch& scratch) const;
   void MultiplyCodes(const QuantPanel& panel, const Operand& operand, int64_t fine_rows, RowRange rows,
                      float* tile) const;
+  void MultiplyFloats(const MatMulInput& input, const Operand& operand, ChannelRange channels, RowRange rows, float* tile,
+                      WorkerScratch& scratch) const;
   // The sums [rows, panel] of a panel's channels, in tile_memory.
   const float* MultiplyPanel(const MatMulInput& input, const Operand& operand, ChannelRange channels, RowRange rows,
                              Scratch& tile_memory, int worker);

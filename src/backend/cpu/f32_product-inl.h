@@ -101,9 +101,10 @@ static void F32Columns(const F32Operands<B>& o, int64_t rows, int64_t columns) {
   if (j < columns) F32Rows<1, kAdd>(o.At(0, j), rows);
 }
 
-static void F32Tile(const float* a, int64_t a_stride, int64_t rows, const float* b, int64_t b_stride, int64_t depth,
-                    int64_t columns, float* c, int64_t c_stride) {
-  F32Columns<false>(F32Operands<float>{a, a_stride, b, b_stride, depth, c, c_stride}, rows, columns);
+static void F32Tile(const float* a, int64_t a_stride, int64_t rows, const float* panel, int64_t depth, bool add,
+                    float* tile) {
+  const F32Operands<float> operands = {a, a_stride, panel, kPanel, depth, tile, kPanel};
+  add ? F32Columns<true>(operands, rows, kPanel) : F32Columns<false>(operands, rows, kPanel);
 }
 
 template <typename Value>
@@ -151,6 +152,7 @@ PENSIEVE_INLINE F32 LoadDense(const uint8_t* p, tensor::DType dtype, int lanes) 
   return dtype == tensor::DType::kF16 ? LoadF16(p) : LoadBf16(p);
 }
 
+// Asks for the next panel on the way.
 static void UnpackDense(const tensor::DenseWeight& weight, int64_t first_row, int64_t count, int64_t first_k,
                         int64_t count_k, float* panel_out) {
   const int64_t bytes = weight.dtype == tensor::DType::kF32 ? 4 : 2;
@@ -161,6 +163,7 @@ static void UnpackDense(const tensor::DenseWeight& weight, int64_t first_row, in
       I32 square[kLanes];
       for (int64_t i = 0; i < kLanes; ++i) {
         const int64_t row = first_row + (channel + i < count ? channel + i : count - 1);
+        __builtin_prefetch(data + ((row + kPanel) * weight.cols + first_k + k) * bytes, 0, 2);
         square[i] = FloatBits(LoadDense(data + (row * weight.cols + first_k + k) * bytes, weight.dtype, lanes));
       }
       Transpose(square);

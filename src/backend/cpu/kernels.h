@@ -169,9 +169,9 @@ struct KernelTable {
                        int64_t count_k, float* panel_out);
   // The same from the panel's present groups: scale * q + bias in f32.
   void (*dequantize_panel)(const QuantPanel& panel, float* panel_out);
-  // c[r][j] = sum over k of a[r][k] * b[k][j], k ascending, one accumulator each; columns a multiple of lanes.
-  void (*f32_tile)(const float* a, int64_t a_stride, int64_t rows, const float* b, int64_t b_stride, int64_t depth,
-                   int64_t columns, float* c, int64_t c_stride);
+  // tile[r][c] = sum over k of a[r][k] * panel[k][c], k ascending, one accumulator each; `add`: upon what the tile holds.
+  void (*f32_tile)(const float* a, int64_t a_stride, int64_t rows, const float* panel, int64_t depth, bool add,
+                   float* tile);
   void (*store_tile)(const float* tile, int64_t tile_stride, const TileOutput& output);
   // out = act(gate) * up.
   void (*store_gated)(const float* gate, const float* up, int64_t tile_stride, const TileOutput& output);

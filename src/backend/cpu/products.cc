@@ -15,6 +15,8 @@ namespace {
 constexpr int64_t kMostTaskRows = 768;
 // Blocks of rows are multiples of this, which the micro kernels' 6 and 4 divide.
 constexpr int64_t kRowStep = 96;
+// Columns of an f32 panel: 24 KB stay in the L1 cache. A multiple of every group.
+constexpr int64_t kFloatDepth = 192;
 // Up to so many decode rows, unpacking codes anew for every two beats writing them down.
 constexpr int64_t kMostDirectRows = 2;
 
@@ -148,38 +150,52 @@ void CpuBackend::MultiplyCodes(const QuantPanel& panel, const Operand& operand, 
   }
 }
 
+// In f32: dense weights, and quantized ones in exact mode. The panel's columns a few at a time, for the L1 cache.
+void CpuBackend::MultiplyFloats(const MatMulInput& input, const Operand& operand, ChannelRange channels, RowRange rows,
+                                float* tile, WorkerScratch& scratch) const {
+  const int64_t cols = input.x.cols;
+  float* floats = scratch.floats.Need<float>(kFloatDepth * kernels_.panel);
+  QuantPanel codes;
+  if (operand.quant) {
+    codes = NewPanel(operand, channels.first, scratch.codes);
+    kernels_.unpack_groups(*operand.quant, channels.first, channels.count, codes);
+  }
+  for (int64_t k = 0; k < cols; k += kFloatDepth) {
+    const int64_t depth = std::min(kFloatDepth, cols - k);
+    if (operand.quant) {
+      codes.first_group = k / codes.group;
+      codes.end_group = (k + depth) / codes.group;
+      kernels_.unpack_codes(*operand.quant, channels.first, channels.count, codes);
+      kernels_.dequantize_panel(codes, floats);
+    } else {
+      const auto& dense = std::get<tensor::DenseWeight>(*operand.weight);
+      kernels_.unpack_dense(dense, channels.first, channels.count, k, depth, floats);
+    }
+    kernels_.f32_tile(input.x.row(rows.first) + k, input.x.stride, rows.end - rows.first, floats, depth, k > 0, tile);
+  }
+}
+
 const float* CpuBackend::MultiplyPanel(const MatMulInput& input, const Operand& operand, ChannelRange channels,
                                        RowRange rows, Scratch& tile_memory, int worker) {
   WorkerScratch& scratch = scratch_[static_cast<size_t>(worker)];
   const int64_t count = rows.end - rows.first;
-  const int64_t cols = input.x.cols;
   float* tile = tile_memory.Need<float>(count * kernels_.panel);
   if (operand.direct) {
     kernels_.decode_tile(*operand.quant, channels.first, channels.count, *operand.rows, rows.first, count, tile);
     return tile;
   }
-  float* floats = operand.rows == nullptr ? scratch.floats.Need<float>(cols * kernels_.panel) : nullptr;
-  if (operand.quant) {
-    QuantPanel panel = NewPanel(operand, channels.first, scratch.codes);
-    kernels_.unpack_groups(*operand.quant, channels.first, channels.count, panel);
-    const int64_t groups = cols / panel.group;
-    const int64_t step = CeilDiv(groups, CeilDiv(cols, kDepthColumns));  // equal ones: short runs of groups cost most
-    for (; panel.first_group < groups; panel.first_group = panel.end_group) {
-      panel.end_group = std::min(groups, panel.first_group + step);
-      kernels_.unpack_codes(*operand.quant, channels.first, channels.count, panel);
-      if (floats != nullptr) {
-        kernels_.dequantize_panel(panel, floats + panel.first_group * panel.group * kernels_.panel);
-      } else {
-        MultiplyCodes(panel, operand, FineRows(input), rows, tile);
-      }
-    }
-  } else {
-    const auto& dense = std::get<tensor::DenseWeight>(*operand.weight);
-    kernels_.unpack_dense(dense, channels.first, channels.count, 0, cols, floats);
+  if (operand.rows == nullptr) {
+    MultiplyFloats(input, operand, channels, rows, tile, scratch);
+    return tile;
   }
-  if (floats != nullptr) {
-    kernels_.f32_tile(input.x.row(rows.first), input.x.stride, count, floats, kernels_.panel, cols, kernels_.panel, tile,
-                      kernels_.panel);
+  QuantPanel panel = NewPanel(operand, channels.first, scratch.codes);
+  kernels_.unpack_groups(*operand.quant, channels.first, channels.count, panel);
+  const int64_t groups = panel.cols / panel.group;
+  const int64_t step = CeilDiv(groups, CeilDiv(panel.cols, kDepthColumns));  // equal ones: short runs of groups cost most
+  for (; panel.first_group < groups; panel.first_group = panel.end_group) {
+    panel.end_group = std::min(groups, panel.first_group + step);
+    kernels_.unpack_codes(*operand.quant, channels.first, channels.count, panel);
+    MultiplyCodes(panel, operand, FineRows(input), rows, tile);
   }
   return tile;
 }
