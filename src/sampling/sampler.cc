@@ -328,9 +328,13 @@ void Sampler::CollectCandidates(std::span<const float> logits, float logit_max) 
     floor = kMinusInfinity;
   }
   candidates_.clear();
-  for (size_t id = 0; id < logits.size(); ++id) {
-    if (logits[id] < floor || logits[id] == kMinusInfinity) continue;
-    candidates_.push_back({logits[id], static_cast<int32_t>(id), static_cast<double>(weights_[id])});
+  for (size_t first = 0; first < logits.size(); first += kWeightBlock) {
+    const auto block = logits.subspan(first, std::min(kWeightBlock, logits.size() - first));
+    if (LargestOf(block) < floor) continue;
+    for (size_t i = 0; i < block.size(); ++i) {
+      if (block[i] < floor || block[i] == kMinusInfinity) continue;
+      candidates_.push_back({block[i], static_cast<int32_t>(first + i), static_cast<double>(weights_[first + i])});
+    }
   }
 }
 
