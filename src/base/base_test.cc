@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/mapped_file.h"
 #include "base/status.h"
+#include "base/utf8.h"
 
 namespace pensieve {
 namespace {
@@ -119,6 +120,30 @@ TEST(MappedFile, MapsReadsAndRefuses) {
   std::filesystem::remove(path);
   EXPECT_EQ(MappedFile::Open(path).error().code(), StatusCode::kNotFound);
   EXPECT_EQ(MappedFile::Open("/tmp").error().code(), StatusCode::kInvalidArgument);
+}
+
+TEST(Utf8, ReplacesMaximalSubparts) {
+  const std::string r(kReplacementCharacter);
+  EXPECT_EQ(ToValidUtf8("a\xff" "b"), "a" + r + "b");
+  EXPECT_EQ(ToValidUtf8("\xf0\x9f\x98"), r);
+  EXPECT_EQ(ToValidUtf8("\xf0\x9f\x98x"), r + "x");
+  EXPECT_EQ(ToValidUtf8("\xed\xa0\x80"), r + r + r);
+  EXPECT_EQ(ToValidUtf8("\xc0\x80"), r + r);
+  EXPECT_EQ(ToValidUtf8("\xf4\x90\x80\x80"), r + r + r + r);
+  EXPECT_EQ(ToValidUtf8("\xf0\x9f\x98\x80"), "\xf0\x9f\x98\x80");
+}
+
+TEST(Utf8, AnyBytesAreCodePoints) {
+  const std::string text = "a\xc3\xa9\xff\xe2\x82\xac\xe2\x82";  // a, e acute, a wrong byte, euro, half a euro
+  EXPECT_EQ(CodePointCount(text), 6u);
+  EXPECT_EQ(DecodeAt(text, 1), 0xe9u);
+  EXPECT_EQ(DecodeAt(text, 3), 0xdcffu);
+  EXPECT_EQ(DecodeAt(text, 4), 0x20acu);
+  EXPECT_EQ(ByteOffset(text, 4), 7u);
+  EXPECT_EQ(ByteOffset(text, 99), text.size());
+  EXPECT_EQ(PreviousCodePoint(text, 7), 4u);
+  EXPECT_EQ(PreviousCodePoint(text, 4), 3u);
+  EXPECT_EQ(PreviousCodePoint(text, text.size()), text.size() - 1);
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 #include "chat/adapt_messages.h"
 #include "chat/jinja_evaluator.h"
 #include "chat/jinja_parser.h"
-#include "chat/utf8.h"
+#include "chat/python_text.h"
 
 namespace pensieve::chat {
 namespace {

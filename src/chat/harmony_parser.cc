@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "chat/output_parser_parts.h"
-#include "chat/utf8.h"
+#include "chat/python_text.h"
 
 namespace pensieve::chat {
 namespace {

@@ -5,9 +5,10 @@
 #include <algorithm>
 #include <optional>
 
+#include "base/utf8.h"
 #include "chat/jinja_globals.h"
 #include "chat/jinja_print.h"
-#include "chat/utf8.h"
+#include "chat/python_text.h"
 
 namespace pensieve::chat::jinja {
 

@@ -7,9 +7,10 @@
 #include <cstdlib>
 #include <map>
 
+#include "base/utf8.h"
 #include "chat/jinja_print.h"
 #include "chat/jinja_runtime.h"
-#include "chat/utf8.h"
+#include "chat/python_text.h"
 
 namespace pensieve::chat::jinja {
 namespace {

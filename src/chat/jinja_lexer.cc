@@ -5,7 +5,8 @@
 #include <algorithm>
 #include <array>
 
-#include "chat/utf8.h"
+#include "base/utf8.h"
+#include "chat/python_text.h"
 
 namespace pensieve::chat::jinja {
 namespace {

@@ -5,9 +5,10 @@
 #include <algorithm>
 #include <map>
 
+#include "base/utf8.h"
 #include "chat/jinja_print.h"
 #include "chat/jinja_runtime.h"
-#include "chat/utf8.h"
+#include "chat/python_text.h"
 
 namespace pensieve::chat::jinja {
 namespace {

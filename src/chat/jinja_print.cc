@@ -6,7 +6,8 @@
 #include <charconv>
 #include <cmath>
 
-#include "chat/utf8.h"
+#include "base/utf8.h"
+#include "chat/python_text.h"
 
 namespace pensieve::chat::jinja {
 namespace {

@@ -5,8 +5,9 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/utf8.h"
 #include "chat/jinja_print.h"
-#include "chat/utf8.h"
+#include "chat/python_text.h"
 
 namespace pensieve::chat::jinja {
 

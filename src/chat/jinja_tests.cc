@@ -4,7 +4,7 @@
 #include <map>
 
 #include "chat/jinja_runtime.h"
-#include "chat/utf8.h"
+#include "chat/python_text.h"
 
 namespace pensieve::chat::jinja {
 namespace {

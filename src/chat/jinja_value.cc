@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "chat/utf8.h"
+#include "base/utf8.h"
 
 namespace pensieve::chat::jinja {
 namespace {

@@ -1,6 +1,6 @@
 // Families that write calls as JSON between markers of their own: Llama 3, Mistral, Phi-4, DeepSeek and Kimi.
 #include "chat/output_parser_parts.h"
-#include "chat/utf8.h"
+#include "chat/python_text.h"
 
 namespace pensieve::chat {
 namespace {

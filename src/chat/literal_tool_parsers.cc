@@ -2,8 +2,9 @@
 // FunctionGemma.
 #include <algorithm>
 
+#include "base/utf8.h"
 #include "chat/output_parser_parts.h"
-#include "chat/utf8.h"
+#include "chat/python_text.h"
 
 namespace pensieve::chat {
 namespace {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "chat/utf8.h"
+#include "chat/python_text.h"
 
 namespace pensieve::chat {
 

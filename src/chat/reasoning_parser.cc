@@ -1,6 +1,6 @@
 // <think>...</think> and its relatives: reasoning stands at the front of the output, or the prompt has opened it.
 #include "chat/output_parser_parts.h"
-#include "chat/utf8.h"
+#include "chat/python_text.h"
 
 namespace pensieve::chat {
 namespace {

@@ -2,9 +2,9 @@
 #include <algorithm>
 #include <bit>
 
+#include "base/utf8.h"
 #include "fmt/format.h"
 #include "tokenizer/model.h"
-#include "tokenizer/utf8.h"
 #include "tokenizer/word_cache.h"
 
 namespace pensieve::tokenizer {

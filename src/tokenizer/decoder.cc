@@ -5,9 +5,9 @@
 #include <charconv>
 #include <optional>
 
+#include "base/utf8.h"
 #include "tokenizer/byte_level.h"
 #include "tokenizer/normalizer.h"
-#include "tokenizer/utf8.h"
 
 namespace pensieve::tokenizer {
 namespace {

@@ -3,8 +3,8 @@
 #include <array>
 
 #include "base/base64.h"
+#include "base/utf8.h"
 #include "fmt/format.h"
-#include "tokenizer/utf8.h"
 
 namespace pensieve::tokenizer {
 namespace {

@@ -5,9 +5,9 @@
 
 #include <utf8proc.h>
 
+#include "base/utf8.h"
 #include "fmt/format.h"
 #include "tokenizer/normalizer.h"
-#include "tokenizer/utf8.h"
 
 namespace pensieve::tokenizer {
 namespace {

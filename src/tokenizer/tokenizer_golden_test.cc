@@ -9,8 +9,8 @@
 
 #include "base/base64.h"
 #include "base/mapped_file.h"
+#include "base/utf8.h"
 #include "tokenizer/tokenizer.h"
-#include "tokenizer/utf8.h"
 
 namespace pensieve::tokenizer {
 namespace {

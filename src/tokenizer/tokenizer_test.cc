@@ -8,9 +8,9 @@
 #include <gtest/gtest.h>
 
 #include "base/mapped_file.h"
+#include "base/utf8.h"
 #include "tokenizer/regex.h"
 #include "tokenizer/unicode.h"
-#include "tokenizer/utf8.h"
 
 namespace pensieve::tokenizer {
 namespace {
@@ -319,17 +319,6 @@ TEST(Threads, ShareOneTokenizer) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-}
-
-TEST(Utf8, ReplacesMaximalSubparts) {
-  const std::string r(kReplacementCharacter);
-  EXPECT_EQ(ToValidUtf8("a\xff" "b"), "a" + r + "b");
-  EXPECT_EQ(ToValidUtf8("\xf0\x9f\x98"), r);
-  EXPECT_EQ(ToValidUtf8("\xf0\x9f\x98x"), r + "x");
-  EXPECT_EQ(ToValidUtf8("\xed\xa0\x80"), r + r + r);
-  EXPECT_EQ(ToValidUtf8("\xc0\x80"), r + r);
-  EXPECT_EQ(ToValidUtf8("\xf4\x90\x80\x80"), r + r + r + r);
-  EXPECT_EQ(ToValidUtf8("\xf0\x9f\x98\x80"), "\xf0\x9f\x98\x80");
 }
 
 TEST(Unicode, NormalForms) {

@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/utf8.h"
 #include "fmt/format.h"
 #include "tokenizer/byte_trie.h"
 #include "tokenizer/model.h"
-#include "tokenizer/utf8.h"
 
 namespace pensieve::tokenizer {
 namespace {

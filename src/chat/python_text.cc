@@ -1,76 +1,12 @@
-#include "chat/utf8.h"
+#include "chat/python_text.h"
 
 #include <utf8proc.h>
 
-#include <algorithm>
 #include <cstring>
 
+#include "base/utf8.h"
+
 namespace pensieve::chat {
-namespace {
-
-bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; }
-
-// The start of the code point that ends just before `end`.
-size_t PreviousStart(std::string_view text, size_t end) {
-  size_t start = end - 1;
-  while (start > 0 && end - start < 4 && IsContinuation(text[start])) --start;
-  return start + CodePointBytes(text, start) == end ? start : end - 1;
-}
-
-}  // namespace
-
-size_t CodePointBytes(std::string_view text, size_t pos) {
-  const auto lead = static_cast<unsigned char>(text[pos]);
-  const size_t length = lead < 0x80 ? 1 : (lead >> 5) == 6 ? 2 : (lead >> 4) == 14 ? 3 : (lead >> 3) == 30 ? 4 : 1;
-  if (length == 1 || pos + length > text.size()) return 1;
-  for (size_t i = 1; i < length; ++i) {
-    if (!IsContinuation(text[pos + i])) return 1;
-  }
-  return length;
-}
-
-char32_t DecodeAt(std::string_view text, size_t pos) {
-  const auto byte = [&](size_t i) { return static_cast<char32_t>(static_cast<unsigned char>(text[pos + i])); };
-  switch (CodePointBytes(text, pos)) {
-    case 2: return (byte(0) & 0x1f) << 6 | (byte(1) & 0x3f);
-    case 3: return (byte(0) & 0x0f) << 12 | (byte(1) & 0x3f) << 6 | (byte(2) & 0x3f);
-    case 4: return (byte(0) & 0x07) << 18 | (byte(1) & 0x3f) << 12 | (byte(2) & 0x3f) << 6 | (byte(3) & 0x3f);
-    default: return byte(0) < 0x80 ? byte(0) : 0xdc00 + byte(0);
-  }
-}
-
-void AppendUtf8(char32_t c, std::string& out) {
-  if (c < 0x80) {
-    out += static_cast<char>(c);
-  } else if (c < 0x800) {
-    out += static_cast<char>(0xc0 | c >> 6);
-    out += static_cast<char>(0x80 | (c & 0x3f));
-  } else if (c < 0x10000) {
-    out += static_cast<char>(0xe0 | c >> 12);
-    out += static_cast<char>(0x80 | (c >> 6 & 0x3f));
-    out += static_cast<char>(0x80 | (c & 0x3f));
-  } else {
-    out += static_cast<char>(0xf0 | (c >> 18 & 0x07));
-    out += static_cast<char>(0x80 | (c >> 12 & 0x3f));
-    out += static_cast<char>(0x80 | (c >> 6 & 0x3f));
-    out += static_cast<char>(0x80 | (c & 0x3f));
-  }
-}
-
-size_t CodePointCount(std::string_view text) {
-  size_t count = 0;
-  for (size_t i = 0; i < text.size(); i += CodePointBytes(text, i)) ++count;
-  return count;
-}
-
-size_t ByteOffset(std::string_view text, size_t index) {
-  size_t pos = 0;
-  while (index > 0 && pos < text.size()) {
-    pos += CodePointBytes(text, pos);
-    --index;
-  }
-  return pos;
-}
 
 bool IsSpace(char32_t c) {
   return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
@@ -155,7 +91,7 @@ std::string_view StripSpaceLeft(std::string_view text) {
 
 std::string_view StripSpaceRight(std::string_view text) {
   while (!text.empty()) {
-    const size_t start = PreviousStart(text, text.size());
+    const size_t start = PreviousCodePoint(text, text.size());
     if (!IsSpace(DecodeAt(text, start))) break;
     text = text.substr(0, start);
   }

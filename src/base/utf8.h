@@ -1,12 +1,13 @@
-// UTF-8, with the lossy rule of the Unicode standard (and of Rust and Python): every maximal invalid subpart becomes
-// one U+FFFD. Everything behind ToValidUtf8 may assume valid text.
+// UTF-8 in two views, both of pure functions. Text that came through ToValidUtf8 is valid, and the first half assumes it:
+// the lossy rule is the Unicode standard's (and Rust's and Python's), every maximal invalid subpart becomes one U+FFFD.
+// The second half takes any bytes, as Python's surrogateescape does: what is no character counts as one code point a byte.
 #pragma once
 
 #include <cstddef>
 #include <string>
 #include <string_view>
 
-namespace pensieve::tokenizer {
+namespace pensieve {
 
 inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
 
@@ -61,4 +62,19 @@ class Utf8LossyStream {
   std::string held_;
 };
 
-}  // namespace pensieve::tokenizer
+// --- any bytes
+// ----------------------------------------------------------------------------------------------------------
+
+// Bytes of the code point at `pos` (1..4); 1 for an invalid byte. Needs pos < text.size().
+size_t CodePointBytes(std::string_view text, size_t pos);
+// The code point at `pos`; an invalid byte b is 0xDC00 + b, which no valid text contains.
+char32_t DecodeAt(std::string_view text, size_t pos);
+
+// Start of the code point that ends right before `end` (> 0).
+size_t PreviousCodePoint(std::string_view text, size_t end);
+
+size_t CodePointCount(std::string_view text);
+// Byte offset of code point number `index`, text.size() when there are fewer.
+size_t ByteOffset(std::string_view text, size_t index);
+
+}  // namespace pensieve

@@ -1,6 +1,6 @@
-#include "tokenizer/utf8.h"
+#include "base/utf8.h"
 
-namespace pensieve::tokenizer {
+namespace pensieve {
 namespace {
 
 struct Scan {
@@ -39,6 +39,8 @@ Scan ScanCharacter(std::string_view bytes, size_t at) {
   }
   return {length, true, false};
 }
+
+bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; }
 
 }  // namespace
 
@@ -102,4 +104,45 @@ void Utf8LossyStream::Flush(std::string& out) {
   held_.clear();
 }
 
-}  // namespace pensieve::tokenizer
+size_t CodePointBytes(std::string_view text, size_t pos) {
+  const auto lead = static_cast<unsigned char>(text[pos]);
+  const size_t length = lead < 0x80 ? 1 : (lead >> 5) == 6 ? 2 : (lead >> 4) == 14 ? 3 : (lead >> 3) == 30 ? 4 : 1;
+  if (length == 1 || pos + length > text.size()) return 1;
+  for (size_t i = 1; i < length; ++i) {
+    if (!IsContinuation(text[pos + i])) return 1;
+  }
+  return length;
+}
+
+char32_t DecodeAt(std::string_view text, size_t pos) {
+  const auto byte = [&](size_t i) { return static_cast<char32_t>(static_cast<unsigned char>(text[pos + i])); };
+  switch (CodePointBytes(text, pos)) {
+    case 2: return (byte(0) & 0x1f) << 6 | (byte(1) & 0x3f);
+    case 3: return (byte(0) & 0x0f) << 12 | (byte(1) & 0x3f) << 6 | (byte(2) & 0x3f);
+    case 4: return (byte(0) & 0x07) << 18 | (byte(1) & 0x3f) << 12 | (byte(2) & 0x3f) << 6 | (byte(3) & 0x3f);
+    default: return byte(0) < 0x80 ? byte(0) : 0xdc00 + byte(0);
+  }
+}
+
+size_t PreviousCodePoint(std::string_view text, size_t end) {
+  size_t start = end - 1;
+  while (start > 0 && end - start < 4 && IsContinuation(text[start])) --start;
+  return start + CodePointBytes(text, start) == end ? start : end - 1;
+}
+
+size_t CodePointCount(std::string_view text) {
+  size_t count = 0;
+  for (size_t i = 0; i < text.size(); i += CodePointBytes(text, i)) ++count;
+  return count;
+}
+
+size_t ByteOffset(std::string_view text, size_t index) {
+  size_t pos = 0;
+  while (index > 0 && pos < text.size()) {
+    pos += CodePointBytes(text, pos);
+    --index;
+  }
+  return pos;
+}
+
+}  // namespace pensieve

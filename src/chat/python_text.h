@@ -1,22 +1,10 @@
-// UTF-8 as Python sees strings: sequences of code points. Bytes that are no valid UTF-8 count as one code point each,
-// so that every function here is total. Pure functions.
+// What Python's str does with text, over any bytes: see the second half of base/utf8.h. Pure functions.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <string_view>
 
 namespace pensieve::chat {
-
-// Bytes of the code point at `pos` (1..4); 1 for an invalid byte. Needs pos < text.size().
-size_t CodePointBytes(std::string_view text, size_t pos);
-// The code point at `pos`; an invalid byte b is 0xDC00 + b (Python's surrogateescape), which no valid text contains.
-char32_t DecodeAt(std::string_view text, size_t pos);
-void AppendUtf8(char32_t code_point, std::string& out);
-
-size_t CodePointCount(std::string_view text);
-// Byte offset of code point number `index`, text.size() when there are fewer.
-size_t ByteOffset(std::string_view text, size_t index);
 
 // Python's str.isspace set.
 bool IsSpace(char32_t c);
