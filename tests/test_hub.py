@@ -1,8 +1,10 @@
 """pull, list, rm and models by name, against a small hub on loopback that behaves and misbehaves."""
+import errno
 import json
 import os
 import pty
 import re
+import resource
 import signal
 import subprocess
 import threading
@@ -25,7 +27,9 @@ def directory(name):
 
 
 REPOS = {
-    "tiny/llama": {**directory("tiny-llama"), "README.md": b"# tiny", "pytorch_model.bin": b"pickle", "onnx/model.onnx": b"x"},
+    "tiny/llama": {
+        **directory("tiny-llama"), "README.md": b"# tiny", "pytorch_model.bin": b"pickle", "onnx/model.onnx": b"x"
+    },
     "tiny/qwen3": directory("tiny-qwen3"),
     "tiny/bert": directory("tiny-bert"),
     "tiny/gguf": {
@@ -50,7 +54,9 @@ class Home:
         self.downloads = path / "cache" / "downloads"
 
     def environment(self, **extra):
-        environment = {name: value for name, value in clean_environment().items() if not name.startswith(("HF_", "XDG_"))}
+        environment = {
+            name: value for name, value in clean_environment().items() if not name.startswith(("HF_", "XDG_"))
+        }
         environment |= {
             "HOME": str(self.path), "PENSIEVE_CACHE_DIR": str(self.path / "cache"), "HF_ENDPOINT": self.hub.url,
             "NO_PROXY": "*", "PIP_INDEX_URL": DEAD + "/simple"
@@ -103,7 +109,8 @@ def test_pull_run_list_rm(home, hub):
     done = assert_ok(home.run("pull", "tiny/llama"))
     path = home.models / "tiny" / "llama"
     assert done.stdout.split() == ["tiny/llama", str(path)]
-    wanted = {name: data for name, data in REPOS["tiny/llama"].items() if name not in ("README.md", "pytorch_model.bin", "onnx/model.onnx")}
+    useless = ("README.md", "pytorch_model.bin", "onnx/model.onnx")
+    wanted = {name: data for name, data in REPOS["tiny/llama"].items() if name not in useless}
     assert home.visible() == sorted(["tiny/llama/.pensieve.json"] + [f"tiny/llama/{name}" for name in wanted])
     for name, data in wanted.items():
         assert (path / name).read_bytes() == data
@@ -195,14 +202,16 @@ def test_a_path_wins_over_a_name(home, hub, tmp_path):
     assert json.loads(done.stdout)["architecture"] == "qwen3" and hub.requests == []
 
 
-@pytest.mark.parametrize("name", ["tiny/lama", "./tiny/llama", "nothing", "a/b/c", "/no/such/model.gguf", "../x", "model.gguf"])
+@pytest.mark.parametrize(
+    "name", ["tiny/lama", "./tiny/llama", "nothing", "a/b/c", "/no/such/model.gguf", "../x", "model.gguf"])
 def test_a_typo_says_both_readings(home, name):
     for command in (["tokenize", "-m", name, "x"], ["serve", "--model", name, "--port", "0", "--grpc-port", "0"]):
         assert_error(home.run(*command), name, "no such file or directory", "name")
     assert home.visible() == []
 
 
-@pytest.mark.parametrize("name", ["..", "../../x", "/", "tiny/..", "tiny/../..", "", "~", "tiny", ".", "tiny/llama/../../x.gguf"])
+@pytest.mark.parametrize(
+    "name", ["..", "../../x", "/", "tiny/..", "tiny/../..", "", "~", "tiny", ".", "tiny/llama/../../x.gguf"])
 def test_rm_takes_no_paths(home, hub, name):
     assert_ok(home.run("pull", "tiny/llama"))
     before = home.visible()
@@ -288,9 +297,10 @@ def test_tokens_stay_with_the_hub(home, hub):
     assert_ok(home.run("pull", "tiny/bert"))
 
 
-@pytest.mark.parametrize("status, code, words", [(404, "RepoNotFound", ["no model tiny/llama", "HF_TOKEN"]),
-                                                 (401, "", ["tiny/llama", "HF_TOKEN"]), (403, "", ["gated", "HF_TOKEN"]),
-                                                 (401, "GatedRepo", ["gated", "HF_TOKEN"]), (418, "", ["418"])])
+@pytest.mark.parametrize("status, code, words", [
+    (404, "RepoNotFound", ["no model tiny/llama", "HF_TOKEN"]), (401, "", ["tiny/llama", "HF_TOKEN"]),
+    (403, "", ["gated", "HF_TOKEN"]), (401, "GatedRepo", ["gated", "HF_TOKEN"]), (418, "", ["418"])
+])
 def test_refusals(home, hub, status, code, words):
     hub.fail(lambda handler: handler.reply(status, b"no", X_Error_Code=code) or True)
     assert_error(home.run("pull", "tiny/llama"), *words)
@@ -417,7 +427,8 @@ def test_lying_sizes(home, hub):
 
 
 @pytest.mark.parametrize("name", [
-    "../evil.json", "/etc/evil.json", "a/../../evil.gguf", "a\\..\\evil.gguf", "evil\0.gguf", "evil\n.gguf", "a//evil.gguf",
+    "../evil.json", "/etc/evil.json", "a/../../evil.gguf", "a\\..\\evil.gguf", "evil\0.gguf", "evil\n.gguf",
+    "a//evil.gguf",
     "x" * 300 + ".gguf", "./config.json"
 ])
 def test_hostile_names(home, hub, name):
@@ -432,7 +443,9 @@ def test_names_that_differ_only_in_case(home, hub):
     assert_error(home.run("pull", "tiny/qwen3"), "refused")
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"sha":"x","siblings":[]}', b"[" * 100_000, b"x" * (33 << 20)],
+@pytest.mark.parametrize("body", [
+    b"", b"<html>", b"[]", b"{}", b'{"sha":"x","siblings":[]}', b"[" * 100_000, b"x" * (33 << 20)
+],
                          ids=["empty", "html", "list", "object", "commit", "deep", "long"])
 def test_senseless_listings(home, hub, body):
     hub.fail(lambda handler: handler.path.startswith("/api/") and (handler.reply(200, body) or True), role="hub")
@@ -445,13 +458,14 @@ def test_redirects(home, hub):
     hub.fail(loop, role="hub")
     assert_error(home.run("pull", "tiny/llama"), "redirects")
     hub.faults.clear()
-    hub.fail(lambda handler: "/resolve/" in handler.path and (handler.reply(302, Location="file:///etc/passwd") or True), role="hub")
+    to_a_file = lambda handler: handler.reply(302, Location="file:///etc/passwd") or True
+    hub.fail(lambda handler: "/resolve/" in handler.path and to_a_file(handler), role="hub")
     assert_error(home.run("pull", "tiny/llama"), "redirects to file")
     assert home.visible() == []
     # A repo that was renamed.
     hub.faults.clear()
-    hub.fail(lambda handler: "old/name" in handler.path and (handler.reply(307, Location=handler.path.replace("old/name", "tiny/bert")) or True),
-             role="hub")
+    renamed = lambda handler: handler.reply(307, Location=handler.path.replace("old/name", "tiny/bert")) or True
+    hub.fail(lambda handler: "old/name" in handler.path and renamed(handler), role="hub")
     assert_ok(home.run("pull", "old/name"))
     assert_ok(home.offline("tokenize", "-m", "old/name", "abc"))
 
@@ -466,7 +480,31 @@ def test_repos_without_a_model(home, hub):
 
 def test_a_cache_that_cannot_be_written(home, tmp_path):
     (tmp_path / "file").write_text("")
-    assert_error(home.run("pull", "tiny/llama", PENSIEVE_CACHE_DIR=str(tmp_path / "file" / "x")), str(tmp_path / "file"))
+    done = home.run("pull", "tiny/llama", PENSIEVE_CACHE_DIR=str(tmp_path / "file" / "x"))
+    assert_error(done, str(tmp_path / "file"))
+
+
+def test_a_full_disk(home, hub):
+    """A limit on the size of files stands for it: writing fails in the same place."""
+    data = bytes(range(256)) * 4096
+    hub.repos["tiny/large"] = {"large.gguf": data}
+    limit = len(data) // 2
+    done = subprocess.run([BINARY, "pull", "tiny/large"],
+                          env=home.environment(),
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+                          stdin=subprocess.DEVNULL,
+                          capture_output=True,
+                          text=True,
+                          timeout=60)
+    assert_error(done, "large.gguf", "cannot write", os.strerror(errno.EFBIG))
+    assert home.visible() == [] and home.listed() == []
+    hub.requests.clear()
+    again = assert_ok(home.run("pull", "tiny/large"))
+    assert "are there" in again.stderr
+    [headers] = hub.headers_of("cdn")
+    begin = int(re.fullmatch(r"bytes=(\d+)-\d+", headers["Range"])[1])
+    assert 0 < begin <= limit
+    assert (home.models / "tiny/large/large.gguf").read_bytes() == data
 
 
 def test_a_large_file_comes_in_pieces(home, hub):
@@ -484,7 +522,9 @@ def test_a_large_file_comes_in_pieces(home, hub):
     assert_ok(home.run("pull", "tiny/large"))
     assert sha256((home.models / "tiny/large/large.gguf").read_bytes()) == digest
     ranges = {headers.get("Range") for headers in hub.headers_of("cdn")}
-    assert ranges == {"bytes=0-67108863", "bytes=67108864-134217727", f"bytes={65 << 20}-134217727", "bytes=134217728-134217728"}
+    assert ranges == {
+        "bytes=0-67108863", "bytes=67108864-134217727", f"bytes={65 << 20}-134217727", "bytes=134217728-134217728"
+    }
 
 
 # ---- what the user sees ----
@@ -513,14 +553,16 @@ def test_progress_on_a_terminal(home, hub):
     slow(hub, bytes_per_s=len(hub.repos["tiny/qwen3"]["model.safetensors"]))
     output, code = on_terminal(home, "pull", "tiny/qwen3")
     assert code == 0
-    assert re.search(r"\r\x1b\[Ktiny/qwen3  \[=+ +\]  [\d.]+ KiB / [\d.]+ KiB  [\d.]+ KiB/s  \d:\d\d left", output), output
+    bar = r"\r\x1b\[Ktiny/qwen3  \[=+ +\]  [\d.]+ KiB / [\d.]+ KiB  [\d.]+ KiB/s  \d:\d\d left"
+    assert re.search(bar, output), output
     assert "tiny/qwen3: done, " in output
 
 
 def test_progress_in_a_log(home):
     done = assert_ok(home.run("pull", "tiny/qwen3"))
     lines = done.stderr.splitlines()
-    assert len(lines) == 2 and lines[0].startswith("tiny/qwen3: 4 files, ") and lines[1].startswith("tiny/qwen3: done, ")
+    assert len(lines) == 2, lines
+    assert lines[0].startswith("tiny/qwen3: 4 files, ") and lines[1].startswith("tiny/qwen3: done, ")
     assert "\x1b" not in done.stderr + done.stdout and "\r" not in done.stderr
 
 

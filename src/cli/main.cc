@@ -15,6 +15,7 @@ namespace pensieve::cli {
 int Main(int argc, char** argv) {
   // A reader that goes away (| head) ends a write with an error, not the process with a signal.
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // so does a file that grows beyond the user's limit
   CLI::App app("Pensieve keeps language and embedding models resident and serves them.", "pensieve");
   app.set_version_flag("--version", "pensieve " PENSIEVE_VERSION);
   app.require_subcommand(1);

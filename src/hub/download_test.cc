@@ -1,8 +1,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
@@ -289,6 +291,51 @@ TEST_F(DownloadTest, PlacesThatCannotBeWrittenAreNamed) {
   fs::create_symlink(Path("precious"), Path("f.part"));
   EXPECT_FALSE(Download({File(server.url("/f"), "f", 1)}, {}).ok());
   EXPECT_EQ(Contents("precious"), "precious");
+}
+
+// Files of this process end at `bytes` while it lives, as on a disk that is full.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) : action_(std::signal(SIGXFSZ, SIG_IGN)) {
+    EXPECT_EQ(::getrlimit(RLIMIT_FSIZE, &before_), 0);
+    rlimit limit = before_;
+    limit.rlim_cur = bytes;
+    EXPECT_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
+  }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, action_);
+  }
+
+ private:
+  void (*action_)(int);
+  rlimit before_{};
+};
+
+TEST_F(DownloadTest, AFullDiskIsToldAndALaterRunGoesOn) {
+  const std::string body = Pattern(1'000'000);
+  std::atomic<size_t> sent = 0;
+  LoopbackServer server([&](const std::string& head, int) {
+    const std::string reply = ServeFile(head, body);
+    sent += reply.size();
+    return reply;
+  });
+  auto file = File(server.url("/f"), "f", 1'000'000);
+  file.sha256 = Sha256(body);
+  {
+    const FileSizeLimit limit(600'000);
+    const auto status = Download({file}, {});
+    EXPECT_EQ(status.code(), StatusCode::kResourceExhausted) << status.message();
+    EXPECT_THAT(status.message(), testing::AllOf(HasSubstr("f.part"), HasSubstr("cannot write")));
+  }
+  EXPECT_FALSE(fs::exists(Path("f")));
+  EXPECT_TRUE(fs::exists(Path("f.part")));
+  sent = 0;
+  EXPECT_TRUE(Download({file}, {}).ok());
+  EXPECT_EQ(Contents("f"), body);
+  EXPECT_LT(sent, 600'000u);
 }
 
 TEST_F(DownloadTest, TransientErrorsAreTriedAgain) {
