@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 
 from golden_common import log_softmax, rounded, write_json
 from golden_tiny import (HEAD_DIM, HEADS, HIDDEN, INNER, KV_HEADS, LLAMA, ROWS, TOKENS, VARIANTS, Random, add_gguf_text, affine, decoder_weights,
-                         mlx_tensors, pack, reference_model, write_directory)
+                         mlx_tensors, pack, reference_model, write_directory, write_gguf)
 
 FAR = 131072  # Phi-3's context
 
@@ -266,7 +266,20 @@ def embedding_gemma(root, models):
 def ministral3(root, models):
     weights = decoder_weights(35, layers=1)
     write_directory(root, "tiny-ministral3", wrapped(MINISTRAL3, "mistral3"), halves(weights, "language_model."))
-    models["tiny-ministral3"] = answers("tiny-ministral3", MINISTRAL3, weights)
+    rope = MINISTRAL3["rope_parameters"]
+
+    def add_rope(writer):
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        writer.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
+        writer.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
+        writer.add_rope_scaling_yarn_log_mul(rope["mscale_all_dim"])
+        writer.add_attn_temperature_scale(rope["llama_4_scaling_beta"])
+
+    write_gguf(os.path.join(root, "tiny-ministral3.gguf"), "mistral3", weights, gguf.GGMLQuantizationType.F16, permute=True, layers=1,
+               rope_base=rope["rope_theta"], add_more=add_rope)
+    models["tiny-ministral3"] = models["tiny-ministral3.gguf"] = answers("tiny-ministral3", MINISTRAL3, weights)
 
 
 def read_tiny(root, name):
@@ -315,7 +328,9 @@ def tiny_agreement(root):
         weights = {n if n.startswith(("model.", "lm_head.")) else "model." + n: v for n, v in weights.items()}
         agreement[name] = answers(name, config, weights)
     known = {"mistral_window": "mlx-lm heeds a window only where layer_types name it",
-             "rope_parameters": "mlx-lm's llama reads no rope_parameters"}
+             "rope_parameters": "mlx-lm's llama reads no rope_parameters",
+             "smollm3_window": "mlx-lm heeds a window only where layer_types name it",
+             "smollm3_defaults": "mlx-lm takes Llama's defaults for SmolLM3's"}
     for name, changes in VARIANTS.items():
         agreement["tiny-llama:" + name] = answers("tiny-llama:" + name, LLAMA | changes, llama, deviates=known.get(name, ""))
     for entry in agreement.values():  # golden_tiny.py keeps the logits

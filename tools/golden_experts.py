@@ -26,6 +26,7 @@ EXPERT_INNER = 32
 NOTES = {
     "truncate": "mlx-lm rounds the limits of yarn's ramp whatever rope_scaling.truncate says; transformers and this program honour it",
     "limit": "mlx-lm clamps gates at 7 whatever swiglu_limit says",
+    "window": "mlx-lm ignores the sliding window of this family",
 }
 
 QWEN3_MOE = LLAMA | {
@@ -344,6 +345,8 @@ def qwen3_moe(root, models, variants):
     models["tiny-qwen3-moe"] = answers(hf, weights)
     changes = {"norm_topk_prob": False, "num_experts_per_tok": 5}
     variants["qwen3_moe_not_normalized"] = {"of": "tiny-qwen3-moe", "changes": changes} | answers(hf | changes, weights)
+    changes = {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}
+    variants["qwen3_moe_window"] = {"of": "tiny-qwen3-moe", "changes": changes} | answers(hf | changes, weights, deviates="window")
 
     mlx = QWEN3_MOE | {"decoder_sparse_step": 2}
     weights = decoder_weights(13, qk_norm=True)
@@ -360,7 +363,7 @@ def qwen3_moe(root, models, variants):
     models["tiny-qwen3-moe-00001-of-00002.gguf"] = answers(QWEN3_MOE, exact)
 
 
-def qwen2_moe(root, models):
+def qwen2_moe(root, models, variants):
     weights = decoder_weights(21, biases="qkv")
     cut_heads(weights)
     random = Random(22)
@@ -373,6 +376,8 @@ def qwen2_moe(root, models):
     first = {n: v for n, v in weights.items() if ".layers.1." not in n}
     write_directory(root, "tiny-qwen2-moe", one_layer, half(separate(first)))
     models["tiny-qwen2-moe"] = answers(one_layer, first)
+    changes = {"use_sliding_window": True, "sliding_window": 7}
+    variants["qwen2_moe_window"] = {"of": "tiny-qwen2-moe", "changes": changes} | answers(one_layer | changes, first, deviates="window")
     exact = write_gguf(os.path.join(root, "tiny-qwen2-moe.gguf"), "qwen2moe", QWEN2_MOE, weights)
     models["tiny-qwen2-moe.gguf"] = answers(QWEN2_MOE, exact)
 
@@ -440,7 +445,7 @@ def main():
     root = sys.argv[1]
     golden = {"source": "tools/golden_experts.py", "tokens": TOKENS, "models": {}, "variants": {}}
     qwen3_moe(root, golden["models"], golden["variants"])
-    qwen2_moe(root, golden["models"])
+    qwen2_moe(root, golden["models"], golden["variants"])
     llama_biases(root, golden["models"])
     mixtral(root, golden["models"])
     gpt_oss(root, golden["models"], golden["variants"])

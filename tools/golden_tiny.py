@@ -57,6 +57,11 @@ VARIANTS = {
     "mistral_window": {"model_type": "mistral", "sliding_window": 7},
     "smollm3_nope": {"model_type": "smollm3", "no_rope_layers": [1, 0], "sliding_window": None, "use_sliding_window": False,
                      "layer_types": ["full_attention", "full_attention"], "pad_token_id": 2},
+    # Layers without rotation are those that slide, when nothing lists them.
+    "smollm3_window": {"model_type": "smollm3", "no_rope_layers": [1, 0], "use_sliding_window": True, "sliding_window": 7, "pad_token_id": 2},
+    "smollm3_defaults": {"model_type": "smollm3", "sliding_window": 7, "rope_theta": None, "pad_token_id": 2},
+    # Neither is read by Llama's own network.
+    "llama_ignores": {"sliding_window": 7, "partial_rotary_factor": 0.5},
 }
 
 
@@ -315,8 +320,8 @@ def add_gguf_text(writer):
     writer.add_chat_template("{{ messages[0].content }}")
 
 
-def write_gguf(path, architecture, weights, kind, *, permute=False, layers=LAYERS, stored=None):
-    """`kind`: the type of matrices. Matrices equal to rows of `stored` keep its exact 4-bit codes."""
+def write_gguf(path, architecture, weights, kind, *, permute=False, layers=LAYERS, rope_base=10000.0, add_more=None):
+    """`kind`: the type of matrices. `add_more` is called with the writer of a decoder for keys of its own."""
     writer = gguf.GGUFWriter(path, architecture)
     encoder = architecture == "bert"
     writer.add_name("tiny")
@@ -341,7 +346,9 @@ def write_gguf(path, architecture, weights, kind, *, permute=False, layers=LAYER
         writer.add_value_length(HEAD_DIM)
         writer.add_rope_dimension_count(HEAD_DIM)
         writer.add_layer_norm_rms_eps(1e-5)
-        writer.add_rope_freq_base(10000.0)
+        writer.add_rope_freq_base(rope_base)
+        if add_more:
+            add_more(writer)
         add_gguf_text(writer)
     exact = {}
     for name, values in weights.items():

@@ -52,6 +52,8 @@ class ConfigFields {
   const Status& status() const { return status_; }
   const Json& json() const { return *object_; }
   const std::string& place() const { return place_; }
+  // Whether these are the fields of an object inside the file's.
+  bool is_nested() const { return !prefix_.empty(); }
 
  private:
   std::string place_;

@@ -29,9 +29,11 @@ struct Architecture {
   std::string name;
   std::vector<std::string_view> hf_types = {};    // values of config.json's model_type
   std::vector<std::string_view> gguf_types = {};  // values of general.architecture
-  const char* hf_defaults = "{}";            // JSON object: values of keys that config.json may leave out
+  // JSON object: by model_type ("*": all), values of keys that config.json may leave out, as transformers has them.
+  const char* hf_defaults = "{}";
   bool is_encoder = false;
   bool rotary_rows_permuted = false;         // in GGUF files: see GgufSourceOptions
+  bool reads_partial_rotary_factor = false;  // config.json's; the references of all others ignore it
   std::vector<NamePair> gguf_names = {};
   Result<std::unique_ptr<Model>> (*create)(const NetworkInputs& inputs) = nullptr;
   // Defaults and keys of its own, after the common ones were read; may be null.
@@ -64,7 +66,6 @@ Result<std::unique_ptr<Model>> NewBert(const NetworkInputs& inputs);
 
 void AdjustLlamaHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
 void AdjustLlamaGguf(std::string_view type, formats::GgufFields& fields, ModelConfig& config);
-void AdjustQwen2Hf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
 void AdjustQwenMoeHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
 void AdjustQwenMoeGguf(std::string_view type, formats::GgufFields& fields, ModelConfig& config);
 void AdjustMixtralHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);

@@ -7,6 +7,7 @@
 
 #include "model/architectures.h"
 #include "model/config_limits.h"
+#include "model/rope.h"
 
 namespace pensieve::model {
 namespace {
@@ -79,9 +80,12 @@ void ReadRope(GgufFields& fields, const GgufFile& file, const Keys& key, ModelCo
     rope.scaling = RopeScaling::kYarn;
     rope.beta_fast = fields.OptionalFloat(key("rope.scaling.yarn_beta_fast")).value_or(32.0);
     rope.beta_slow = fields.OptionalFloat(key("rope.scaling.yarn_beta_slow")).value_or(1.0);
+    if (const auto all_dim = fields.OptionalFloat(key("rope.scaling.yarn_log_multiplier"))) {
+      rope.mscale = 1.0;
+      rope.mscale_all_dim = *all_dim;
+    }
     // The file's factor comes on top of yarn's own.
-    if (attention_factor)
-      rope.attention_factor = *attention_factor * (rope.factor > 1.0 ? 0.1 * std::log(rope.factor) + 1.0 : 1.0);
+    if (attention_factor) rope.attention_factor = *attention_factor * YarnMagnitude(rope);
   } else if (type != "none") {
     fields.Fail(Unimplemented(
         fields.Error(key("rope.scaling.type"), fmt::format("is \"{}\", an unknown kind", type)).message()));

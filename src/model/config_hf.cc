@@ -41,6 +41,10 @@ void ReadRopeScaling(ConfigFields& rope, ConfigFields& top, int64_t context_max,
     out.low_freq_factor = rope.Float("low_freq_factor", 1.0);
     out.high_freq_factor = rope.Float("high_freq_factor", 4.0);
     out.original_context = inner_original.value_or(top_original.value_or(8192));
+  } else if (type == "longrope" || type == "su" || (type == "yarn" && rope.Has("long_factor"))) {  // the first Phi-3
+    out.scaling = RopeScaling::kLongrope;
+    for (const double f : rope.Floats("short_factor", 4096)) out.short_factors.push_back(static_cast<float>(f));
+    for (const double f : rope.Floats("long_factor", 4096)) out.long_factors.push_back(static_cast<float>(f));
   } else if (type == "yarn" || type == "deepseek_yarn") {
     out.scaling = RopeScaling::kYarn;
     out.beta_fast = rope.Float("beta_fast", 32.0);
@@ -48,10 +52,6 @@ void ReadRopeScaling(ConfigFields& rope, ConfigFields& top, int64_t context_max,
     out.truncate = rope.Bool("truncate", true);
     out.mscale = rope.OptionalFloat("mscale");
     out.mscale_all_dim = rope.OptionalFloat("mscale_all_dim");
-  } else if (type == "longrope" || type == "su") {
-    out.scaling = RopeScaling::kLongrope;
-    for (const double f : rope.Floats("short_factor", 4096)) out.short_factors.push_back(static_cast<float>(f));
-    for (const double f : rope.Floats("long_factor", 4096)) out.long_factors.push_back(static_cast<float>(f));
   } else {
     rope.Fail(
         Unimplemented(rope.Error("type", fmt::format("is \"{}\", an unknown kind of rope scaling", type)).message()));
@@ -61,8 +61,10 @@ void ReadRopeScaling(ConfigFields& rope, ConfigFields& top, int64_t context_max,
 void ReadRopeOf(ConfigFields& rope, ConfigFields& fields, const ModelConfig& config, RopeConfig& out) {
   const double base = rope.Has("rope_theta") ? rope.Float("rope_theta", 1e4) : fields.Float("rope_theta", 1e4);
   out.base = static_cast<float>(base);
-  const double partial = rope.Has("partial_rotary_factor") ? rope.Float("partial_rotary_factor", 1.0)
-                                                           : fields.Float("partial_rotary_factor", 1.0);
+  double partial = 1.0;
+  if (FindArchitecture(config.architecture)->reads_partial_rotary_factor) {
+    partial = rope.Float("partial_rotary_factor", fields.Float("partial_rotary_factor", 1.0));
+  }
   if (!(partial > 0.0 && partial <= 1.0)) fields.Fail(fields.Error("partial_rotary_factor", "must be in (0, 1]"));
   out.rotated = static_cast<int64_t>(static_cast<double>(config.head_dim) * partial);
   ReadRopeScaling(rope, fields, config.context_max, out);
@@ -347,6 +349,16 @@ Status ReadSentenceTransformers(const fs::path& directory, HfModel& model) {
   return limits.status();
 }
 
+Json WithDefaults(const Architecture& architecture, const std::string& model_type, const Json& given) {
+  const Json defaults = *ParseJson(architecture.hf_defaults);
+  Json complete = Json::object();
+  for (const std::string& type : {std::string("*"), model_type}) {
+    if (defaults.contains(type)) complete.update(defaults[type]);
+  }
+  complete.update(given);
+  return complete;
+}
+
 }  // namespace
 
 Result<HfModel> ReadHfModel(const std::string& directory) {
@@ -368,8 +380,7 @@ Result<HfModel> ReadHfModel(const std::string& directory) {
   if (model_type.empty()) return top.Error("model_type", "is missing");
   const Architecture* architecture = FindHfArchitecture(model_type);
   if (architecture == nullptr) return UnknownArchitecture(path, "model_type", model_type);
-  Json complete = *ParseJson(architecture->hf_defaults);
-  complete.update(given.json());
+  const Json complete = WithDefaults(*architecture, model_type, given.json());
   ConfigFields fields(path, complete, is_wrapped ? "text_config." : "");
 
   config.architecture = architecture->name;

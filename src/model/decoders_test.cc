@@ -182,6 +182,18 @@ TEST(Longrope, TheListCanBeForced) {
   EXPECT_LE(WorstDifference(Logits(forced.begin(), forced.begin() + 16), golden["short"]), 2e-6);
 }
 
+TEST(Longrope, TheFirstFilesCallItYarnOrSu) {
+  const Json config = *ParseJson(*ReadFile(TestData("tiny-phi3") + "/config.json", 1 << 20));
+  const Logits expected = PrefillTiny(TestData("tiny-phi3"), TinyOptions(Device::kReference));
+  for (const char* type : {"yarn", "su"}) {
+    const TempDirectory dir;
+    Json scaling = config["rope_scaling"];
+    scaling["type"] = type;
+    CopyWithChanges(TestData("tiny-phi3"), {{"rope_scaling", scaling}}, dir);
+    EXPECT_EQ(PrefillTiny(dir.path(), TinyOptions(Device::kReference)), expected) << type;
+  }
+}
+
 TEST(Longrope, TheLastPositionsOf128k) {
   const Json& far = Golden()["longrope"]["far"];
   const TempDirectory dir;
@@ -275,7 +287,7 @@ struct BadConfig {
 TEST(Decoders, RefuseConfigurationsByTheNameOfTheField) {
   const StatusCode loss = StatusCode::kDataLoss, unknown = StatusCode::kUnimplemented;
   const std::vector<BadConfig> cases = {
-      {"tiny-gemma3", R"({"sliding_window":null})", loss, {"\"sliding_window\" is missing"}},
+      {"tiny-gemma3", R"({"sliding_window":-1})", loss, {"\"sliding_window\"", "at least 0"}},
       {"tiny-gemma3", R"({"sliding_window_pattern":0})", loss, {"\"sliding_window_pattern\"", "between 1"}},
       {"tiny-gemma3", R"({"query_pre_attn_scalar":0})", loss, {"\"query_pre_attn_scalar\""}},
       {"tiny-gemma3", R"({"hidden_activation":"gelu"})", unknown, {"\"hidden_activation\"", "gelu"}},

@@ -65,8 +65,9 @@ void AdjustGemmaHf(std::string_view type, formats::ConfigFields& fields, ModelCo
   const double scalar = fields.Float("query_pre_attn_scalar", 256.0);
   if (!(scalar > 0.0)) fields.Fail(fields.Error("query_pre_attn_scalar", "must be above zero"));
   config.attention_scale = static_cast<float>(1.0 / std::sqrt(scalar));
-  config.attention_softcap = static_cast<float>(fields.Float("attn_logit_softcapping", 0.0));
-  config.logit_softcap = static_cast<float>(fields.Float("final_logit_softcapping", 0.0));
+  // Gemma 3's configurations have both keys; transformers never reads the first, nor the second in a wrapper.
+  if (type == "gemma2") config.attention_softcap = static_cast<float>(fields.Float("attn_logit_softcapping", 0.0));
+  if (!fields.is_nested()) config.logit_softcap = static_cast<float>(fields.Float("final_logit_softcapping", 0.0));
   if (config.attention_softcap < 0.0f) fields.Fail(fields.Error("attn_logit_softcapping", "is negative"));
   if (config.logit_softcap < 0.0f) fields.Fail(fields.Error("final_logit_softcapping", "is negative"));
   if (!fields.Has("sliding_window")) fields.Fail(fields.Error("sliding_window", "is missing"));

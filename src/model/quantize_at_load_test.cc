@@ -87,6 +87,19 @@ TEST(QuantizeAtLoad, KeepsTheAnswersAndOnlyTheQuantizedWeights) {
   }
 }
 
+// Their float experts lie turned round in the file.
+TEST(QuantizeAtLoad, CountsTheExpertsOfGptOss) {
+  const auto before = ReadHeader(TestData("tiny-gpt-oss-floats"));
+  const auto after = ReadHeader(TestData("tiny-gpt-oss-floats"), kEightBits);
+  const auto quantized = LoadTiny("tiny-gpt-oss-floats", kEightBits);
+  ASSERT_TRUE(before.has_value() && after.has_value() && quantized != nullptr);
+  EXPECT_EQ(after->parameters, before->parameters);
+  const int64_t affine_bytes = BytesOf(*after, "affine 8-bit group 32");
+  const auto allocated = static_cast<int64_t>(quantized->weights->allocated_bytes());
+  EXPECT_GE(allocated, affine_bytes);
+  EXPECT_LE(allocated, affine_bytes + 64 * 3 * 32);
+}
+
 TEST(QuantizeAtLoad, LeavesQuantizedModelsAlone) {
   for (const char* name : {"tiny-llama-mlx", "tiny-llama-q4_1.gguf"}) {
     const auto before = ReadHeader(TestData(name));

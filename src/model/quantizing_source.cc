@@ -99,29 +99,37 @@ struct CountedTensor {
   int64_t kernel_bytes = 0;  // as kernels read it
 };
 
-// Rows of a matrix, or of all matrices of a stack.
-int64_t AllRows(const std::vector<int64_t>& shape) {
-  int64_t rows = 1;
-  for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
-  return rows;
+// A matrix, or the matrices of a stack behind one another, as the network asks for it.
+struct CountedMatrix {
+  std::string_view module;
+  int64_t rows = 0;
+  int64_t cols = 0;
+};
+
+// Nothing when the tensor is no matrix of floats. Stacks without ".weight" lie as [count, cols, rows] (gpt-oss).
+std::optional<CountedMatrix> AsMatrix(const CountedTensor& counted) {
+  constexpr std::string_view kWeight = ".weight";
+  const std::vector<int64_t>& shape = *counted.shape;
+  if (!counted.dtype || shape.size() < 2 || shape.size() > 3) return std::nullopt;
+  if (counted.name.ends_with(kWeight)) {
+    int64_t rows = 1;
+    for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+    return CountedMatrix{counted.name.substr(0, counted.name.size() - kWeight.size()), rows, shape.back()};
+  }
+  if (shape.size() == 3) return CountedMatrix{counted.name, shape[0] * shape[2], shape[1]};
+  return std::nullopt;
 }
 
 // Moves a tensor that will be quantized from its type to the new one.
 bool CountOne(const CountedTensor& counted, const formats::AffineFormat& format, WeightCensus& census) {
-  constexpr std::string_view kWeight = ".weight";
-  if (!counted.dtype || counted.shape->size() < 2 || counted.shape->size() > 3 || !counted.name.ends_with(kWeight)) {
-    return false;
-  }
-  const int64_t cols = counted.shape->back();
-  const int64_t rows = AllRows(*counted.shape);
-  const std::string_view module = counted.name.substr(0, counted.name.size() - kWeight.size());
-  if (!IsQuantizedAtLoad(format, module, rows, cols)) return false;
+  const auto matrix = AsMatrix(counted);
+  if (!matrix || !IsQuantizedAtLoad(format, matrix->module, matrix->rows, matrix->cols)) return false;
   const auto it = census.types.find(counted.type);
   if (it == census.types.end() || it->second.second < counted.bytes) return false;  // not counted: of no use to text
   it->second.first -= 1;
   it->second.second -= counted.bytes;
   if (it->second.first == 0) census.types.erase(it);
-  const auto bytes = static_cast<int64_t>(formats::AffineBytes(rows, cols, *counted.dtype, format));
+  const auto bytes = static_cast<int64_t>(formats::AffineBytes(matrix->rows, matrix->cols, *counted.dtype, format));
   auto& [count, total] = census.types[fmt::format("affine {}-bit group {}", format.bits, format.group)];
   ++count;
   total += bytes;
@@ -153,8 +161,10 @@ bool CountQuantizedAtLoad(const WeightStore& store, const formats::AffineFormat&
     return any;
   }
   for (const formats::GgufTensor& tensor : store.gguf()->tensors()) {
-    const auto kernel_bytes =
-        static_cast<int64_t>(formats::ConvertedBytes(tensor.type->type, AllRows(tensor.shape), tensor.shape.back()));
+    int64_t elements = 1;
+    for (const int64_t extent : tensor.shape) elements *= extent;
+    const int64_t cols = tensor.shape.back();
+    const auto kernel_bytes = static_cast<int64_t>(formats::ConvertedBytes(tensor.type->type, elements / cols, cols));
     any |= CountOne({tensor.name, tensor.type->name, formats::DenseDType(tensor.type->type), &tensor.shape,
                      static_cast<int64_t>(tensor.bytes.size()), kernel_bytes}, format, census);
   }

@@ -3,26 +3,38 @@
 #include "model/experts_config.h"
 
 namespace pensieve::model {
+namespace {
+
+// Qwen 3's layers all slide or none does; Qwen 2's, unless they are listed, every other of the first max_window_layers.
+void ReadWindows(std::string_view type, formats::ConfigFields& fields, ModelConfig& config) {
+  const bool listed = type == "qwen2_moe" && fields.Has("layer_types");
+  if (listed) return;
+  config.sliding_layers.clear();
+  if (type == "qwen3_moe") return;
+  const int64_t limit = fields.Int("max_window_layers", 0, {0, kLayersRange.max});
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    config.sliding_layers.push_back(layer % 2 == 0 && layer < limit);
+  }
+}
+
+}  // namespace
 
 Result<std::unique_ptr<Model>> NewQwen3Moe(const NetworkInputs& inputs) {
   return NewDecoder(inputs, {.qk_norm = true});
 }
 
 Result<std::unique_ptr<Model>> NewQwen2Moe(const NetworkInputs& inputs) {
-  return NewDecoder(inputs, {.requires_qkv_bias = true});
+  return NewDecoder(inputs, {.requires_qkv_bias = inputs.config.attention_bias});
 }
 
 void AdjustQwenMoeHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config) {
-  if (fields.Bool("use_sliding_window", false)) {
-    fields.Fail(Unimplemented(fields.Error("use_sliding_window", "is not supported in this architecture").message()));
-  }
-  config.sliding_window = 0;
-  config.sliding_layers.clear();
+  ReadWindows(type, fields, config);
   ReadExpertsHf(fields, config);
   config.experts.intermediate_size = fields.RequiredInt("moe_intermediate_size", kHiddenRange);
   const bool normalized = fields.Bool("norm_topk_prob", false);
   config.experts.routing = normalized ? backend::Routing::kSoftmaxOfChosen : backend::Routing::kSoftmax;
   if (type == "qwen2_moe") {
+    config.attention_bias = fields.Bool("qkv_bias", true);
     config.experts.shared_intermediate_size = fields.RequiredInt("shared_expert_intermediate_size", kHiddenRange);
   }
   const int64_t step = fields.Int("decoder_sparse_step", 1, kLayersRange);
@@ -42,6 +54,7 @@ void AdjustQwenMoeGguf(std::string_view type, formats::GgufFields& fields, Model
   const bool normalized = fields.OptionalBool(prefix + "expert_weights_norm").value_or(type == "qwen3moe");
   config.experts.routing = normalized ? backend::Routing::kSoftmaxOfChosen : backend::Routing::kSoftmax;
   if (type == "qwen2moe") {
+    config.attention_bias = true;
     config.experts.shared_intermediate_size =
         fields.RequiredInt(prefix + "expert_shared_feed_forward_length", kHiddenRange);
   }

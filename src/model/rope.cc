@@ -58,15 +58,6 @@ void ScaleYarn(const RopeConfig& config, std::vector<double>& periods) {
   }
 }
 
-double YarnMagnitude(const RopeConfig& config) {
-  if (config.attention_factor) return *config.attention_factor;
-  const auto term = [&](double scale) {
-    return config.factor <= 1.0 ? 1.0 : 0.1 * scale * std::log(config.factor) + 1.0;
-  };
-  if (config.mscale && config.mscale_all_dim) return term(*config.mscale) / term(*config.mscale_all_dim);
-  return term(1.0);
-}
-
 double LongropeMagnitude(const RopeConfig& config, int64_t model_context) {
   if (config.attention_factor) return *config.attention_factor;
   const double stretch = static_cast<double>(model_context) / static_cast<double>(config.original_context);
@@ -107,6 +98,17 @@ Status MultiplyPeriods(const std::vector<float>& factors, const char* name, std:
 
 }  // namespace
 
+double YarnMagnitude(const RopeConfig& config) {
+  if (config.attention_factor) return *config.attention_factor;
+  const auto term = [&](double scale) {
+    return config.factor <= 1.0 ? 1.0 : 0.1 * scale * std::log(config.factor) + 1.0;
+  };
+  const double scale = config.mscale.value_or(0.0);  // as in transformers, 0 is as good as nothing
+  const double all_dim = config.mscale_all_dim.value_or(0.0);
+  if (scale != 0.0 && all_dim != 0.0) return term(scale) / term(all_dim);
+  return term(1.0);
+}
+
 Result<RopeFrequencies> ComputeRope(const RopeConfig& config, int64_t context_max, int64_t model_context) {
   PENSIEVE_RETURN_IF_ERROR(Validate(config));
   double base = static_cast<double>(config.base);
@@ -136,6 +138,9 @@ Result<RopeFrequencies> ComputeRope(const RopeConfig& config, int64_t context_ma
       result.magnitude = static_cast<float>(LongropeMagnitude(config, model_context));
       break;
     }
+  }
+  if (!(result.magnitude > 0.0f) || !std::isfinite(result.magnitude)) {
+    return InvalidArgument(fmt::format("rope scaling multiplies rotated heads by {}", result.magnitude));
   }
   if (!config.divisors.empty()) PENSIEVE_RETURN_IF_ERROR(MultiplyPeriods(config.divisors, "rope_freqs", periods));
   for (const double period : periods) result.frequencies.push_back(static_cast<float>(1.0 / period));

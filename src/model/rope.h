@@ -18,4 +18,7 @@ struct RopeFrequencies {
 // the model was made for. InvalidArgument when lists have the wrong length or parameters make no sense.
 Result<RopeFrequencies> ComputeRope(const RopeConfig& config, int64_t context_max, int64_t model_context);
 
+// What yarn multiplies rotated outputs by: the given factor, or one of its own.
+double YarnMagnitude(const RopeConfig& config);
+
 }  // namespace pensieve::model
