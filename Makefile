@@ -9,13 +9,14 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test build unit-test e2e-test asan tsan fuzz bench clean setup setup-tests
+.PHONY: help serve test build unit-test e2e-test asan tsan test-arm fuzz bench clean setup setup-tests
 
 help:
 	@echo "make serve            install what is missing, build, fetch the default models and serve them (ARGS=\"--port 9000\")"
 	@echo "make test             build and run every test that this machine can run"
 	@echo "make build            only the release binary, $(BINARY)"
 	@echo "make asan | tsan      unit tests under AddressSanitizer+UBSan or ThreadSanitizer"
+	@echo "make test-arm         cross-build for 64-bit Arm and run the unit tests of what computes under qemu-user"
 	@echo "make fuzz             build the libFuzzer targets (clang) in build/fuzz"
 	@echo "make bench            build and run the kernel benchmarks"
 	@echo "make clean            remove build/"
@@ -49,6 +50,10 @@ e2e-test:
 
 asan tsan: setup
 	@cmake --preset $@ && cmake --build --preset $@ -j $(JOBS) && ctest --preset $@ -j $(JOBS)
+
+test-arm: setup
+	@tools/setup.sh arm
+	@cmake --preset arm && cmake --build --preset arm -j $(JOBS) && ctest --preset arm -j $(JOBS)
 
 fuzz: setup
 	@tools/setup.sh fuzz

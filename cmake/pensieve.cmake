@@ -16,7 +16,7 @@ if(PENSIEVE_CCACHE)
       CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${PENSIEVE_CCACHE})
 endif()
 find_program(PENSIEVE_MOLD mold)
-if(PENSIEVE_MOLD AND NOT APPLE)
+if(PENSIEVE_MOLD AND NOT APPLE AND NOT CMAKE_CROSSCOMPILING)  # the cross compiler looks for a mold of its own name
   add_link_options(-fuse-ld=mold)
 endif()
 

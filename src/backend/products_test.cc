@@ -201,6 +201,58 @@ TEST_P(ProductTest, QuantizedActivationsStayWithinTheirError) {
   }
 }
 
+// Integer sums are exact on every instruction set. With scales and biases that are powers of two the f32 steps around
+// them round alike, fused or not, so the results have the scalar kernels' bits.
+TEST_P(ProductTest, IntegerPartsEqualTheScalarKernels) {
+  if (GetParam().isa == "reference") return;
+  std::mt19937 rng(18);
+  WeightMaker maker(19);
+  for (const auto& [channels, cols, rows] : {std::array<int64_t, 3>{37, 192, 1}, {1, 64, 2}, {19, 384, 7}, {33, 96, 14}}) {
+    HostMatrix x = OutlierRows(rows, cols, rng);
+    // The largest sums of either sign.
+    for (int64_t c = 0; c < cols; ++c) x.row(0)[c] = 1.0f;
+    for (int64_t c = 0; rows > 1 && c < cols; ++c) x.row(1)[c] = -1.0f;
+    for (const int bits : {2, 3, 4, 5, 6, 8}) {
+      for (const int group : {16, 32, 64}) {
+        if (cols % group != 0) continue;
+        const tensor::Weight weight = maker.AffineOfPowers(channels, cols, bits, group, group != 16);
+        for (const int64_t fine : {int64_t{0}, rows / 2, rows}) {
+          HostMatrix actual(rows, channels);
+          HostMatrix expected(rows, channels);
+          const auto backend = testing::MakeBackend(GetParam(), ActivationMode::kInt8);
+          const auto scalar = testing::MakeBackend({"scalar", 1}, ActivationMode::kInt8);
+          ExpectSameBits(Multiply(*backend, weight, x.view(), actual.view(), fine),
+                         Multiply(*scalar, weight, x.view(), expected.view(), fine),
+                         fmt::format("{} bits, group {}, {} of {} rows fine", bits, group, fine, rows));
+        }
+      }
+    }
+  }
+}
+
+TEST_P(ProductTest, Mxfp4ScalesOfEveryValue) {
+  const std::vector<uint8_t> codes(256 * 16, 0x53);  // 1.5 and 3
+  // Twelve times a scale beyond 250, which kernels take for the zero point, would leave f32.
+  std::vector<uint8_t> scales(256);
+  for (size_t i = 0; i < scales.size(); ++i) scales[i] = static_cast<uint8_t>(i <= 250 ? i : 255);
+  tensor::Mxfp4Weight w;
+  w.rows = 256;
+  w.cols = 32;
+  w.codes = codes.data();
+  w.scales = scales.data();
+  HostMatrix x(1, 32);
+  for (int64_t c = 0; c < 32; ++c) x.row(0)[c] = 1e-3f;
+  for (const ActivationMode mode : {ActivationMode::kF32, ActivationMode::kInt16}) {
+    HostMatrix actual(1, 256);
+    HostMatrix expected(1, 256);
+    const auto backend = testing::MakeBackend(GetParam(), mode);
+    ExpectNear(Multiply(*backend, w, x.view(), actual.view()), Multiply(*reference_, w, x.view(), expected.view()), 1e-5f,
+               1e-43f, "mxfp4");
+    EXPECT_NEAR(actual.row(0)[127], 0.072f, 1e-6f);
+    EXPECT_TRUE(std::isnan(actual.row(0)[255]));
+  }
+}
+
 TEST_P(ProductTest, ZerosTinyValuesAndNotFinite) {
   WeightMaker maker(15);
   const tensor::Weight w = maker.Affine(20, 128, 4, 64, DType::kF16, true);

@@ -13,7 +13,7 @@ namespace pensieve::backend::testing {
 
 std::vector<Variant> AllVariants() {
   std::vector<Variant> variants = {{"reference", 1}};
-  for (const char* isa : {"scalar", "avx2", "avxvnni", "avx512"}) {
+  for (const char* isa : {"scalar", "avx2", "avxvnni", "avx512", "neon", "i8mm"}) {
     CpuOptions options;
     options.threads = 1;
     options.isa = isa;
@@ -91,6 +91,23 @@ tensor::Weight WeightMaker::Affine(int64_t rows, int64_t cols, int bits, int gro
   const float unit = 0.1f / static_cast<float>(1 << bits);
   w.scales = Floats(rows * w.groups(), scales, 0.0f, unit);
   if (biases) w.biases = Floats(rows * w.groups(), scales, 0.0f, 0.05f);
+  return w;
+}
+
+uint8_t* WeightMaker::Powers(int64_t count) {
+  uint8_t* data = Bytes(count * 2);
+  for (int64_t i = 0; i < count; ++i) {
+    // A random sign, the exponent's 15 is 2^0.
+    const uint16_t half = static_cast<uint16_t>((data[2 * i] & 0x80) << 8 | (7 + (data[2 * i] & 7)) << 10);
+    std::memcpy(data + 2 * i, &half, sizeof(half));
+  }
+  return data;
+}
+
+tensor::Weight WeightMaker::AffineOfPowers(int64_t rows, int64_t cols, int bits, int group, bool biases) {
+  auto w = std::get<tensor::AffineWeight>(Affine(rows, cols, bits, group, tensor::DType::kF16, false));
+  w.scales = Powers(rows * w.groups());
+  if (biases) w.biases = Powers(rows * w.groups());
   return w;
 }
 

@@ -56,12 +56,15 @@ class WeightMaker {
  public:
   explicit WeightMaker(uint32_t seed) : rng_(seed) {}
   tensor::Weight Affine(int64_t rows, int64_t cols, int bits, int group, tensor::DType scales, bool biases);
+  // The same with scales and biases +-2^-8 .. +-2^-1 of f16, times which every f32 is exact.
+  tensor::Weight AffineOfPowers(int64_t rows, int64_t cols, int bits, int group, bool biases);
   tensor::Weight Mxfp4(int64_t rows, int64_t cols);
   tensor::Weight Dense(int64_t rows, int64_t cols, tensor::DType dtype);
 
  private:
   uint8_t* Bytes(int64_t count);  // at an odd address, ending where the allocation ends
   uint8_t* Floats(int64_t count, tensor::DType dtype, float center, float spread);
+  uint8_t* Powers(int64_t count);
 
   std::mt19937 rng_;
   std::deque<std::vector<uint8_t>> storage_;

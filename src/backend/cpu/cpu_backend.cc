@@ -4,6 +4,8 @@
 #include <unistd.h>
 #if defined(__linux__)
 #include <sched.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 #include <algorithm>
@@ -34,6 +36,13 @@ int PhysicalCores() {
       cores.insert(siblings);
     }
     if (!cores.empty()) return static_cast<int>(cores.size());
+  }
+#elif defined(__APPLE__)
+  // The fast ones where there are two kinds: an operation ends with its slowest worker.
+  for (const char* name : {"hw.perflevel0.physicalcpu", "hw.physicalcpu"}) {
+    int cores = 0;
+    size_t size = sizeof(cores);
+    if (::sysctlbyname(name, &cores, &size, nullptr, 0) == 0 && cores > 0) return cores;
   }
 #endif
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));

@@ -46,10 +46,10 @@ PENSIEVE_INLINE void DotStep(const uint8_t* codes, const DecodePlanes (&planes)[
   for (int v = 0; v < kVectors; ++v) {
     const I32 word = LoadPart<kFull>(codes + v * kLanes * 4, words);
     if constexpr (kBits == 8) {
-      even[v] = ToQuadOrder(word);
+      even[v] = LowerCodes<true>(ToQuadOrder(word));
     } else {
-      even[v] = And(word, SetInt(0x0f0f0f0f));
-      odd[v] = And(ShiftRight<4>(word), SetInt(0x0f0f0f0f));
+      even[v] = LowNibbles(word);
+      odd[v] = HighNibbles(word);
       if constexpr (kFp4) {
         even[v] = LookUpBytes(kE2m1, even[v]);
         odd[v] = LookUpBytes(kE2m1, odd[v]);
@@ -74,9 +74,6 @@ PENSIEVE_INLINE void DotStep(const uint8_t* codes, const DecodePlanes (&planes)[
     dots[r] = sum;
   }
 }
-
-// Neighbouring words added: those of a in the first half of every quad, those of b in the second.
-PENSIEVE_INLINE I32 AddPairs(I32 a, I32 b) { return AddInt(Evens(a, b), Odds(a, b)); }
 
 // sums[r][g]: the integer sums of the step's groups, a lane a channel.
 template <int kBits, int kGroup, bool kFp4, int kRows, bool kFull>
@@ -140,12 +137,13 @@ static void DecodeChannels(const QuantWeight& w, int64_t first_row, int64_t chan
   const CodeRows source = RowsFrom(w, first_row, channel, count);
   const ScaleRows scales = ScalesFrom(w, w.scales, first_row, channel, count);
   const ScaleRows biases = w.biases == nullptr ? scales : ScalesFrom(w, w.biases, first_row, channel, count);
-  const int64_t repeat = w.group / kGroup;
+  // Weight groups hold one activation group or two: shifts, for divisions would take as long as a step.
+  const int shift = w.group > kGroup ? 1 : 0;
   F32 acc[kRows];
   for (int r = 0; r < kRows; ++r) acc[r] = Zero();
   ScaleBlock block;
   for (int64_t g = 0; g < rows.groups; g += Shape::kGroups) {
-    if (g % (kScaleBlock * repeat) == 0) LoadScaleBlock(w, scales, biases, g / repeat, &block);
+    if ((g & ((kScaleBlock << shift) - 1)) == 0) LoadScaleBlock(w, scales, biases, g >> shift, &block);
     const int64_t k = g * kGroup;
     DecodePlanes planes[kRows];
     for (int r = 0; r < kRows; ++r) {
@@ -163,12 +161,12 @@ static void DecodeChannels(const QuantWeight& w, int64_t first_row, int64_t chan
     PENSIEVE_UNROLL
     for (int i = 0; i < Shape::kGroups; ++i) {
       if (g + i >= rows.groups) break;
-      const int64_t in_block = (g + i) / repeat % kScaleBlock;
+      const int64_t in_block = ((g + i) >> shift) & (kScaleBlock - 1);
       PENSIEVE_UNROLL
       for (int r = 0; r < kRows; ++r) {
         const QuantGroup& group = rows.first.groups[(first + r) * rows.groups + g + i];
-        acc[r] = AddGroup(acc[r], sums[r][i], Set(group.scale), Set(group.sum), block.scale[in_block],
-                          block.bias[in_block]);
+        acc[r] = AddGroup(acc[r], RaiseSum<kBits == 8>(sums[r][i], group), Set(group.scale), Set(group.sum),
+                          block.scale[in_block], block.bias[in_block]);
       }
     }
   }

@@ -3,14 +3,15 @@
 // C[r][j] += sum over k ascending of A[r][k] * B[k][j], one accumulator an output, one Fma a term: the result of an
 // output does not depend on the tile that computed it. B is a panel in cache, rows of whole vectors; A and C are f32
 // with any stride. Limited by the two FMA units: 12 rows by 2 vectors keep 24 sums in AVX-512's 32 registers, 4 by 2
-// keep 8 in AVX2's 16 beside operands; smaller tiles only at the edges.
+// keep 8 in AVX2's 16 beside operands, 8 by 2 keep 16 in NEON's 32 beside four terms of each row; smaller tiles only at
+// the edges.
 #pragma once
 
 #include "backend/cpu/math-inl.h"
 
 namespace pensieve::backend::cpu::PENSIEVE_ISA {
 
-inline constexpr int kTileRows = kLanes == 16 ? 12 : 4;
+inline constexpr int kTileRows = kRegisters < 32 ? 4 : kFloatRun == 1 ? 12 : 8;
 inline constexpr int kPanel = 2 * kLanes;
 
 // Rows at a stride from p, three a register: x86 addresses hold a stride once or twice, and the compiler left to itself
@@ -63,8 +64,25 @@ PENSIEVE_INLINE void F32Block(const F32Operands<B>& o) {
   }
   RowsAt<float, kRows> rows(o.a, o.a_stride);
   const B* b = o.b;
-  for (int64_t k = 0; k < o.depth; ++k) {
+  int64_t k = 0;
+  for (; k + kFloatRun <= o.depth; k += kFloatRun) {
     rows.KeepInRegisters();
+    FloatRun runs[kRows];
+    PENSIEVE_UNROLL
+    for (int r = 0; r < kRows; ++r) runs[r] = LoadFloatRun(rows[r]);
+    PENSIEVE_UNROLL
+    for (int i = 0; i < kFloatRun; ++i) {
+      F32 column[kVectors];
+      for (int v = 0; v < kVectors; ++v) column[v] = LoadColumn(b + v * kLanes);
+      PENSIEVE_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        for (int v = 0; v < kVectors; ++v) sums[r][v] = FmaRun(runs[r], i, column[v], sums[r][v]);
+      }
+      b += o.b_stride;
+    }
+    rows.Advance(kFloatRun);
+  }
+  for (; kFloatRun > 1 && k < o.depth; ++k) {
     F32 column[kVectors];
     for (int v = 0; v < kVectors; ++v) column[v] = LoadColumn(b + v * kLanes);
     PENSIEVE_UNROLL

@@ -53,11 +53,13 @@ struct QuantPanel {
 };
 inline constexpr int64_t kDepthColumns = 640;
 
-// What a row's group of activations needs beside its planes: read together, so kept together.
+// What a row's group of activations needs beside its planes: read together, so kept together. Kernels read it in two
+// vectors of 16 bytes.
 struct QuantGroup {
   float scale;
   float sum;               // scale * sum of v over the group
   float center;            // -kCenter * scale, exactly; coarse rows
+  int32_t total;           // sum of v over the group
   int32_t big_offset[2];   // bytes from the group's first codes in a panel to those of a big quad; coarse rows
   int32_t big_value[2];    // four signed bytes
 };

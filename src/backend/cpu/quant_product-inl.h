@@ -18,6 +18,13 @@ PENSIEVE_INLINE int32_t LoadQuad(const int8_t* p) {
   return quad;
 }
 
+// An exact sum over a group for what LowerCodes took from its codes.
+template <bool kWide>
+PENSIEVE_INLINE I32 RaiseSum(I32 dot, const QuantGroup& group) {
+  if constexpr (!kWide || !kLowersWideCodes) return dot;
+  return AddInt(dot, ShiftLeft<7>(SetInt(group.total)));
+}
+
 PENSIEVE_INLINE int BigQuads(int group) { return group == 64 ? kBigQuads : 1; }
 
 // acc = what one group adds to one vector of channels.
@@ -38,8 +45,8 @@ PENSIEVE_INLINE void AddBothPlanes(I32 (&dots)[kRows][2], const uint8_t* codes, 
   for (int64_t q = 0; q < quads; q += 2) {
     PENSIEVE_UNROLL
     for (int odd = 0; odd < 2; ++odd) {
-      const I32 w0 = LoadInt(codes + (q + odd) * kPanel * 4);
-      const I32 w1 = LoadInt(codes + (q + odd) * kPanel * 4 + kLanes * 4);
+      const I32 w0 = LowerCodes<kWide>(LoadInt(codes + (q + odd) * kPanel * 4));
+      const I32 w1 = LowerCodes<kWide>(LoadInt(codes + (q + odd) * kPanel * 4 + kLanes * 4));
       PENSIEVE_UNROLL
       for (int r = 0; r < kRows; ++r) {
         const I32 h = SetInt(LoadQuad(high + r * stride + (q + odd) * 4));
@@ -64,15 +71,22 @@ template <int kRows, bool kWide, int kQuads>
 PENSIEVE_INLINE void AddPlane(I32 (&dots)[kRows][2], const uint8_t* codes, const int8_t* plane, int64_t stride) {
   RowsAt<int8_t, kRows> row(plane, stride);
   row.KeepInRegisters();
-  PENSIEVE_UNROLL_BY_4
-  for (int q = 0; q < kQuads; ++q) {
-    const I32 w0 = LoadInt(codes + q * kPanel * 4);
-    const I32 w1 = LoadInt(codes + q * kPanel * 4 + kLanes * 4);
+  // Else, where runs are long, the codes of one plane would be kept, on the stack, for the other.
+  if constexpr (kQuadRun > 1) KeepInRegister(codes);
+  PENSIEVE_UNROLL_RUNS
+  for (int q = 0; q < kQuads; q += kQuadRun) {
+    QuadRun runs[kRows];
     PENSIEVE_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      const I32 a = SetInt(LoadQuad(row[r] + q * 4));
-      dots[r][0] = Dot4<kWide>(dots[r][0], w0, a);
-      dots[r][1] = Dot4<kWide>(dots[r][1], w1, a);
+    for (int r = 0; r < kRows; ++r) runs[r] = LoadQuadRun(row[r] + q * 4);
+    PENSIEVE_UNROLL
+    for (int i = 0; i < kQuadRun; ++i) {
+      const I32 w0 = LowerCodes<kWide>(LoadInt(codes + (q + i) * kPanel * 4));
+      const I32 w1 = LowerCodes<kWide>(LoadInt(codes + (q + i) * kPanel * 4 + kLanes * 4));
+      PENSIEVE_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        dots[r][0] = DotQuad<kWide>(dots[r][0], w0, runs[r], i);
+        dots[r][1] = DotQuad<kWide>(dots[r][1], w1, runs[r], i);
+      }
     }
   }
 }
@@ -85,9 +99,9 @@ PENSIEVE_INLINE void AddBigQuads(I32 (&dots)[kRows][2], const uint8_t* codes, co
     PENSIEVE_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const uint8_t* quad = codes + row[r]->big_offset[b];
-      const I32 a = SetInt(row[r]->big_value[b]);
-      dots[r][0] = Dot4<kWide>(dots[r][0], LoadInt(quad), a);
-      dots[r][1] = Dot4<kWide>(dots[r][1], LoadInt(quad + kLanes * 4), a);
+      const QuadRun run = LoadQuadRun(reinterpret_cast<const int8_t*>(row[r]->big_offset));  // the values after them
+      dots[r][0] = DotQuad<kWide>(dots[r][0], LowerCodes<kWide>(LoadInt(quad)), run, kBigQuads + b);
+      dots[r][1] = DotQuad<kWide>(dots[r][1], LowerCodes<kWide>(LoadInt(quad + kLanes * 4)), run, kBigQuads + b);
     }
   }
 }
@@ -100,24 +114,24 @@ inline constexpr int kSmallCodeMax = 24;
 #if defined(__AVX2__)
 inline constexpr bool kCentersSums = true;
 #else
-inline constexpr bool kCentersSums = false;  // the portable Fma rounds twice
+inline constexpr bool kCentersSums = false;  // NEON must copy kCenter first, the portable Fma rounds twice
 #endif
 
 // The sums of one group in f32: two vectors of channels of one row.
-template <bool kCentered>
+template <bool kCentered, bool kWide>
 PENSIEVE_INLINE void FlushGroup(F32 (&acc)[2], const I32 (&dots)[2], const QuantGroup& group, const float* scale,
                                 const float* bias) {
-  const F32 row_scale = Set(group.scale);
-  const F32 row_sum = Set(group.sum);
+  const FloatRun run = LoadFloatRun(&group.scale);  // scale, sum
   PENSIEVE_UNROLL
   for (int v = 0; v < 2; ++v) {
     const F32 weight_scale = Load(scale + v * kLanes);
     const F32 weight_bias = Load(bias + v * kLanes);
     if constexpr (kCentered) {
-      const F32 scaled = Fma(BitsToFloat(dots[v]), row_scale, Set(group.center));
-      acc[v] = Fma(weight_bias, row_sum, Fma(scaled, weight_scale, acc[v]));
+      const F32 scaled = FmaRun(run, 0, BitsToFloat(dots[v]), Set(group.center));
+      acc[v] = FmaRun(run, 1, weight_bias, Fma(scaled, weight_scale, acc[v]));
     } else {
-      acc[v] = AddGroup(acc[v], dots[v], row_scale, row_sum, weight_scale, weight_bias);
+      acc[v] = AddGroup(acc[v], RaiseSum<kWide>(dots[v], group), Set(group.scale), Set(group.sum), weight_scale,
+                        weight_bias);
     }
   }
 }
@@ -148,7 +162,7 @@ PENSIEVE_INLINE void FetchAhead(const QuantPanel& panel, int64_t g, AheadRange r
   PrefetchBytes(panel.ahead + g * panel.ahead_per_group + range.first, range.end - range.first);
 }
 
-// kRows rows by two vectors of channels, sums of groups and of rows both in registers: 6 rows keep 24 of AVX-512's 32.
+// kRows rows by two vectors of channels, sums of groups and of rows both in registers: 6 rows keep 24 of 32.
 // Limited by the integer dot product ports: a group of 64 is 32 dots a row, 2 x 2 for its big quads, and 2 x 4
 // operations to scale the sums. Codes and planes come from the L1 and L2 caches.
 template <int kRows, bool kFine, Codes kCodes, int kQuads>
@@ -193,7 +207,7 @@ static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t f
       AddPlane<kRows, kWide, kQuads>(dots, codes, low, cols);
     }
     PENSIEVE_UNROLL
-    for (int r = 0; r < kRows; ++r) FlushGroup<kCentered>(acc[r], dots[r], *group[r], scale, bias);
+    for (int r = 0; r < kRows; ++r) FlushGroup<kCentered, kWide>(acc[r], dots[r], *group[r], scale, bias);
     scale += kPanel;
     bias += kPanel;
     codes += kQuads * kPanel * 4;
@@ -221,7 +235,7 @@ PENSIEVE_INLINE int64_t QuantBlocks(const QuantPanel& panel, const QuantRows& ro
 template <bool kFine, Codes kCodes, int kQuads>
 static void QuantRowsOf(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, float* tile) {
   int64_t r = 0;
-  if constexpr (kLanes == 16) r = QuantBlocks<6, kFine, kCodes, kQuads>(panel, rows, first, r, count, tile);
+  if constexpr (kRegisters == 32) r = QuantBlocks<6, kFine, kCodes, kQuads>(panel, rows, first, r, count, tile);
   r = QuantBlocks<4, kFine, kCodes, kQuads>(panel, rows, first, r, count, tile);
   r = QuantBlocks<2, kFine, kCodes, kQuads>(panel, rows, first, r, count, tile);
   QuantBlocks<1, kFine, kCodes, kQuads>(panel, rows, first, r, count, tile);

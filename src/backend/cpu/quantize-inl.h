@@ -36,7 +36,8 @@ PENSIEVE_INLINE void QuantizeFineGroup(const float* x, int64_t at, int64_t g, in
     StoreI8(out.low + at + k, SubInt(v, ShiftLeft<7>(high)));
   }
   const float exposed = scale + poison;
-  out.groups[g] = {exposed, exposed * static_cast<float>(SumInts(sum)), 0.0f, {0, 0}, {0, 0}};
+  const int32_t total = SumInts(sum);
+  out.groups[g] = {exposed, exposed * static_cast<float>(total), 0.0f, total, {0, 0}, {0, 0}};
 }
 
 // So that kCenter, two bits wide, times a scale is exact: scales of coarse rows have 22 bits.
@@ -103,7 +104,8 @@ PENSIEVE_INLINE void QuantizeCoarseGroup(const GroupBatch& batch, int lane, int 
     StoreI8(low + k, rounded);
   }
   const float scale = batch.exposed[lane];
-  *out = {scale, scale * static_cast<float>(SumInts(sum)), -kCenter * scale, {0, 0}, {0, 0}};
+  const int32_t total = SumInts(sum);
+  *out = {scale, scale * static_cast<float>(total), -kCenter * scale, total, {0, 0}, {0, 0}};
   for (int b = 0; b < BigQuads(group); ++b) {
     int8_t high[4];
     const int quad = batch.big[b][lane];

@@ -23,9 +23,21 @@
 #if defined(__clang__)
 #define PENSIEVE_UNROLL _Pragma("unroll")
 #define PENSIEVE_UNROLL_BY_4 _Pragma("unroll 4")
+#define PENSIEVE_NO_UNROLL _Pragma("nounroll")
 #else
 #define PENSIEVE_UNROLL _Pragma("GCC unroll 16")
 #define PENSIEVE_UNROLL_BY_4 _Pragma("GCC unroll 4")
+#define PENSIEVE_NO_UNROLL _Pragma("GCC unroll 1")
+#endif
+// Before a loop over runs of quads (kQuadRun), so that four quads are one round of it.
+#if defined(PENSIEVE_NEON)
+#define PENSIEVE_UNROLL_RUNS PENSIEVE_NO_UNROLL
+#else
+#define PENSIEVE_UNROLL_RUNS PENSIEVE_UNROLL_BY_4
+#endif
+
+#if defined(PENSIEVE_NEON)
+#include "backend/cpu/simd_neon.h"
 #endif
 
 namespace pensieve::backend::cpu::PENSIEVE_ISA {
@@ -33,6 +45,7 @@ namespace pensieve::backend::cpu::PENSIEVE_ISA {
 #if defined(__AVX512F__)
 
 inline constexpr int kLanes = 16;
+inline constexpr int kRegisters = 32;
 using F32 = __m512;
 using I32 = __m512i;
 using Mask = __mmask16;
@@ -44,7 +57,7 @@ PENSIEVE_INLINE void Store(float* p, F32 x) { _mm512_storeu_ps(p, x); }
 PENSIEVE_INLINE void StoreN(float* p, F32 x, int n) { _mm512_mask_storeu_ps(p, FirstLanes(n), x); }
 PENSIEVE_INLINE F32 Set(float x) { return _mm512_set1_ps(x); }
 PENSIEVE_INLINE F32 Fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
-// When either operand is NaN, the second is returned.
+// NaN when the second operand is.
 PENSIEVE_INLINE F32 Max(F32 a, F32 b) { return _mm512_max_ps(a, b); }
 PENSIEVE_INLINE F32 Min(F32 a, F32 b) { return _mm512_min_ps(a, b); }
 PENSIEVE_INLINE F32 Abs(F32 a) { return _mm512_abs_ps(a); }
@@ -222,6 +235,7 @@ PENSIEVE_INLINE F32 FromF16Lanes(I32 x) { return _mm512_cvtph_ps(_mm512_cvtepi32
 #elif defined(__AVX2__)
 
 inline constexpr int kLanes = 8;
+inline constexpr int kRegisters = 16;
 using F32 = __m256;
 using I32 = __m256i;
 
@@ -384,9 +398,10 @@ PENSIEVE_INLINE F32 FromF16Lanes(I32 x) {
   return _mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1)));
 }
 
-#else  // Any processor: GCC's 16-byte vectors, which become SSE or NEON.
+#elif !defined(PENSIEVE_NEON)  // Any processor: GCC's 16-byte vectors.
 
 inline constexpr int kLanes = 4;
+inline constexpr int kRegisters = 16;
 typedef float F32 __attribute__((vector_size(16)));
 typedef int32_t I32 __attribute__((vector_size(16)));
 
@@ -581,6 +596,47 @@ PENSIEVE_INLINE F32 FromF16Lanes(I32 x) {
 
 #endif
 
+#if !defined(PENSIEVE_NEON)
+// Whether Dot4<true> takes codes less 128, as LowerCodes<true> makes them: kWide is for codes that may exceed 127.
+inline constexpr bool kLowersWideCodes = false;
+template <bool kWide>
+PENSIEVE_INLINE I32 LowerCodes(I32 codes) { return codes; }
+
+// kQuadRun quads, or kFloatRun floats, of a row, each to be multiplied with whole vectors: broadcast from memory as they
+// are used. (Elsewhere they are read at once, and one is taken out of a register.) i: which of the run.
+inline constexpr int kQuadRun = 1;
+using QuadRun = const int8_t*;
+PENSIEVE_INLINE QuadRun LoadQuadRun(const int8_t* p) { return p; }
+template <bool kWide>
+PENSIEVE_INLINE I32 DotQuad(I32 acc, I32 codes, QuadRun run, int i) {
+  int32_t quad;
+  memcpy(&quad, run + 4 * i, sizeof(quad));
+  return Dot4<kWide>(acc, codes, SetInt(quad));
+}
+inline constexpr int kFloatRun = 1;
+using FloatRun = const float*;
+PENSIEVE_INLINE FloatRun LoadFloatRun(const float* p) { return p; }
+PENSIEVE_INLINE F32 FmaRun(FloatRun run, int i, F32 b, F32 c) { return Fma(Set(run[i]), b, c); }
+
+// The lower and upper halves of every byte.
+PENSIEVE_INLINE I32 LowNibbles(I32 x) { return And(x, SetInt(0x0f0f0f0f)); }
+PENSIEVE_INLINE I32 HighNibbles(I32 x) { return And(ShiftRight<4>(x), SetInt(0x0f0f0f0f)); }
+// Neighbouring words added: those of a in the first half of every quad, those of b in the second.
+PENSIEVE_INLINE I32 AddPairs(I32 a, I32 b) { return AddInt(Evens(a, b), Odds(a, b)); }
+// Eight codes of kBits bits as eight bytes.
+template <int kBits>
+PENSIEVE_INLINE uint64_t SpreadBits(uint64_t stream) {
+  constexpr uint64_t kCode = (uint64_t{1} << kBits) - 1;
+#if defined(__BMI2__)
+  return _pdep_u64(stream, kCode * 0x0101010101010101u);
+#else
+  uint64_t bytes = 0;
+  for (int i = 0; i < 8; ++i) bytes |= ((stream >> (i * kBits)) & kCode) << (8 * i);
+  return bytes;
+#endif
+}
+#endif
+
 PENSIEVE_INLINE F32 Zero() { return Set(0.0f); }
 
 // Vectors of four rows a quad each become vectors of one word of all rows: r[a], quad q, of row 4 * q + a.
@@ -602,6 +658,7 @@ PENSIEVE_INLINE void KeepInRegister(T*& p) {
   asm("" : "+r"(p));
 }
 
+#if !defined(PENSIEVE_NEON)
 // The lanes combined pairwise, halves first: one fixed order.
 template <typename Combine>
 PENSIEVE_INLINE float ReduceLanes(F32 x, Combine combine) {
@@ -640,6 +697,7 @@ struct AddHalves {
 struct MaxHalves {
   float operator()(float a, float b) const { return a > b ? a : b; }
 };
+#endif
 #endif
 
 PENSIEVE_INLINE float SumLanes(F32 x) { return ReduceLanes(x, AddHalves()); }

@@ -25,15 +25,7 @@ PENSIEVE_INLINE uint64_t LoadStream(const uint8_t* p) {
 // Eight codes of kBits bits, the bytes p[0 .. kBits), as eight bytes.
 template <int kBits>
 PENSIEVE_INLINE uint64_t SpreadCodes(const uint8_t* p) {
-  const uint64_t stream = LoadStream<kBits>(p);
-  constexpr uint64_t kCode = (uint64_t{1} << kBits) - 1;
-#if defined(__BMI2__)
-  return _pdep_u64(stream, kCode * 0x0101010101010101u);
-#else
-  uint64_t bytes = 0;
-  for (int i = 0; i < 8; ++i) bytes |= ((stream >> (i * kBits)) & kCode) << (8 * i);
-  return bytes;
-#endif
+  return SpreadBits<kBits>(LoadStream<kBits>(p));
 }
 
 template <int kBits>
@@ -86,9 +78,8 @@ static void UnpackBytes(const QuantWeight& w, int64_t first_row, int64_t count, 
 // Words [kLanes channels] of eight codes, to the quads of its even and of its odd columns.
 template <bool kFp4>
 PENSIEVE_INLINE void StoreNibbles(I32 word, uint8_t* quads) {
-  const I32 nibble = SetInt(0x0f0f0f0f);
-  I32 even = And(word, nibble);
-  I32 odd = And(ShiftRight<4>(word), nibble);
+  I32 even = LowNibbles(word);
+  I32 odd = HighNibbles(word);
   if constexpr (kFp4) {
     even = LookUpBytes(kE2m1, even);
     odd = LookUpBytes(kE2m1, odd);

@@ -51,12 +51,10 @@ PENSIEVE_INLINE ScaleRows ScalesFrom(const QuantWeight& w, const uint8_t* data, 
 // Groups whose scales are loaded together: 16 bytes of a row of halves.
 inline constexpr int kScaleBlock = 8;
 
-// 2^(s - 127); 255 is NaN.
-PENSIEVE_INLINE float FromE8m0(uint8_t s) {
-  const uint32_t bits = s == 255 ? 0x7fc00000u : s == 0 ? 0x00400000u : static_cast<uint32_t>(s) << 23;
-  float value;
-  memcpy(&value, &bits, sizeof(value));
-  return value;
+// 2^(s - 127), s in 0..255; 255 is NaN. Bit 22 alone is 2^-127, and what makes a NaN of infinity.
+PENSIEVE_INLINE F32 FromE8m0(I32 s) {
+  const I32 nan = ShiftLeft<14>(And(AddInt(s, SetInt(1)), SetInt(256)));
+  return BitsToFloat(MaxInt(Or(ShiftLeft<23>(s), nan), SetInt(0x00400000)));
 }
 
 // Halves of kLanes rows by 8 groups, transposed as pairs in four steps, a vector of pairs each.
@@ -85,17 +83,21 @@ PENSIEVE_INLINE void LoadScales(const ScaleRows& source, int64_t g, int n, F32* 
     LoadHalfScales(source, g, n, out);
     return;
   }
-  float values[kScaleBlock][kLanes];
+  const bool floats = source.dtype == tensor::DType::kF32;
+  int32_t values[kScaleBlock][kLanes];
   for (int c = 0; c < kLanes; ++c) {
     for (int i = 0; i < n; ++i) {
-      if (source.dtype == tensor::DType::kF32) {
+      if (floats) {
         memcpy(&values[i][c], source.rows[c] + (g + i) * 4, 4);
       } else {
-        values[i][c] = FromE8m0(source.rows[c][g + i]) * source.factor;
+        values[i][c] = source.rows[c][g + i];
       }
     }
   }
-  for (int i = 0; i < n; ++i) out[i] = Load(values[i]);
+  for (int i = 0; i < n; ++i) {
+    const I32 x = LoadInt(values[i]);
+    out[i] = floats ? BitsToFloat(x) : FromE8m0(x) * Set(source.factor);
+  }
 }
 
 }  // namespace pensieve::backend::cpu::PENSIEVE_ISA

@@ -17,7 +17,8 @@ void Pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #elif defined(__aarch64__)
-  asm volatile("yield");
+  // Not "yield", which most cores take for nothing: this one empties the pipeline, some tens of nanoseconds.
+  asm volatile("isb");
 #endif
 }
 

@@ -1,0 +1,16 @@
+# GoogleTest and GoogleMock from Debian's source package, as the targets that the installed ones have.
+set(source /usr/src/googletest)
+if(NOT EXISTS ${source})
+  message(FATAL_ERROR "cross-built tests need ${source}: apt-get install googletest")
+endif()
+if(NOT TARGET pensieve_gtest)
+  add_library(pensieve_gtest STATIC
+    ${source}/googletest/src/gtest-all.cc ${source}/googlemock/src/gmock-all.cc ${source}/googlemock/src/gmock_main.cc)
+  target_include_directories(pensieve_gtest SYSTEM PUBLIC ${source}/googletest/include ${source}/googlemock/include)
+  target_include_directories(pensieve_gtest SYSTEM PRIVATE ${source}/googletest ${source}/googlemock)
+  target_link_libraries(pensieve_gtest PUBLIC Threads::Threads)
+  foreach(name gtest gmock gtest_main)
+    add_library(GTest::${name} ALIAS pensieve_gtest)
+  endforeach()
+endif()
+set(GTest_FOUND TRUE)

@@ -1,0 +1,15 @@
+# pensieve_host_headers(target package folder): headers of this machine's /usr/include/<folder>, which hold for any
+# processor, as an INTERFACE target. Through a link, for the rest of /usr/include belongs to this machine's C library.
+function(pensieve_host_headers target package folder)
+  if(TARGET ${target})
+    return()
+  endif()
+  if(NOT EXISTS /usr/include/${folder})
+    message(FATAL_ERROR "cross-building needs the headers in /usr/include/${folder}: apt-get install ${package}")
+  endif()
+  set(include ${CMAKE_BINARY_DIR}/host-headers)
+  file(MAKE_DIRECTORY ${include})
+  file(CREATE_LINK /usr/include/${folder} ${include}/${folder} SYMBOLIC)
+  add_library(${target} INTERFACE IMPORTED GLOBAL)
+  target_include_directories(${target} SYSTEM INTERFACE ${include})
+endfunction()
