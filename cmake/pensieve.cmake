@@ -70,8 +70,8 @@ function(pensieve_test name)
   target_compile_definitions(${name}_test PRIVATE PENSIEVE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   target_precompile_headers(${name}_test REUSE_FROM pensieve_pch)
   set(timeout 300)
-  if(PENSIEVE_SANITIZE)
-    set(timeout 3000)  # real models under ThreadSanitizer take minutes
+  if(PENSIEVE_SANITIZE OR CMAKE_CROSSCOMPILING)
+    set(timeout 3000)  # real models under ThreadSanitizer take minutes, and so does everything on an emulated processor
   endif()
   gtest_discover_tests(${name}_test TEST_PREFIX ${name}. DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit TIMEOUT ${timeout})
   set_property(GLOBAL APPEND PROPERTY PENSIEVE_TEST_TARGETS ${name}_test)

@@ -602,7 +602,7 @@ inline constexpr bool kLowersWideCodes = false;
 template <bool kWide>
 PENSIEVE_INLINE I32 LowerCodes(I32 codes) { return codes; }
 
-// kQuadRun quads, or kFloatRun floats, of a row, each to be multiplied with whole vectors: broadcast from memory as they
+// kQuadRun quads, or kFloatRun floats, of a row, each multiplied with whole vectors: broadcast from memory as they
 // are used. (Elsewhere they are read at once, and one is taken out of a register.) i: which of the run.
 inline constexpr int kQuadRun = 1;
 using QuadRun = const int8_t*;
