@@ -31,6 +31,9 @@ endif()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   # The floor of the portable parts; kernels for newer instruction sets are chosen at run time.
   target_compile_options(pensieve_flags INTERFACE -march=x86-64-v2)
+else()
+  # That floor has no fused product and sum; where a processor has, equal formulas still give equal bits.
+  target_compile_options(pensieve_flags INTERFACE -ffp-contract=off)
 endif()
 if(PENSIEVE_SANITIZE)
   list(JOIN PENSIEVE_SANITIZE "," sanitizers)
