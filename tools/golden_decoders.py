@@ -211,7 +211,7 @@ def gemma3(root, models):
     # The wrapper of the larger ones, as mlx-lm writes it: 4 bits, a prefix, and parts that text never touches.
     packed, exact = mlx_tensors(weights, lambda module: (4, 32))
     vision = {"vision_tower.patch.weight": np.zeros((8, 8), np.float16), "multi_modal_projector.weight": np.zeros((8, 8), np.float16)}
-    config = wrapped(GEMMA3 | {"sliding_window_pattern": None, "_sliding_window_pattern": 3}, "gemma3")
+    config = wrapped(GEMMA3, "gemma3")
     write_directory(root, "tiny-gemma3-mlx", config | {"quantization": {"group_size": 32, "bits": 4}},
                     {"language_model." + n: v for n, v in packed.items()} | vision)
     models["tiny-gemma3-mlx"] = answers("tiny-gemma3-mlx", GEMMA3, exact)

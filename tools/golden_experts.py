@@ -236,8 +236,8 @@ def gguf_type(name, values, architecture):
     return gguf.GGMLQuantizationType.F16
 
 
-def write_gguf(path, architecture, config, weights, *, parts=1):
-    """Returns the weights that the file stands for."""
+def write_gguf(path, architecture, config, weights, *, parts=1, one_by_one=False):
+    """Returns the weights that the file stands for. `one_by_one`: a tensor an expert, as the first converters wrote them."""
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     head_dim = config["head_dim"] or HIDDEN // heads
     split = {"split_max_tensors": len(weights) // parts + 1} if parts > 1 else {}
@@ -277,7 +277,10 @@ def write_gguf(path, architecture, config, weights, *, parts=1):
         kind = gguf_type(target, values, architecture)
         blocks = quantize(stored, kind)
         raw = blocks.view(np.uint8) if kind in (gguf.GGMLQuantizationType.MXFP4, gguf.GGMLQuantizationType.Q8_0) else None
-        if raw is not None:
+        if one_by_one and "_exps" in target:
+            for e in range(len(raw)):
+                writer.add_tensor(target.replace("_exps", f".{e}"), raw[e], raw_dtype=kind)
+        elif raw is not None:
             writer.add_tensor(target, raw, raw_dtype=kind)
         else:
             writer.add_tensor(target, blocks)
@@ -404,7 +407,8 @@ def mixtral(root, models):
     write_directory(root, "tiny-mixtral-mlx", with_quantization(config, {"group_size": 32, "bits": 3}), tensors)
     models["tiny-mixtral-mlx"] = answers(config, exact)
     exact = write_gguf(os.path.join(root, "tiny-mixtral.gguf"), "llama", config, weights)
-    models["tiny-mixtral.gguf"] = answers(config, exact)
+    models["tiny-mixtral.gguf"] = models["tiny-mixtral-experts.gguf"] = answers(config, exact)
+    write_gguf(os.path.join(root, "tiny-mixtral-experts.gguf"), "llama", config, weights, one_by_one=True)
 
 
 def gpt_oss(root, models, variants):

@@ -57,6 +57,17 @@ std::vector<float> ReadFloats(const GgufFile& file, std::string_view name) {
   return values;
 }
 
+// Refuses a key that this program heeds only by being right about the values that it may have.
+void RequireFloats(GgufFields& fields, const std::string& key, std::initializer_list<double> supported) {
+  const auto value = fields.OptionalFloat(key);
+  if (!value) return;
+  for (const double fine : supported) {
+    if (std::fabs(*value - fine) <= 1e-5 * std::fabs(fine)) return;
+  }
+  const std::string problem = fmt::format("is {}, which is not supported", *value);
+  fields.Fail(Unimplemented(fields.Error(key, problem).message()));
+}
+
 void ReadRope(GgufFields& fields, const GgufFile& file, const Keys& key, ModelConfig& config) {
   RopeConfig& rope = config.rope;
   rope.base = static_cast<float>(fields.OptionalFloat(key("rope.freq_base")).value_or(1e4));
@@ -71,7 +82,14 @@ void ReadRope(GgufFields& fields, const GgufFile& file, const Keys& key, ModelCo
   if (rope.factor == 0.0) rope.factor = 1.0;
   const auto attention_factor = fields.OptionalFloat(key("rope.scaling.attn_factor"));
   const std::string type = fields.String(key("rope.scaling.type"), rope.factor != 1.0 ? "linear" : "none");
-  if (!rope.long_factors.empty() && !rope.short_factors.empty()) {
+  const bool is_longrope = !rope.long_factors.empty() && !rope.short_factors.empty();
+  if (!is_longrope && type != "yarn") RequireFloats(fields, key("rope.scaling.attn_factor"), {1.0});
+  RequireFloats(fields, key("rope.scaling.alpha"), {0.0, 1.0});
+  // Below zero: not set.
+  if (!(fields.OptionalFloat(key("rope.scaling.yarn_ext_factor")).value_or(-1.0) < 0.0)) {
+    RequireFloats(fields, key("rope.scaling.yarn_ext_factor"), {type == "yarn" ? 1.0 : 0.0});
+  }
+  if (is_longrope) {
     rope.scaling = RopeScaling::kLongrope;
     rope.attention_factor = attention_factor;
   } else if (type == "linear") {
@@ -84,7 +102,10 @@ void ReadRope(GgufFields& fields, const GgufFile& file, const Keys& key, ModelCo
       rope.mscale = 1.0;
       rope.mscale_all_dim = *all_dim;
     }
-    // The file's factor comes on top of yarn's own.
+    // Converters write here what a config.json calls attention_factor (in place of yarn's own) or attn_factor (on top
+    // of it), and llama.cpp overwrites it with yarn's own. 1 is how files say that nothing was set.
+    RequireFloats(fields, key("rope.scaling.yarn_attn_factor"), {1.0, YarnMagnitude(rope)});
+    // This factor comes on top of yarn's own.
     if (attention_factor) rope.attention_factor = *attention_factor * YarnMagnitude(rope);
   } else if (type != "none") {
     fields.Fail(Unimplemented(

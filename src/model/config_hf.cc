@@ -229,10 +229,10 @@ QuantizationConfig ReadQuantization(ConfigFields& top, ConfigFields& text) {
   quantization.global = ReadParams(fields, /*required=*/true);
   for (const auto& [module, value] : fields.json().items()) {
     if (value.is_boolean()) {
-      quantization.modules[module] = value.get<bool>() ? quantization.global : std::nullopt;
+      quantization.modules[ModuleKey(module)] = value.get<bool>() ? quantization.global : std::nullopt;
     } else if (value.is_object()) {
       ConfigFields entry = fields.Object(module);
-      quantization.modules[module] = ReadParams(entry, /*required=*/false);
+      quantization.modules[ModuleKey(module)] = ReadParams(entry, /*required=*/false);
       fields.Absorb(entry);
     }
   }
@@ -355,8 +355,19 @@ Json WithDefaults(const Architecture& architecture, const std::string& model_typ
   for (const std::string& type : {std::string("*"), model_type}) {
     if (defaults.contains(type)) complete.update(defaults[type]);
   }
+  const Json scaling = complete.value("rope_scaling", Json());
   complete.update(given);
+  // Elsewhere null is a value of its own, but here it is as good as nothing, and so is {}.
+  if (complete.contains("rope_scaling") && complete["rope_scaling"].empty()) complete["rope_scaling"] = scaling;
   return complete;
+}
+
+// The file's own word, in the model or around it, before the architecture's default.
+std::optional<bool> ReadTied(ConfigFields& top, ConfigFields& given, ConfigFields& complete) {
+  for (ConfigFields* fields : {&given, &top, &complete}) {
+    if (const auto tied = fields->OptionalBool("tie_word_embeddings")) return tied;
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -396,8 +407,7 @@ Result<HfModel> ReadHfModel(const std::string& directory) {
     ReadDecoder(fields, config);
   }
   if (architecture->adjust_hf != nullptr) architecture->adjust_hf(model_type, fields, config);
-  model.tied = fields.OptionalBool("tie_word_embeddings");
-  if (!model.tied) model.tied = top.OptionalBool("tie_word_embeddings");
+  model.tied = ReadTied(top, given, fields);
   model.quantization = ReadQuantization(top, fields);
   config.quantization = DescribeQuantization(model.quantization, fields);
   model.eos_ids = fields.IntOrInts("eos_token_id", kTokenIdRange, 1024);

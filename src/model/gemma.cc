@@ -76,10 +76,7 @@ void AdjustGemmaHf(std::string_view type, formats::ConfigFields& fields, ModelCo
     return;
   }
   if (config.sliding_layers.empty()) {
-    const bool renamed = !fields.Has("sliding_window_pattern");
-    SlideInAllButEvery(fields.Int(renamed ? "_sliding_window_pattern" : "sliding_window_pattern", kGemma3Pattern,
-                                  {1, kLayersRange.max}),
-                       config);
+    SlideInAllButEvery(fields.Int("sliding_window_pattern", kGemma3Pattern, {1, kLayersRange.max}), config);
   }
   if (!config.sliding_rope) {
     config.sliding_rope = PlainRope(static_cast<float>(fields.Float("rope_local_base_freq", 1e4)), config);

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "formats/ggml_convert.h"
 #include "model/weight_source.h"
 
@@ -22,6 +24,37 @@ std::vector<int32_t> RotaryRows(int64_t rows, int64_t heads) {
     source[static_cast<size_t>(row)] = static_cast<int32_t>(row - within + moved);
   }
   return source;
+}
+
+// The numbers that stand in `name` where `pattern` has its stars; nothing when it is another name.
+std::optional<std::vector<std::string>> MatchNumbers(std::string_view pattern, std::string_view name) {
+  std::vector<std::string> numbers;
+  for (const char c : pattern) {
+    if (c == '*') {
+      const size_t digits = std::min(name.find_first_not_of("0123456789"), name.size());
+      if (digits == 0) return std::nullopt;
+      numbers.emplace_back(name.substr(0, digits));
+      name.remove_prefix(digits);
+    } else {
+      if (!name.starts_with(c)) return std::nullopt;
+      name.remove_prefix(1);
+    }
+  }
+  if (!name.empty()) return std::nullopt;
+  return numbers;
+}
+
+std::string FillNumbers(std::string_view pattern, const std::vector<std::string>& numbers) {
+  std::string name;
+  size_t used = 0;
+  for (const char c : pattern) {
+    if (c == '*') {
+      name += numbers[used++];
+    } else {
+      name += c;
+    }
+  }
+  return name;
 }
 
 class GgufSource : public WeightSource {
@@ -124,18 +157,7 @@ class GgufSource : public WeightSource {
 
 std::string GgufName(const std::vector<NamePair>& names, const std::string& module) {
   for (const NamePair& pair : names) {
-    const size_t star = pair.hf.find('*');
-    if (star == std::string_view::npos) {
-      if (pair.hf == module) return std::string(pair.gguf);
-      continue;
-    }
-    const std::string_view head = pair.hf.substr(0, star);
-    const std::string_view tail = pair.hf.substr(star + 1);
-    if (module.size() <= head.size() + tail.size() || !module.starts_with(head) || !module.ends_with(tail)) continue;
-    const std::string layer = module.substr(head.size(), module.size() - head.size() - tail.size());
-    if (layer.find_first_not_of("0123456789") != std::string::npos) continue;
-    const size_t hole = pair.gguf.find('*');
-    return fmt::format("{}{}{}", pair.gguf.substr(0, hole), layer, pair.gguf.substr(hole + 1));
+    if (const auto numbers = MatchNumbers(pair.hf, module)) return FillNumbers(pair.gguf, *numbers);
   }
   return "";
 }

@@ -61,10 +61,8 @@ bool IsScaleType(tensor::DType dtype) {
 // The parameters that apply to a module, or nothing when it is dense. `has_scales`: the file holds module.scales.
 std::optional<QuantizationParams> ParamsOf(const QuantizationConfig& quantization, const std::string& module,
                                            bool has_scales) {
-  for (const std::string& spelling : {module, "language_model." + module}) {
-    const auto it = quantization.modules.find(spelling);
-    if (it != quantization.modules.end()) return it->second;
-  }
+  const auto it = quantization.modules.find(ModuleKey(module));
+  if (it != quantization.modules.end()) return it->second;
   return has_scales ? quantization.global : std::nullopt;
 }
 
@@ -288,6 +286,16 @@ int64_t Elements(const SafeTensor& tensor) {
 }
 
 }  // namespace
+
+std::string ModuleKey(std::string_view module) {
+  const auto strip = [&module](std::string_view prefix) {
+    if (!module.starts_with(prefix)) return false;
+    module.remove_prefix(prefix.size());
+    return true;
+  };
+  while (strip("model.") || strip("language_model.") || strip("bert.") || strip("roberta.")) {}
+  return std::string(module);
+}
 
 std::unique_ptr<WeightSource> NewSafetensorsSource(WeightStore& store, QuantizationConfig quantization) {
   return std::make_unique<SafetensorsSource>(store, std::move(quantization));

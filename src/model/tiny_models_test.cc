@@ -61,6 +61,32 @@ TEST(TinyModels, TheSameWeightsGiveTheSameBitsInEveryFormat) {
   EXPECT_EQ(LogitsOf(TestData("tiny-llama-q4_1.gguf"), Device::kReference), safetensors);
   EXPECT_EQ(LogitsOf(TestData("tiny-qwen3.gguf"), Device::kReference),
             LogitsOf(TestData("tiny-qwen3"), Device::kReference));
+  EXPECT_EQ(LogitsOf(TestData("tiny-mixtral-experts.gguf"), Device::kCpuDefault),
+            LogitsOf(TestData("tiny-mixtral.gguf"), Device::kCpuDefault));
+}
+
+// Converters of multimodal models name a module in config.json in one way and its tensors in another.
+TEST(TinyModels, QuantizationOfAModuleIsFoundUnderAnySpelling) {
+  const std::string path = TestData("tiny-llama-mixed");
+  const Logits expected = LogitsOf(path, Device::kReference);
+  const auto header = ReadHeader(path);
+  ASSERT_TRUE(header.has_value());
+  const Json config = *ParseJson(*ReadFile(path + "/config.json", 1 << 20));
+  for (const char* spelling : {"model.language_model.", "language_model.model.", "language_model.", ""}) {
+    SCOPED_TRACE(spelling);
+    Json entries;
+    for (const auto& [key, value] : config["quantization"].items()) {
+      const bool in_model = key.starts_with("model.");
+      entries[in_model ? spelling + key.substr(6) : key == "lm_head" ? "language_model.lm_head" : key] = value;
+    }
+    const TempDirectory dir;
+    CopyWithChanges(path, {{"quantization", entries}}, dir);
+    EXPECT_EQ(LogitsOf(dir.path(), Device::kReference), expected);
+    const auto changed = ReadHeader(dir.path());
+    ASSERT_TRUE(changed.has_value()) << changed.error().message();
+    EXPECT_EQ(changed->parameters, header->parameters);
+    EXPECT_EQ(changed->types.size(), header->types.size());
+  }
 }
 
 TEST(TinyModels, EveryKindOfRotationAndMaskGivesTheReferencesLogits) {

@@ -53,9 +53,13 @@ struct QuantizationParams {
 // config.json's "quantization": parameters for all modules that have scales, and exceptions by module.
 struct QuantizationConfig {
   std::optional<QuantizationParams> global;
-  // No value: the module is dense.
+  // By ModuleKey. No value: the module is dense.
   std::map<std::string, std::optional<QuantizationParams>, std::less<>> modules;
 };
+
+// What all spellings of a module have in common: "layers.0.mlp" of "model.layers.0.mlp", of
+// "model.language_model.layers.0.mlp" and others. Files need not spell their tensors as config.json does.
+std::string ModuleKey(std::string_view module);
 
 // `store` must outlive the source and holds safetensors. Accepts names with a "language_model." prefix, without
 // "model.", and with or without "bert." or "roberta.".
@@ -72,7 +76,7 @@ WeightCensus CountSafetensors(const formats::SafetensorsSet& files, const Quanti
 // --- GGUF
 // -----------------------------------------------------------------------------------------------------------------
 
-// Hugging Face module name -> GGUF name; '*' stands for the layer number.
+// Hugging Face module name -> GGUF name; a '*' stands for the number of a layer, a second one for that of an expert.
 struct NamePair {
   std::string_view hf;
   std::string_view gguf;
