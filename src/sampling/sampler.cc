@@ -15,17 +15,27 @@
 //  12. draw in proportion to the weights
 //
 // "Most probable first" always means logit descending, then id ascending, so that sets and draws are the same with
-// every standard library. Candidates stay in order of ids as long as no filter needs them sorted.
+// every standard library. Candidates stay in order of ids, unless top_k sorts them.
 #include "sampling/sampler.h"
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 
 #include <fmt/format.h>
+
+// Compiled for several vector lengths, of which the processor's own is taken when the program starts; with the same
+// results, for no product and sum is fused. (Sanitizers are not ready yet when that choice is made.)
+#if defined(__x86_64__) && defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
+    !defined(__clang__)
+#define PENSIEVE_VECTORS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define PENSIEVE_VECTORS
+#endif
 
 namespace pensieve::sampling {
 namespace {
@@ -38,12 +48,13 @@ constexpr float kPenaltyMax = 2.0f;
 constexpr float kBiasMax = 100.0f;
 // Weights below e^-87, the smallest normal float, are 0.
 constexpr float kLogWeightMin = -87.0f;
-// Weights are added up in blocks, so that a draw need not pass through all of them again.
-constexpr size_t kWeightBlock = 256;
+// Logits' maxima and weights' sums are kept by blocks, so that a draw need not pass through all of them again.
+constexpr size_t kBlock = 256;
 // Sums that grow side by side, so that compilers make vectors of them.
 constexpr size_t kSums = 16;
-// Candidates that the first round of top_p sorts: nearly always enough for a peaked distribution.
-constexpr size_t kTopPFirstRound = 128;
+// How top_p finds where to cut: in buckets, until so few candidates are left that they are sorted.
+constexpr size_t kBuckets = 512;
+constexpr size_t kMostSorted = 64;
 
 Status OutOfRange(const char* field, double value, const char* range) {
   return InvalidArgument(fmt::format("{} is {}, but must lie in {}", field, value, range));
@@ -54,14 +65,14 @@ bool Within(float value, float low, float high) { return value >= low && value <
 
 // Every number by itself and without branches, so that compilers make vectors of them: a vocabulary is up to 262,144 long
 // and is passed through for every token of every sequence.
-void MakeComparable(std::span<float> logits) {
+PENSIEVE_VECTORS void MakeComparable(std::span<float> logits) {
   for (float& logit : logits) {
     const float bounded = logit > std::numeric_limits<float>::max() ? std::numeric_limits<float>::max() : logit;
     logit = logit == logit ? bounded : kMinusInfinity;
   }
 }
 
-float LargestOf(std::span<const float> logits) {
+PENSIEVE_VECTORS float LargestOf(std::span<const float> logits) {
   std::array<float, kSums> largest;
   largest.fill(kMinusInfinity);
   size_t i = 0;
@@ -70,6 +81,18 @@ float LargestOf(std::span<const float> logits) {
   }
   for (; i < logits.size(); ++i) largest[0] = std::max(largest[0], logits[i]);
   return *std::max_element(largest.begin(), largest.end());
+}
+
+// The first index of a value that is there.
+PENSIEVE_VECTORS size_t FirstEqual(std::span<const float> logits, float value) {
+  size_t first = 0;
+  for (; first + kBlock <= logits.size(); first += kBlock) {
+    size_t equal = 0;
+    for (size_t i = first; i < first + kBlock; ++i) equal += logits[i] == value ? 1 : 0;
+    if (equal > 0) break;
+  }
+  const auto at = std::find(logits.begin() + static_cast<std::ptrdiff_t>(first), logits.end(), value);
+  return static_cast<size_t>(at - logits.begin());
 }
 
 // e^x for x <= 0 to 2e-7 of itself. With x = n ln 2 + r, |r| <= ln 2 / 2: e^x = 2^n e^r, e^r by its Taylor polynomial of
@@ -87,18 +110,25 @@ float ExpOfNonPositive(float x) {
   return x < kLogWeightMin ? 0.0f : e * std::bit_cast<float>(exponent);
 }
 
-size_t CountAtLeast(std::span<const float> logits, float floor) {
-  size_t count = 0;
-  for (const float logit : logits) count += logit >= floor ? 1 : 0;
-  return count;
+// weights[i] = exp((logits[i] - logit_max) * scale).
+PENSIEVE_VECTORS void Weigh(std::span<const float> logits, float logit_max, float scale, float* weights) {
+  for (size_t i = 0; i < logits.size(); ++i) weights[i] = ExpOfNonPositive((logits[i] - logit_max) * scale);
 }
 
-double SumAtLeast(std::span<const float> logits, std::span<const float> weights, float floor) {
+PENSIEVE_VECTORS double SumOfBlock(const float* weights) {
+  std::array<float, kSums> sums = {};
+  for (size_t i = 0; i < kBlock; i += kSums) {
+    for (size_t j = 0; j < kSums; ++j) sums[j] += weights[i + j];
+  }
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
+PENSIEVE_VECTORS double SumAtLeast(std::span<const float> logits, std::span<const float> weights, float floor) {
   double total = 0.0;
   size_t first = 0;
-  for (; first + kWeightBlock <= logits.size(); first += kWeightBlock) {
+  for (; first + kBlock <= logits.size(); first += kBlock) {
     std::array<float, kSums> sums = {};
-    for (size_t i = first; i < first + kWeightBlock; i += kSums) {
+    for (size_t i = first; i < first + kBlock; i += kSums) {
       for (size_t j = 0; j < kSums; ++j) sums[j] += logits[i + j] >= floor ? weights[i + j] : 0.0f;
     }
     total += std::accumulate(sums.begin(), sums.end(), 0.0);
@@ -158,6 +188,7 @@ void Sampler::Reserve(int64_t tokens, int32_t vocab_size) {
   }
   if (CountsAnswer()) answered_.reserve(distinct_max);
   if (params_.temperature > 0.0f) candidates_.reserve(static_cast<size_t>(vocab_size));
+  if (params_.temperature > 0.0f && params_.top_p < 1.0f) near_.reserve(static_cast<size_t>(vocab_size));
   if (WantsRaw()) raw_.reserve(static_cast<size_t>(vocab_size));
   best_.reserve(static_cast<size_t>(params_.top_logprobs) + 1);
 }
@@ -180,15 +211,23 @@ Sample Sampler::Draw(std::span<float> logits, std::span<const int32_t> banned) {
   if (WantsRaw()) raw_.assign(logits.begin(), logits.end());
   ApplyProcessors(logits, banned);
 
-  const auto largest = std::find(logits.begin(), logits.end(), LargestOf(logits));  // the first among equals
+  const float largest = FindLargest(logits);
   Sample sample;
   sample.id = kNoToken;
-  if (largest == logits.end() || *largest == kMinusInfinity) return sample;
+  if (largest == kMinusInfinity) return sample;
   sample.id =
-      params_.temperature == 0.0f ? static_cast<int32_t>(largest - logits.begin()) : DrawCandidate(logits, *largest);
+      params_.temperature == 0.0f ? static_cast<int32_t>(FirstEqual(logits, largest)) : DrawCandidate(logits, largest);
   if (WantsRaw()) Report(sample);
   Remember(sample.id);
   return sample;
+}
+
+float Sampler::FindLargest(std::span<const float> logits) {
+  block_largest_.clear();
+  for (size_t first = 0; first < logits.size(); first += kBlock) {
+    block_largest_.push_back(LargestOf(logits.subspan(first, std::min(kBlock, logits.size() - first))));
+  }
+  return LargestOf(block_largest_);
 }
 
 void Sampler::Remember(int32_t id) {
@@ -257,7 +296,7 @@ int32_t Sampler::DrawFromAll() {
   for (size_t block = 0; block < block_sums_.size(); ++block) {
     const double after = sum + block_sums_[block];
     if (target < after || block + 1 == block_sums_.size()) {
-      for (size_t id = block * kWeightBlock; id < (block + 1) * kWeightBlock; ++id) {
+      for (size_t id = block * kBlock; id < (block + 1) * kBlock; ++id) {
         if (weights_[id] == 0.0f) continue;
         last = static_cast<int32_t>(id);
         sum += static_cast<double>(weights_[id]);
@@ -277,7 +316,7 @@ int32_t Sampler::DrawCandidate(std::span<const float> logits, float logit_max) {
   const bool top_k = params_.top_k > 0 && static_cast<size_t>(params_.top_k) < logits.size();
   if (!top_k && params_.top_p >= 1.0f && params_.min_p <= 0.0f) return DrawFromAll();
 
-  CollectCandidates(logits, logit_max);
+  CollectCandidates(logits, FloorOfCandidates(logits, logit_max));
   if (top_k) KeepTopK();
   if (params_.top_p < 1.0f) KeepTopP(top_k ? SumOfCandidates() : total_);
   if (params_.min_p > 0.0f) KeepMinP();
@@ -297,43 +336,46 @@ int32_t Sampler::DrawCandidate(std::span<const float> logits, float logit_max) {
 // Shifted by the maximum, so that the largest weight is 1 whatever the temperature.
 void Sampler::WeighAll(std::span<const float> logits, float logit_max) {
   const float scale = std::min(1.0f / params_.temperature, std::numeric_limits<float>::max());
-  const size_t blocks = (logits.size() + kWeightBlock - 1) / kWeightBlock;
-  weights_.assign(blocks * kWeightBlock, 0.0f);
-  for (size_t i = 0; i < logits.size(); ++i) weights_[i] = ExpOfNonPositive((logits[i] - logit_max) * scale);
+  const size_t blocks = (logits.size() + kBlock - 1) / kBlock;
+  weights_.resize(blocks * kBlock);
+  std::fill(weights_.begin() + static_cast<std::ptrdiff_t>(logits.size()), weights_.end(), 0.0f);
+  Weigh(logits, logit_max, scale, weights_.data());
   block_sums_.clear();
   total_ = 0.0;
-  for (size_t first = 0; first < weights_.size(); first += kWeightBlock) {
-    std::array<float, kSums> sums = {};
-    for (size_t i = first; i < first + kWeightBlock; i += kSums) {
-      for (size_t j = 0; j < kSums; ++j) sums[j] += weights_[i + j];
-    }
-    block_sums_.push_back(std::accumulate(sums.begin(), sums.end(), 0.0));
+  for (size_t first = 0; first < weights_.size(); first += kBlock) {
+    block_sums_.push_back(SumOfBlock(weights_.data() + first));
     total_ += block_sums_.back();
   }
 }
 
-// The logits from a floor up, ids ascending: as few as the filters surely leave something to choose from, for of a large
-// vocabulary nearly all are far below.
-void Sampler::CollectCandidates(std::span<const float> logits, float logit_max) {
-  const auto wanted_count = static_cast<size_t>(params_.top_k);
-  const double wanted_sum = static_cast<double>(params_.top_p) * total_;
-  float floor = kMinusInfinity;
-  for (float distance = 4.0f; distance < -kLogWeightMin; distance *= 1.5f) {
-    floor = logit_max - distance * params_.temperature;
-    // Of top_k the k largest are wanted; they alone decide what top_p and min_p leave.
-    if (wanted_count > 0 ? CountAtLeast(logits, floor) >= wanted_count
-                         : SumAtLeast(logits, weights_, floor) >= wanted_sum) {
-      break;
-    }
-    floor = kMinusInfinity;
+// A floor that surely leaves the filters something to choose from, yet few: of a large vocabulary nearly all logits are
+// far below.
+float Sampler::FloorOfCandidates(std::span<const float> logits, float logit_max) {
+  const auto top_k = static_cast<size_t>(params_.top_k);
+  if (top_k > 0) {  // the k largest alone decide what top_p and min_p leave
+    if (top_k > block_largest_.size()) return kMinusInfinity;
+    block_order_ = block_largest_;
+    const auto kth = block_order_.begin() + static_cast<std::ptrdiff_t>(top_k - 1);
+    std::nth_element(block_order_.begin(), kth, block_order_.end(), std::greater<>());
+    return *kth;  // k blocks hold one at least that is as large
   }
+  const double wanted = static_cast<double>(params_.top_p) * total_;
+  for (float distance = 4.0f; distance < -kLogWeightMin; distance *= 1.5f) {
+    const float floor = logit_max - distance * params_.temperature;
+    if (SumAtLeast(logits, weights_, floor) >= wanted) return floor;
+  }
+  return kMinusInfinity;
+}
+
+// Ids ascending.
+void Sampler::CollectCandidates(std::span<const float> logits, float floor) {
   candidates_.clear();
-  for (size_t first = 0; first < logits.size(); first += kWeightBlock) {
-    const auto block = logits.subspan(first, std::min(kWeightBlock, logits.size() - first));
-    if (LargestOf(block) < floor) continue;
-    for (size_t i = 0; i < block.size(); ++i) {
-      if (block[i] < floor || block[i] == kMinusInfinity) continue;
-      candidates_.push_back({block[i], static_cast<int32_t>(first + i), static_cast<double>(weights_[first + i])});
+  for (size_t block = 0; block < block_largest_.size(); ++block) {
+    if (block_largest_[block] < floor) continue;
+    const size_t end = std::min(logits.size(), (block + 1) * kBlock);
+    for (size_t i = block * kBlock; i < end; ++i) {
+      if (logits[i] < floor || logits[i] == kMinusInfinity) continue;
+      candidates_.push_back({logits[i], static_cast<int32_t>(i), static_cast<double>(weights_[i])});
     }
   }
 }
@@ -354,24 +396,38 @@ void Sampler::KeepTopK() {
   std::sort(candidates_.begin(), candidates_.end(), Before);
 }
 
-void Sampler::KeepTopP(double total) {
-  const double wanted = static_cast<double>(params_.top_p) * total;
-  // Sorts growing prefixes until one is heavy enough: the vocabulary's tail is rarely needed.
-  double sum = 0.0;
-  size_t sorted = 0;
-  size_t kept = 0;
-  while (kept < candidates_.size() && sum < wanted) {
-    if (kept == sorted) {
-      const size_t round_end = std::min(candidates_.size(), std::max(kTopPFirstRound, sorted * 8));
-      const auto first = candidates_.begin() + static_cast<std::ptrdiff_t>(sorted);
-      const auto end = candidates_.begin() + static_cast<std::ptrdiff_t>(round_end);
-      if (end != candidates_.end()) std::nth_element(first, end - 1, candidates_.end(), Before);
-      std::sort(first, end, Before);
-      sorted = round_end;
-    }
-    sum += candidates_[kept++].weight;
+// The last of the most probable candidates that together weigh `wanted`. Not by sorting, for a flat distribution keeps
+// most of a vocabulary: logits are counted into buckets, and only the bucket in which the sum passes `wanted` is looked
+// at more closely. Buckets never part equals, and a bucket's number never falls as logits do, whatever is rounded.
+Sampler::Candidate Sampler::LastOfTopP(double wanted) {
+  double sum = 0.0;  // of all that are more probable than those in near_
+  near_.assign(candidates_.begin(), candidates_.end());
+  while (near_.size() > kMostSorted) {
+    const auto [low, high] = std::minmax_element(near_.begin(), near_.end(),
+                                                 [](const Candidate& a, const Candidate& b) { return a.logit < b.logit; });
+    const float highest = high->logit;
+    const float scale = static_cast<float>(kBuckets) / (highest - low->logit);
+    const auto bucket_of = [&](const Candidate& c) {
+      const float place = (highest - c.logit) * scale;
+      return place < static_cast<float>(kBuckets - 1) ? static_cast<size_t>(place) : kBuckets - 1;
+    };
+    std::array<double, kBuckets> sums = {};
+    for (const Candidate& c : near_) sums[bucket_of(c)] += c.weight;
+    size_t passed = 0;
+    for (; passed + 1 < kBuckets && sum + sums[passed] < wanted; ++passed) sum += sums[passed];
+    if (std::erase_if(near_, [&](const Candidate& c) { return bucket_of(c) != passed; }) == 0) break;
   }
-  candidates_.resize(std::max<size_t>(kept, 1));
+  std::sort(near_.begin(), near_.end(), Before);
+  for (const Candidate& c : near_) {
+    sum += c.weight;
+    if (sum >= wanted) return c;
+  }
+  return near_.back();
+}
+
+void Sampler::KeepTopP(double total) {
+  const Candidate last = LastOfTopP(static_cast<double>(params_.top_p) * total);
+  std::erase_if(candidates_, [&](const Candidate& c) { return Before(last, c); });
 }
 
 void Sampler::KeepMinP() {

@@ -84,10 +84,13 @@ class Sampler {
   int32_t DrawCandidate(std::span<const float> logits, float logit_max);
   int32_t DrawFromAll();
   void WeighAll(std::span<const float> logits, float logit_max);
-  void CollectCandidates(std::span<const float> logits, float logit_max);
+  float FindLargest(std::span<const float> logits);
+  float FloorOfCandidates(std::span<const float> logits, float logit_max);
+  void CollectCandidates(std::span<const float> logits, float floor);
   double SumOfCandidates() const;
   void KeepTopK();
   void KeepTopP(double total);
+  Candidate LastOfTopP(double wanted);
   void KeepMinP();
   void Report(Sample& sample);
   static bool Before(const Candidate& a, const Candidate& b);
@@ -101,8 +104,11 @@ class Sampler {
   std::vector<Count> answered_;        // ids of the answer, ascending
   std::vector<float> weights_;         // scratch: exp((logit - max) / temperature), by id; whole blocks
   std::vector<double> block_sums_;     // scratch: of weights_, block by block
+  std::vector<float> block_largest_;   // scratch: of the logits, block by block
+  std::vector<float> block_order_;     // scratch
   double total_ = 0.0;                 // of weights_
   std::vector<Candidate> candidates_;  // scratch
+  std::vector<Candidate> near_;        // scratch: those among which top_p cuts
   std::vector<float> raw_;             // logits as the model gave them, while log-probabilities are wanted
   std::vector<TokenLogprob> best_;     // scratch
 };

@@ -119,7 +119,7 @@ TEST(Sampler, TopPKeepsTheTokenThatReachesIt) {
 }
 
 TEST(Sampler, TopPOverManyCandidatesKeepsTheRightSet) {
-  // Flat enough that several rounds of sorting are needed; the kept set is found by plain sorting here.
+  // Flat enough that the cut lies among many; the kept set is found by plain sorting here.
   std::mt19937 random(3);
   std::vector<float> logits(5000);
   for (float& logit : logits) logit = static_cast<float>(random() % 1000) * 1e-3f;
@@ -139,6 +139,21 @@ TEST(Sampler, TopPOverManyCandidatesKeepsTheRightSet) {
     for (const auto& [id, count] : DrawMany({.top_p = top_p, .seed = 9}, logits, 200))
       EXPECT_TRUE(kept.contains(id)) << top_p;
   }
+}
+
+TEST(Sampler, TopPCutsAmongEqualsById) {
+  const auto counts = DrawMany({.top_p = 0.25f, .seed = 4}, std::vector<float>(4096, -3.0f), 4000);
+  EXPECT_LT(counts.rbegin()->first, 1024);
+  EXPECT_GT(counts.size(), 900u);  // 1,024 of them, each drawn with probability 0.98
+}
+
+TEST(Sampler, TopPOfLogitsAsFarApartAsFloatsGet) {
+  std::vector<float> logits(300, -std::numeric_limits<float>::max());
+  logits[7] = std::numeric_limits<float>::max();
+  EXPECT_EQ(DrawnSet({.top_p = 0.5f}, logits), (std::set<int32_t>{7}));
+  // So hot that all weigh the same: the most probable half.
+  for (size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(i) * 1e-3f;
+  EXPECT_GE(*DrawnSet({.temperature = 100.0f, .top_p = 0.5f}, logits).begin(), 149);
 }
 
 TEST(Sampler, MinPIsRelativeToTheMostProbable) {
