@@ -1,4 +1,4 @@
-"""A small model hub on loopback: the part of Hugging Face's protocol that pulling a model uses, and every way to break it.
+"""A small model hub on loopback: what pulling a model uses of Hugging Face's protocol, and every way to break it.
 
 Large files are redirected to a second server under another host name, as the real hub does with its CDN.
 """
@@ -117,10 +117,11 @@ class HubServer:
 
     def commit(self, repo):
         files = self.repos[repo]
-        return hashlib.sha1(b"".join(name.encode() + sha256(files[name]).encode() for name in sorted(files))).hexdigest()
+        names_and_contents = (name.encode() + sha256(files[name]).encode() for name in sorted(files))
+        return hashlib.sha1(b"".join(names_and_contents)).hexdigest()
 
     def fail(self, fault, role="any", times=None):
-        """`fault(handler)` answers a request itself (True, or a function that does so outside the lock) or leaves it."""
+        """`fault(handler)` answers a request (True, or a function that does so outside the lock) or leaves it."""
         left = [times]
 
         def counted(handler):
@@ -149,7 +150,8 @@ class HubServer:
         for name, data in self.repos[repo].items():
             entry = {"rfilename": name, "size": self.sizes.get(name, len(data)), "blobId": git_sha1(data)}
             if name.endswith(LFS_ENDINGS):
-                entry["lfs"] = {"sha256": self.digests.get(name, sha256(data)), "size": entry["size"], "pointerSize": 134}
+                digest = self.digests.get(name, sha256(data))
+                entry["lfs"] = {"sha256": digest, "size": entry["size"], "pointerSize": 134}
             siblings.append(entry)
         return {"id": repo, "sha": self.commit(repo), "siblings": siblings}
 

@@ -31,12 +31,12 @@ struct RopeConfig {
   double beta_fast = 32.0;         // yarn
   double beta_slow = 1.0;          // yarn
   bool truncate = true;            // yarn
-  std::optional<double> attention_factor;
-  std::optional<double> mscale;
-  std::optional<double> mscale_all_dim;
-  std::vector<float> short_factors;  // longrope, [rotated / 2]
-  std::vector<float> long_factors;
-  std::vector<float> divisors;       // GGUF rope_freqs: frequency_i is divided by divisors[i]
+  std::optional<double> attention_factor = {};
+  std::optional<double> mscale = {};
+  std::optional<double> mscale_all_dim = {};
+  std::vector<float> short_factors = {};  // longrope, [rotated / 2]
+  std::vector<float> long_factors = {};
+  std::vector<float> divisors = {};  // GGUF rope_freqs: frequency_i is divided by divisors[i]
   LongropeChoice longrope = LongropeChoice::kAuto;
   // Ministral: q at position p is multiplied by 1 + query_growth * ln(1 + floor(p / original_context)).
   double query_growth = 0.0;

@@ -85,10 +85,11 @@ std::vector<AddedTokens::Piece> AddedTokens::Split(std::string_view text, Pass p
     const AddedToken& token = tokens_[static_cast<size_t>(index)];
     if (token.special && !parse_special) continue;
     if (token.single_word && !StandsAlone(text, begin, end)) continue;
-    if (token.lstrip) begin = WhitespaceBegin(text, begin, std::min(covered, begin));
+    // The token before may have taken this one as whitespace: with lstrip nothing is left of it, without it counts.
+    if (token.lstrip) begin = std::max(WhitespaceBegin(text, begin, std::min(covered, begin)), covered);
     if (token.rstrip) end = WhitespaceEnd(text, end);
     if (covered < begin) pieces.push_back({-1, covered, begin});
-    pieces.push_back({token.id, begin, end});
+    if (begin < end) pieces.push_back({token.id, begin, end});
     covered = end;
   }
   if (covered < text.size()) pieces.push_back({-1, covered, text.size()});

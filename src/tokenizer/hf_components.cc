@@ -51,10 +51,9 @@ Result<Regex> CompilePattern(const JsonFields& fields, const Pattern& pattern) {
 // A string of exactly one character.
 Result<char32_t> ReadCharacter(const JsonFields& fields, std::string_view key, std::string fallback) {
   PENSIEVE_TRY(const std::string text, fields.StringOr(key, std::move(fallback)));
+  if (text.empty() || Utf8Length(text.front()) != text.size()) return fields.Malformed(key, "a single character");
   size_t at = 0;
-  const char32_t c = text.empty() ? 0 : NextCodePoint(text, at);
-  if (text.empty() || at != text.size()) return fields.Malformed(key, "a single character");
-  return c;
+  return NextCodePoint(text, at);
 }
 
 std::string Utf8Of(char32_t c) {

@@ -120,6 +120,12 @@ class PatternTranslator {
         out_.append(fmt::format("[^{}{}]", kWordClass, kLatin1Numbers));
         at_ += 2;
         return OkStatus();
+      case 'b':
+      case 'B':
+        if (in_class_) return Refuse("\\b inside a class");
+        out_.append(WordBoundary(pattern_[at_ + 1] == 'b'));
+        at_ += 2;
+        return OkStatus();
       case 'p':
       case 'P':
         return TranslateProperty();
@@ -127,6 +133,13 @@ class PatternTranslator {
         Copy(2);
         return OkStatus();
     }
+  }
+
+  // By the \w above: of the characters on both sides one is of a word and the other is not, or (\B) they are alike.
+  static std::string WordBoundary(bool wanted) {
+    const std::string word = fmt::format("[{}{}]", kWordClass, kLatin1Numbers);
+    return wanted ? fmt::format("(?:(?<={0})(?!{0})|(?<!{0})(?={0}))", word)
+                  : fmt::format("(?:(?<={0})(?={0})|(?<!{0})(?!{0}))", word);
   }
 
   // Oniguruma also knows the long names of categories.

@@ -221,6 +221,33 @@ TEST(Phi3, TokensSwallowTheLineBreakBehindThem) {
   EXPECT_EQ(tokenizer->Encode(marked), tokenizer->Encode("<|user|>Hi<|end|><|assistant|>"));
 }
 
+TEST(AddedTokens, WhitespaceBelongsToTheFirstThatTakesIt) {
+  const auto with = [](const char* lstrip) {
+    return Load(fmt::format(
+        R"({{"version":"1.0","added_tokens":[)"
+        R"({{"id":8,"content":"<m>","rstrip":true,"special":true,"normalized":false}},)"
+        R"({{"id":9,"content":"  ","lstrip":{},"special":false,"normalized":false}}],"model":{}}})", lstrip, kTinyBpe));
+  };
+  // "<m>" took both spaces. A token that may reach to the left shrinks to nothing, any other counts all the same.
+  EXPECT_THAT(with("true")->Encode("a<m>  b"), ElementsAre(0, 8, 1));
+  EXPECT_THAT(with("true")->Encode("a  b"), ElementsAre(0, 9, 1));
+  EXPECT_THAT(with("false")->Encode("a<m>  b"), ElementsAre(0, 8, 9, 1));
+}
+
+TEST(Regex, WordBoundariesAreThoseOfOniguruma) {
+  const auto ends = Regex::Compile("1\\b"), goes_on = Regex::Compile("1\\B");
+  ASSERT_TRUE(ends && goes_on);
+  for (const char* after : {"", "-", " ", "\u00ad", "\u00bf", "👍"}) {
+    EXPECT_EQ(ends->FindAll(std::string("1") + after).size(), 1u) << after;
+    EXPECT_EQ(goes_on->FindAll(std::string("1") + after).size(), 0u) << after;
+  }
+  // Letters, marks, enclosing ones too, connectors and the small numbers of Latin-1.
+  for (const char* after : {"é", "中", "\u0301", "\u20e3", "_", "\u203f", "²", "½", "२"}) {
+    EXPECT_EQ(ends->FindAll(std::string("1") + after).size(), 0u) << after;
+    EXPECT_EQ(goes_on->FindAll(std::string("1") + after).size(), 1u) << after;
+  }
+}
+
 TEST(Gguf, RefusesWhatItCannotRead) {
   const auto fail = [](GgufVocabulary vocabulary) {
     const auto tokenizer = Tokenizer::FromGguf(std::move(vocabulary), "model.gguf");
