@@ -407,14 +407,22 @@ class Parser {
     return name;
   }
 
-  // Filters and tests behind an expression; calls of their results too. `expr` is null at a filter block's start.
+  // "| a | b(c)" of a block, whose text is the first one's input: null here.
+  Result<ExprPtr> BlockFilters(ExprPtr expr) {
+    while (TakeOperator("|")) {
+      PENSIEVE_TRY(expr, OneFilter(std::move(expr)));
+    }
+    return expr;
+  }
+
+  // Filters and tests behind an expression; calls of their results too.
   Result<ExprPtr> Filters(ExprPtr expr) {
     while (true) {
       if (TakeOperator("|")) {
         PENSIEVE_TRY(expr, OneFilter(std::move(expr)));
       } else if (TakeName("is")) {
         PENSIEVE_TRY(expr, Test(std::move(expr)));
-      } else if (Peek().IsOperator("(") && expr != nullptr) {
+      } else if (Peek().IsOperator("(")) {
         auto call = New(ExprKind::kCall, std::move(expr));
         PENSIEVE_RETURN_IF_ERROR(Arguments(*call));
         PENSIEVE_TRY(expr, Done(std::move(call)));
@@ -629,7 +637,7 @@ class Parser {
       return set;
     }
     set->kind = StmtKind::kSetBlock;
-    PENSIEVE_TRY(set->value, Filters(nullptr));
+    PENSIEVE_TRY(set->value, BlockFilters(nullptr));
     PENSIEVE_TRY(set->body, BodyUntil("endset"));
     return set;
   }
@@ -683,7 +691,7 @@ class Parser {
   StmtResult FilterBlock() {
     auto block = NewStmt(StmtKind::kFilterBlock);
     PENSIEVE_TRY(ExprPtr first, OneFilter(nullptr));
-    PENSIEVE_TRY(block->value, Filters(std::move(first)));
+    PENSIEVE_TRY(block->value, BlockFilters(std::move(first)));
     PENSIEVE_TRY(block->body, BodyUntil("endfilter"));
     return block;
   }

@@ -108,6 +108,8 @@ TEST_F(Jinja, ErrorsNameLineAndConstruct) {
   EXPECT_EQ(ErrorOf("{{ x is notest }}"), "line 1: No test named 'notest'.");
   EXPECT_EQ(ErrorOf("{% if true %}{{ raise_exception('Only users!') }}{% endif %}"), "Only users!");
   EXPECT_EQ(ErrorOf("{% break %}"), "line 1: 'break' outside of a loop");
+  EXPECT_EQ(ErrorOf("{% set x is not defined %}{% endset %}"), "line 1: unexpected 'is', expected '%}'");
+  EXPECT_EQ(ErrorOf("{% filter upper is defined %}{% endfilter %}"), "line 1: unexpected 'is', expected '%}'");
 }
 
 TEST_F(Jinja, ListsCanBeChanged) {

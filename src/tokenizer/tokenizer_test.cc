@@ -9,6 +9,7 @@
 
 #include "base/mapped_file.h"
 #include "base/utf8.h"
+#include "tokenizer/normalizer.h"
 #include "tokenizer/regex.h"
 #include "tokenizer/unicode.h"
 
@@ -39,6 +40,34 @@ std::unique_ptr<Tokenizer> LoadSample(const std::string& name) {
                              1 << 20);
   EXPECT_TRUE(text.has_value());
   return Load(*text);
+}
+
+// SentencePiece rules with one entry: "a" becomes the text at `offset` of "\xC3\xA9", that is "é".
+std::string CharsmapFrom(uint32_t offset) {
+  std::vector<uint32_t> units(98, 0);
+  units[0] = 1u << 10;                             // its children: 1 ^ byte
+  units['a' ^ 1u] = 1u << 10 | 1u << 8 | 'a';      // ends a rule, whose value is one slot further on
+  units['a'] = offset;
+  std::string charsmap;
+  const auto append = [&](uint32_t unit) {
+    for (int shift = 0; shift < 32; shift += 8) charsmap += static_cast<char>(unit >> shift & 255u);
+  };
+  append(static_cast<uint32_t>(units.size() * 4));
+  for (const uint32_t unit : units) append(unit);
+  return charsmap + "\xC3\xA9" + std::string(1, '\0');
+}
+
+TEST(Normalizers, AReplacementInsideOfACharacterIsNone) {
+  const auto normalized = [](uint32_t offset) {
+    auto normalizer = MakePrecompiledNormalizer(CharsmapFrom(offset));
+    NormalizedText text{"bab"};
+    (*normalizer)->Apply(text);
+    return text.text;
+  };
+  EXPECT_EQ(normalized(0), "b\xC3\xA9" "b");
+  EXPECT_EQ(normalized(1), "bab");
+  EXPECT_EQ(normalized(2), "bb");
+  EXPECT_EQ(normalized(1000), "bab");
 }
 
 TEST(Bpe, MergesByRank) {
