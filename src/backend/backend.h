@@ -159,6 +159,9 @@ class Backend {
   // Makes a weight usable by this device: in place where the layout is already good, repacked where that pays. The
   // backend owns what it makes, for its own life; `weight`'s memory must stay valid as long.
   virtual Result<tensor::Weight> Import(const tensor::Weight& weight) = 0;
+  // The same for a matrix of an encoder, which products alone read, in passes of a few rows: one that is copied once into
+  // the order in which products read it, if that pays, need not be put into that order in every pass.
+  virtual Result<tensor::Weight> ImportForEncoder(const tensor::Weight& weight) { return Import(weight); }
   // A zeroed f32 matrix owned by the backend for its life. For weights' vectors and planned activations.
   virtual Result<Matrix> NewMatrix(int64_t rows, int64_t cols) = 0;
   virtual Result<std::unique_ptr<KvCache>> NewKvCache(const KvShape& shape) = 0;

@@ -84,6 +84,25 @@ TEST_P(ProductTest, DenseAtAwkwardSizes) {
   }
 }
 
+TEST_P(ProductTest, WeightsOfEncodersGiveTheSameBits) {
+  std::mt19937 rng(20);
+  WeightMaker maker(21);
+  for (const int64_t cols : {1, 7, 16, 191, 192, 193, 400}) {
+    for (const int64_t rows : {1, 31, 32, 33, 75}) {
+      const tensor::Weight weight = maker.Dense(rows, cols, DType::kF32);
+      const tensor::Weight imported = *backend_->ImportForEncoder(weight);
+      for (const int64_t m : {1, 12, 13, 100}) {
+        HostMatrix x = HostMatrix(m, cols).FillNormal(rng);
+        HostMatrix plain(m, rows);
+        HostMatrix copied(m, rows);
+        ExpectSameBits(Multiply(*backend_, weight, x.view(), plain.view()),
+                       Multiply(*backend_, imported, x.view(), copied.view()),
+                       fmt::format("{} x {} x {}", m, rows, cols));
+      }
+    }
+  }
+}
+
 TEST_P(ProductTest, BiasActivationAndAccumulate) {
   std::mt19937 rng(5);
   WeightMaker maker(6);

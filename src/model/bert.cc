@@ -26,6 +26,14 @@ struct LayerWeights {
   Norm output_norm;
 };
 
+// Encoders whose layers, as f32, are larger are multiplied from where they lie: a second copy would cost more than the
+// little that it saves beside reading them.
+constexpr int64_t kMostCopiedBytes = int64_t{512} << 20;
+
+int64_t LayerBytes(const ModelConfig& config) {
+  return config.layers * config.hidden_size * (4 * config.hidden_size + 2 * config.intermediate_size) * 4;
+}
+
 class Bert final : public Model {
  public:
   explicit Bert(const NetworkInputs& inputs)
@@ -125,6 +133,7 @@ Status Bert::Build(const NetworkInputs& inputs) {
   }
   const int64_t embedding_bytes = builder.weight_bytes();
   PENSIEVE_TRY(embedding_norm_, BuildNorm(builder, "embeddings.LayerNorm"));
+  if (LayerBytes(config_) <= kMostCopiedBytes) builder.BeginEncoderLayers();
   for (int64_t layer = 0; layer < config_.layers; ++layer) PENSIEVE_RETURN_IF_ERROR(BuildLayer(builder, layer));
   weight_bytes_per_step_ = builder.weight_bytes() - embedding_bytes;
   PENSIEVE_RETURN_IF_ERROR(dense_.Build(builder, config_));

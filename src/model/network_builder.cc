@@ -5,7 +5,7 @@
 namespace pensieve::model {
 
 Result<tensor::Weight> NetworkBuilder::Import(const std::string& module, const tensor::Weight& weight) {
-  auto imported = inputs_.backend.Import(weight);
+  auto imported = encoder_layers_ ? inputs_.backend.ImportForEncoder(weight) : inputs_.backend.Import(weight);
   if (!imported) return imported.error().WithContext(module);
   weight_bytes_ += static_cast<int64_t>(tensor::WeightBytes(*imported));
   return imported;

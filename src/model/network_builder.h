@@ -22,6 +22,9 @@ class NetworkBuilder {
  public:
   explicit NetworkBuilder(const NetworkInputs& inputs) : inputs_(inputs) {}
 
+  // Layers asked for from now on are an encoder's: see Backend::ImportForEncoder.
+  void BeginEncoderLayers() { encoder_layers_ = true; }
+
   Result<tensor::Weight> Matrix(const std::string& module, int64_t rows, int64_t cols);
   // With the module's bias where the file has one; DataLoss without one when `bias_required`.
   Result<Linear> LinearLayer(const std::string& module, int64_t rows, int64_t cols, bool bias_required);
@@ -44,6 +47,7 @@ class NetworkBuilder {
   Result<tensor::Weight> Import(const std::string& module, const tensor::Weight& weight);
 
   const NetworkInputs& inputs_;
+  bool encoder_layers_ = false;
   int64_t weight_bytes_ = 0;
 };
 

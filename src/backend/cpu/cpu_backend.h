@@ -28,6 +28,7 @@ class CpuBackend final : public Backend {
   DeviceDescription Describe() const override;
 
   Result<tensor::Weight> Import(const tensor::Weight& weight) override;
+  Result<tensor::Weight> ImportForEncoder(const tensor::Weight& weight) override;
   Result<Matrix> NewMatrix(int64_t rows, int64_t cols) override;
   Result<std::unique_ptr<KvCache>> NewKvCache(const KvShape& shape) override;
   void CopyToDevice(std::span<const float> host, float* device) override;
@@ -131,7 +132,12 @@ class CpuBackend final : public Backend {
   const KernelTable& kernels_;
   ActivationMode mode_;
   WorkerPool pool_;
+  // Memory for the backend's life that shares large buffers, so that it lies in huge pages. 64-byte aligned.
+  Result<float*> AllocateShared(size_t bytes);
+
   std::deque<tensor::Buffer> buffers_;
+  tensor::Buffer shared_;
+  size_t shared_used_ = 0;
   std::vector<WorkerScratch> scratch_;  // one a worker
 
   // The planes of the present input, by activation group: 16, 32, 64. Valid within one call.

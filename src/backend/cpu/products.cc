@@ -155,6 +155,7 @@ void CpuBackend::MultiplyFloats(const MatMulInput& input, const Operand& operand
                                 float* tile, WorkerScratch& scratch) const {
   const int64_t cols = input.x.cols;
   float* floats = scratch.floats.Need<float>(kFloatDepth * kernels_.panel);
+  const float* panel = floats;
   QuantPanel codes;
   if (operand.quant) {
     codes = NewPanel(operand, channels.first, scratch.codes);
@@ -169,9 +170,13 @@ void CpuBackend::MultiplyFloats(const MatMulInput& input, const Operand& operand
       kernels_.dequantize_panel(codes, floats);
     } else {
       const auto& dense = std::get<tensor::DenseWeight>(*operand.weight);
-      kernels_.unpack_dense(dense, channels.first, channels.count, k, depth, floats);
+      if (dense.panel_rows > 0) {
+        panel = static_cast<const float*>(dense.data) + channels.first * cols + k * kernels_.panel;
+      } else {
+        kernels_.unpack_dense(dense, channels.first, channels.count, k, depth, floats);
+      }
     }
-    kernels_.f32_tile(input.x.row(rows.first) + k, input.x.stride, rows.end - rows.first, floats, depth, k > 0, tile);
+    kernels_.f32_tile(input.x.row(rows.first) + k, input.x.stride, rows.end - rows.first, panel, depth, k > 0, tile);
   }
 }
 
