@@ -61,7 +61,7 @@ class WindowRunner {
 }  // namespace
 
 Status ForEachPosition(model::LoadedModel& model, std::span<const int32_t> ids, const EvaluateOptions& options, const OnLogits& on_logits) {
-  if (!model.config.can_generate()) return InvalidArgument(fmt::format("{}: an encoder predicts no next token", model.path));
+  if (!model.config.can_generate()) return InvalidArgument(fmt::format("{}: it embeds and predicts no next token", model.path));
   for (const int32_t id : ids) {
     if (id < 0 || id >= model.config.vocab_size) {
       return InvalidArgument(fmt::format("token id {} is outside the vocabulary of {}", id, model.config.vocab_size));

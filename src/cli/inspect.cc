@@ -50,7 +50,7 @@ Json Describe(const std::string& path, const model::ModelHeader& header, int64_t
                {"name", config.name},
                {"architecture", config.architecture},
                {"format", header.format},
-               {"task", config.is_encoder ? "embed" : config.is_embedding ? "embed and generate" : "generate"},
+               {"task", !config.can_generate() ? "embed" : config.is_embedding ? "embed and generate" : "generate"},
                {"parameters", header.parameters},
                {"quantization", config.quantization},
                {"weight_bytes", header.weight_bytes},

@@ -75,6 +75,7 @@ struct ModelConfig {
   int64_t context_max = 0;   // positions the model was made for
   float norm_eps = 1e-5f;
   bool tied_embeddings = false;
+  bool lacks_head = false;   // neither tied nor in the files: embedders may leave the output layer out
   bool attention_bias = false;
   bool mlp_bias = false;
   backend::Activation activation = backend::Activation::kSilu;
@@ -104,7 +105,7 @@ struct ModelConfig {
   bool has_experts(int64_t layer) const {
     return experts.count > 0 && (experts.dense_layers.empty() || !experts.dense_layers[static_cast<size_t>(layer)]);
   }
-  bool can_generate() const { return !is_encoder; }
+  bool can_generate() const { return !is_encoder && !(lacks_head && is_embedding); }
   int64_t embedding_size() const { return dense.empty() ? hidden_size : dense.back().outputs; }
 };
 

@@ -72,7 +72,7 @@ class Decoder final : public Model {
   }
 
   Matrix Forward(const Batch& batch, backend::KvCache& cache) override {
-    PENSIEVE_CHECK(!config_.is_encoder);
+    PENSIEVE_CHECK(config_.can_generate());
     Run(batch, &cache);
     const auto wanted = static_cast<int64_t>(batch.output_rows.size());
     const Matrix gathered = act_.gathered.Rows(0, wanted);
@@ -215,7 +215,7 @@ class Decoder final : public Model {
   int64_t weight_bytes_per_step_ = 0;
   float attention_scale_ = 1.0f;
   tensor::Weight embedding_;  // [vocab, hidden]
-  tensor::Weight head_;       // [vocab, hidden]; the embedding when tied
+  tensor::Weight head_;       // [vocab, hidden]; the embedding when tied; unset when the model cannot generate
   const float* final_norm_ = nullptr;
   RopeTables rope_;
   RopeTables sliding_rope_;  // of layers with LayerWeights::sliding_rope
@@ -235,17 +235,14 @@ Status Decoder::Build(const NetworkInputs& inputs, const DecoderTraits& traits) 
     PENSIEVE_RETURN_IF_ERROR(BuildLayer(builder, traits, layer));
   }
   PENSIEVE_TRY(final_norm_, builder.Norm("model.norm", config_.hidden_size));
-  if (config_.is_encoder) {
-    weight_bytes_per_step_ = builder.weight_bytes() - embedding_bytes;
-    PENSIEVE_RETURN_IF_ERROR(dense_.Build(builder, config_));
-    return PlanActivations(builder);
-  }
-  head_ = embedding_;
-  if (!config_.tied_embeddings) {
+  const bool tied = config_.can_generate() && config_.tied_embeddings;
+  if (tied) {
+    head_ = embedding_;
+  } else if (config_.can_generate()) {
     PENSIEVE_TRY(head_, builder.Matrix("lm_head", config_.vocab_size, config_.hidden_size));
   }
   // A step reads the whole head, tied or not, and only some rows of an embedding that is not the head.
-  weight_bytes_per_step_ = builder.weight_bytes() - (config_.tied_embeddings ? 0 : embedding_bytes);
+  weight_bytes_per_step_ = builder.weight_bytes() - (tied ? 0 : embedding_bytes);
   for (const LayerWeights& layer : layers_) weight_bytes_per_step_ -= layer.experts ? layer.experts->idle_bytes() : 0;
   PENSIEVE_RETURN_IF_ERROR(dense_.Build(builder, config_));
   return PlanActivations(builder);
@@ -355,7 +352,7 @@ Status Decoder::PlanActivations(NetworkBuilder& builder) {
   PENSIEVE_TRY(act_.attended, builder.Plan(q_cols));
   PENSIEVE_TRY(act_.ffn, builder.Plan(config_.intermediate_size));
   PENSIEVE_TRY(act_.routing, builder.Plan(RoutingCols(config_)));
-  if (config_.is_encoder) return OkStatus();
+  if (!config_.can_generate()) return OkStatus();
   PENSIEVE_TRY(act_.gathered, builder.Plan(config_.hidden_size));
   PENSIEVE_TRY(act_.logits, builder.Plan(config_.vocab_size));
   return OkStatus();
@@ -371,7 +368,7 @@ Result<std::unique_ptr<Model>> NewDecoder(const NetworkInputs& inputs, const Dec
 
 int64_t ActivationBytes(const ModelConfig& config, int64_t rows_max) {
   const int64_t attention = (2 * config.heads + 2 * config.kv_heads) * config.head_dim;
-  const int64_t logits = config.is_encoder ? 0 : config.vocab_size;
+  const int64_t logits = config.can_generate() ? config.vocab_size : 0;
   int64_t dense = 0;
   for (const DenseLayer& layer : config.dense) dense += layer.outputs;
   // The backend's own matrices while experts run: their rows before and after, and gate, up and their product between.

@@ -274,6 +274,28 @@ TEST(QwenEmbedding, IsKnownByItsNameOrByItsTokenizer) {
   EXPECT_EQ(LoadTiny(TestData("tiny-llama"), wanted)->config.closing_id, -1);
 }
 
+// Saved by sentence-transformers, a large Qwen3-Embedding has no output layer, whatever its config.json says.
+TEST(QwenEmbedding, NeedsNoOutputLayer) {
+  const TempDirectory dir;
+  const std::string path = dir.Path("Qwen3-Embedding-untied");
+  const std::string tied = dir.Path("Qwen3-Embedding-tied");
+  const std::string other = dir.Path("Qwen3-untied");
+  for (const std::string& target : {path, tied, other}) {
+    fs::copy(TestData("tiny-qwen3"), target, fs::copy_options::recursive);
+    if (target == tied) continue;
+    Json config = *ParseJson(*ReadFile(target + "/config.json", 1 << 20));
+    config["tie_word_embeddings"] = false;
+    dir.Write(fs::path(target).filename().string() + "/config.json", DumpJson(config));
+  }
+  const auto model = LoadTiny(path, Device::kReference), generating = LoadTiny(tied, Device::kReference);
+  ASSERT_TRUE(model != nullptr && generating != nullptr);
+  EXPECT_FALSE(model->config.can_generate());
+  EXPECT_TRUE(generating->config.can_generate());
+  EXPECT_EQ(Runner(*model).Hidden(Tokens()), Runner(*generating).Hidden(Tokens()));
+  EXPECT_LT(model->network->weight_bytes_per_step(), generating->network->weight_bytes_per_step());
+  ExpectMessage(Load(other, TinyOptions(Device::kReference)).error().message(), {"lm_head.weight", "missing"});
+}
+
 // --- what is refused
 // -------------------------------------------------------------------------------------------------
 

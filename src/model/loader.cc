@@ -91,6 +91,7 @@ Result<OpenedModel> OpenDirectory(const std::string& directory) {
   opened.store = std::make_shared<WeightStore>(std::move(files));
   const bool has_head = NewSafetensorsSource(*opened.store, opened.hf.quantization)->HasModule("lm_head");
   opened.hf.config.tied_embeddings = opened.hf.tied.value_or(!has_head);
+  opened.hf.config.lacks_head = !has_head && !opened.hf.config.tied_embeddings;
   return opened;
 }
 

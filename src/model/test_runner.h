@@ -38,7 +38,7 @@ class Runner {
  public:
   explicit Runner(LoadedModel& model, int64_t num_blocks = 64, backend::KvDType dtype = backend::KvDType::kF32)
       : model_(model), next_block_(static_cast<int32_t>(num_blocks)) {
-    if (!model.config.can_generate()) return;
+    if (model.config.is_encoder) return;
     auto cache = model.backend->NewKvCache({.layers = model.config.layers, .kv_heads = model.config.kv_heads,
                                             .head_dim = model.config.head_dim, .block_len = kBlockLen,
                                             .num_blocks = num_blocks, .dtype = dtype});
