@@ -226,7 +226,8 @@ TEST_P(ProductTest, IntegerPartsEqualTheScalarKernels) {
   if (GetParam().isa == "reference") return;
   std::mt19937 rng(18);
   WeightMaker maker(19);
-  for (const auto& [channels, cols, rows] : {std::array<int64_t, 3>{37, 192, 1}, {1, 64, 2}, {19, 384, 7}, {33, 96, 14}}) {
+  for (const auto& [channels, cols, rows] : {std::array<int64_t, 3>{37, 192, 1}, {1, 64, 2}, {19, 384, 7}, {33, 96, 14},
+                                             {35, 192, 37}, {20, 1344, 18}}) {
     HostMatrix x = OutlierRows(rows, cols, rng);
     // The largest sums of either sign.
     for (int64_t c = 0; c < cols; ++c) x.row(0)[c] = 1.0f;
@@ -244,6 +245,27 @@ TEST_P(ProductTest, IntegerPartsEqualTheScalarKernels) {
                          Multiply(*scalar, weight, x.view(), expected.view(), fine),
                          fmt::format("{} bits, group {}, {} of {} rows fine", bits, group, fine, rows));
         }
+      }
+    }
+  }
+}
+
+// AMX sums differently, but the same integers, and scales them as AVX-512 does.
+TEST_P(ProductTest, AmxGivesTheBitsOfAvx512) {
+  if (GetParam().isa != "amx") return;
+  std::mt19937 rng(20);
+  WeightMaker maker(21);
+  for (const int64_t rows : {3, 8, 15, 16, 17, 47, 100}) {
+    HostMatrix x = OutlierRows(rows, 768, rng);
+    for (const NamedWeight& w : QuantizedWeights(maker, 40, 768)) {
+      for (const int64_t fine : {int64_t{0}, rows / 2, rows}) {
+        HostMatrix actual(rows, 40);
+        HostMatrix expected(rows, 40);
+        const auto avx512 = testing::MakeBackend({"avx512", 1}, ActivationMode::kInt8);
+        const auto amx = testing::MakeBackend(GetParam(), ActivationMode::kInt8);
+        ExpectSameBits(Multiply(*amx, w.weight, x.view(), actual.view(), fine),
+                       Multiply(*avx512, w.weight, x.view(), expected.view(), fine),
+                       fmt::format("{}, {} of {} rows fine", w.name, fine, rows));
       }
     }
   }

@@ -13,7 +13,7 @@ namespace pensieve::backend::testing {
 
 std::vector<Variant> AllVariants() {
   std::vector<Variant> variants = {{"reference", 1}};
-  for (const char* isa : {"scalar", "avx2", "avxvnni", "avx512", "neon", "i8mm"}) {
+  for (const char* isa : {"scalar", "avx2", "avxvnni", "avx512", "amx", "neon", "i8mm"}) {
     CpuOptions options;
     options.threads = 1;
     options.isa = isa;

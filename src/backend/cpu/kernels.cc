@@ -4,6 +4,9 @@
 #include <sys/sysctl.h>
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace pensieve::backend::cpu {
@@ -13,6 +16,45 @@ extern const KernelTable kScalarKernels;
 extern const KernelTable kAvx2Kernels;
 extern const KernelTable kAvxvnniKernels;
 extern const KernelTable kAvx512Kernels;
+#if defined(__linux__)
+const KernelTable& AmxKernels();
+#endif
+
+namespace {
+
+struct Cpuid {
+  uint32_t eax = 0;
+  uint32_t ebx = 0;
+  uint32_t ecx = 0;
+  uint32_t edx = 0;
+};
+
+// Of leaf 7: features that are not among the names that the compiler's check knows.
+Cpuid ReadFeatures(uint32_t subleaf) {
+  Cpuid id;
+  asm volatile("cpuid" : "=a"(id.eax), "=b"(id.ebx), "=c"(id.ecx), "=d"(id.edx) : "a"(7), "c"(subleaf));
+  return id;
+}
+
+#if defined(__linux__)
+// Whether this processor multiplies tiles of bytes, and the system keeps a thread's tiles: Linux does so for a process
+// that has asked for it. It refuses where it does not know them, where a filter of system calls does not, and where a
+// thread's signal stack is too small for them. All threads have the permission, also those there are already.
+bool AsksForTiles() {
+  constexpr uint32_t kTilesAndBytes = 3u << 24;
+  if ((ReadFeatures(0).edx & kTilesAndBytes) != kTilesAndBytes) return false;
+  uint32_t kept = 0;
+  uint32_t upper = 0;
+  asm volatile("xgetbv" : "=a"(kept), "=d"(upper) : "c"(0));
+  constexpr uint32_t kTileState = 3u << 17;
+  if ((kept & kTileState) != kTileState) return false;
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM, which older headers lack
+  constexpr long kTileData = 18;
+  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
+}  // namespace
 #elif defined(__aarch64__)
 extern const KernelTable kNeonKernels;
 extern const KernelTable kI8mmKernels;
@@ -53,14 +95,12 @@ KernelTables AvailableKernels() {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512vnni");
-  // Not among the names that the compiler's check knows: leaf 7, subleaf 1, EAX bit 4.
-  uint32_t eax = 0;
-  uint32_t ebx = 0;
-  uint32_t ecx = 0;
-  uint32_t edx = 0;
-  asm volatile("cpuid" : "=a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx) : "a"(7), "c"(1));
+#if defined(__linux__)
+  static const bool tiles = avx2 && avx512 && AsksForTiles();
+  if (tiles) result.tables[result.count++] = &AmxKernels();
+#endif
   if (avx2 && avx512) result.tables[result.count++] = &kAvx512Kernels;
-  if (avx2 && (eax >> 4 & 1u) != 0) result.tables[result.count++] = &kAvxvnniKernels;
+  if (avx2 && (ReadFeatures(1).eax >> 4 & 1u) != 0) result.tables[result.count++] = &kAvxvnniKernels;
   if (avx2) result.tables[result.count++] = &kAvx2Kernels;
 #elif defined(__aarch64__)
   const ArmFeatures features = DetectFeatures();
