@@ -88,7 +88,7 @@ class CpuBackend final : public Backend {
   int64_t FineRows(const MatMulInput& input) const;
   // Whether decode_tile may take the rows.
   bool FewFineRows(const MatMulInput& input) const;
-  int64_t RowBlock(int64_t rows, int64_t panels) const;
+  int64_t RowBlock(int64_t rows, int64_t cols, int64_t panels) const;
   int64_t PanelRun(int64_t rows, int64_t panels) const;
   // multiply_panel(panel, rows, worker) for every panel and block of rows, shared among the workers.
   struct RowRange {
@@ -96,7 +96,7 @@ class CpuBackend final : public Backend {
     int64_t end;
   };
   template <typename Fn>
-  void ForPanels(int64_t rows, int64_t panels, Fn multiply_panel);
+  void ForPanels(int64_t rows, int64_t cols, int64_t panels, Fn multiply_panel);
 
   struct ChannelRange {
     int64_t first;

@@ -1,7 +1,7 @@
 // AVX-512's kernels, but for products of quantized weights with more than a few rows: those are AMX's.
 //
-// Tiles are shaped when quant_tile begins and released before it returns, on whichever thread it runs: a thread has no
-// tile state between calls, and nothing else in the program uses tiles.
+// Tiles are shaped when a product begins and released before it ends, on whichever thread it runs: a thread has no tile
+// state between calls, and nothing else in the program uses tiles.
 #define PENSIEVE_ISA isa_amx
 #include "backend/cpu/kernels.h"
 
@@ -16,13 +16,14 @@ namespace {
 
 constexpr int64_t kNever = INT64_MAX;
 
-// How many rows it takes for tiles to be faster.
+// How many rows it takes for tiles to be faster; measured (docs/performance.md).
 int64_t LeastRows(int group, bool fine) {
   if (group == 64) return fine ? 4 : 8;
   return group == 32 && fine ? 8 : kNever;
 }
 
-void MultiplyRows(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, bool fine, float* tile) {
+void MultiplyRows(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, bool fine,
+                  float* tile) {
   if (count < LeastRows(panel.group, fine)) return kAvx512Kernels.quant_tile(panel, rows, first, count, fine, tile);
   if (!fine) return MultiplyByTiles<false, 16>(panel, rows, first, count, tile);
   panel.group == 64 ? MultiplyByTiles<true, 16>(panel, rows, first, count, tile)

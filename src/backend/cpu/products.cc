@@ -13,6 +13,9 @@ namespace {
 
 // Most rows of a task: two tiles of their sums stay in the L2 cache.
 constexpr int64_t kMostTaskRows = 768;
+// Most bytes of one plane of a task's rows, unless they are but kLeastTaskRows: every panel reads them all again.
+constexpr int64_t kMostTaskBytes = 1 << 20;
+constexpr int64_t kLeastTaskRows = 192;
 // Blocks of rows are multiples of this, which the micro kernels' 6 and 4 divide.
 constexpr int64_t kRowStep = 96;
 // Columns of an f32 panel: 24 KB stay in the L1 cache. A multiple of every group.
@@ -206,9 +209,10 @@ const float* CpuBackend::MultiplyPanel(const MatMulInput& input, const Operand& 
 }
 
 // All rows with every panel, unless there are very many, or so few panels that workers would idle.
-int64_t CpuBackend::RowBlock(int64_t rows, int64_t panels) const {
+int64_t CpuBackend::RowBlock(int64_t rows, int64_t cols, int64_t panels) const {
+  const int64_t most = std::clamp(kMostTaskBytes / cols, kLeastTaskRows, kMostTaskRows);
   const int64_t wanted = pool_.threads() == 1 ? 1 : CeilDiv(4 * pool_.threads(), panels);
-  const int64_t blocks = std::max(std::min(wanted, rows / kRowStep), CeilDiv(rows, kMostTaskRows));
+  const int64_t blocks = std::max(std::min(wanted, rows / kRowStep), CeilDiv(rows, most));
   return blocks <= 1 ? rows : CeilDiv(CeilDiv(rows, blocks), kRowStep) * kRowStep;
 }
 
@@ -221,8 +225,8 @@ int64_t CpuBackend::PanelRun(int64_t rows, int64_t panels) const {
 }
 
 template <typename Fn>
-void CpuBackend::ForPanels(int64_t rows, int64_t panels, Fn multiply_panel) {
-  const int64_t row_block = RowBlock(rows, panels);
+void CpuBackend::ForPanels(int64_t rows, int64_t cols, int64_t panels, Fn multiply_panel) {
+  const int64_t row_block = RowBlock(rows, cols, panels);
   const int64_t run = PanelRun(rows, panels);
   const int64_t runs = CeilDiv(panels, run);
   pool_.Run(runs * CeilDiv(rows, row_block), [&](int64_t chunk, int worker) {
@@ -259,7 +263,7 @@ void CpuBackend::MatMul(const MatMulInput& input, std::span<const Product> produ
                          product.accumulate, product.out.row(range.first) + channel, product.out.stride,
                          range.end - range.first, count});
   };
-  ForPanels(rows, first_panel[products.size()], multiply_panel);
+  ForPanels(rows, input.x.cols, first_panel[products.size()], multiply_panel);
 }
 
 void CpuBackend::GatedMatMul(const MatMulInput& input, const tensor::Weight& gate, const tensor::Weight& up,
@@ -280,7 +284,7 @@ void CpuBackend::GatedMatMul(const MatMulInput& input, const tensor::Weight& gat
                          {nullptr, activation, false, out.row(range.first) + channel, out.stride,
                           range.end - range.first, count});
   };
-  ForPanels(rows, CeilDiv(out.cols, kernels_.panel), multiply_panel);
+  ForPanels(rows, input.x.cols, CeilDiv(out.cols, kernels_.panel), multiply_panel);
 }
 
 }  // namespace pensieve::backend::cpu

@@ -6,8 +6,8 @@
 //
 // Seen on a Xeon of model 207: a tile product takes 21 cycles and keeps vectors from one of their two ports; storing a
 // tile takes 17 and keeps other instructions from being issued. So both are done at once, stores of the step before with
-// products of this one; what vectors do between them overlaps with neither. A tile product for the big quads of coarse
-// rows, and a plane more to read, takes as long as their dot products.
+// products of this one; what vectors do after them overlaps with neither. For a coarse row's big quads vectors take no
+// longer than another plane and its tile products.
 #pragma once
 
 #include "backend/cpu/quant_product-inl.h"
@@ -145,8 +145,9 @@ static void MultiplyByTiles(const QuantPanel& panel, const QuantRows& rows, int6
         const int64_t at = (first + top) * rows.cols + g * kGroup;
         StoreAndMultiply<kFine>(rows.first.low + at, rows.first.high + at, rows.cols, &sums);
         FlushRows<kFine, kQuads>(due, sums, rows.groups);
-        due = {static_cast<int>(wanted - top), static_cast<int>(height), rows.first.groups + (first + top) * rows.groups + g,
-               codes, panel.scales + g * kPanel, panel.biases + g * kPanel, tile + top * kPanel};
+        due = {static_cast<int>(wanted - top), static_cast<int>(height),
+               rows.first.groups + (first + top) * rows.groups + g, codes,
+               panel.scales + g * kPanel, panel.biases + g * kPanel, tile + top * kPanel};
       }
       codes += kGroup * kPanel;
     }
