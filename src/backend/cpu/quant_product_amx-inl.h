@@ -5,9 +5,9 @@
 // after group: an output has the bits that the other AVX-512 kernel gives it.
 //
 // Seen on a Xeon of model 207: a tile product takes 21 cycles and keeps vectors from one of their two ports; storing a
-// tile takes 17 and keeps other instructions from being issued. So both are done at once, stores of the step before with
-// products of this one; what vectors do after them overlaps with neither. For a coarse row's big quads vectors take no
-// longer than another plane and its tile products.
+// tile takes 17 and keeps other instructions from being issued. So both are done at once, stores of the step before
+// with products of this one; what vectors do after them overlaps with neither. For a coarse row's big quads vectors
+// take no longer than another plane and its tile products.
 #pragma once
 
 #include "backend/cpu/quant_product-inl.h"
@@ -121,8 +121,8 @@ PENSIEVE_INLINE void FlushRows(const DueRows& due, const StepSums<kFine>& sums, 
   }
 }
 
-// As quant_tile. The last tile begins early enough to be whole where there are 16 rows at all; its first rows, which the
-// one before it has too, are not wanted.
+// As quant_tile. The last tile begins early enough to be whole where there are 16 rows at all; its first rows, which
+// the one before it has too, are not wanted.
 template <bool kFine, int kQuads>
 static void MultiplyByTiles(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, float* tile) {
   constexpr int64_t kGroup = kQuads * 4;
