@@ -34,7 +34,7 @@ def commands(options, shape, prompt):
     gguf = f"{options.models}/{shape}.gguf"
     sizes = ["--prompt", str(prompt), "--generate", str(options.generate), "--repeat", str(options.repeat)]
     yield "Pensieve", [options.pensieve, "bench", "--model", f"{options.models}/{shape}-mlx", "--json", *sizes]
-    if importable("llama_cpp"):
+    if importable("llama_cpp") and not options.skip_llamacpp:
         yield "llama.cpp", [sys.executable, str(HERE / "peer_llamacpp.py"), gguf, "--threads", str(os.cpu_count()), *sizes]
     if importable("openvino_genai"):
         yield "OpenVINO GenAI", [sys.executable, str(HERE / "peer_openvino.py"), gguf, *sizes]
@@ -71,6 +71,7 @@ def main():
     parser.add_argument("--generate", type=int, default=48)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--pensieve", default=str(HERE.parent / "build/release/pensieve"))
+    parser.add_argument("--skip-llamacpp", action="store_true", help="as it takes minutes for a long prompt")
     parser.add_argument("--out", default=str(HERE / "results/models.csv"))
     options = parser.parse_args()
     commit = subprocess.run(["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()

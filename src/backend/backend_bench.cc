@@ -81,13 +81,15 @@ void PagedAttention(benchmark::State& state, int64_t rows, int64_t cached, int64
   const auto backend = MakeMeasured(ActivationMode::kInt8);
   if (backend == nullptr) return state.SkipWithError("no such instruction set");
   const int64_t total = rows + cached;
-  const KvShape shape = {4, kv_heads, dim, 32, (total + 31) / 32, KvDType::kF16};
+  // Decoding finds no keys in a cache.
+  const int64_t layers = rows == 1 ? 32 : 4;
+  const KvShape shape = {layers, kv_heads, dim, 32, (total + 31) / 32, KvDType::kF16};
   const auto cache = *backend->NewKvCache(shape);
   std::vector<int32_t> blocks(static_cast<size_t>(shape.num_blocks));
   for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<int32_t>(i);
   const Matrix kv = RandomMatrix(*backend, total, kv_heads * dim);
   const SequenceRows whole = {0, total, 0, blocks};
-  for (int64_t layer = 0; layer < 4; ++layer) backend->StoreKv(*cache, layer, {&whole, 1}, kv, kv);
+  for (int64_t i = 0; i < layers; ++i) backend->StoreKv(*cache, i, {&whole, 1}, kv, kv);
   const Matrix q = RandomMatrix(*backend, rows, heads * dim);
   const Matrix out = *backend->NewMatrix(rows, heads * dim);
   const SequenceRows last = {0, rows, cached, blocks};
@@ -97,7 +99,7 @@ void PagedAttention(benchmark::State& state, int64_t rows, int64_t cached, int64
   int64_t layer = 0;
   for (auto _ : state) {
     backend->PagedAttention(*cache, layer, {&last, 1}, params, q, out);
-    layer = (layer + 1) % 4;
+    layer = (layer + 1) % layers;
   }
   const auto runs = static_cast<double>(state.iterations());
   const auto pairs = static_cast<double>(rows * cached + rows * (rows + 1) / 2);

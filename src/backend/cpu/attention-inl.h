@@ -5,7 +5,7 @@
 // every p is 0. Limited by FMA for many rows, by reading keys and values for few.
 #pragma once
 
-#include "backend/cpu/f32_product-inl.h"
+#include "backend/cpu/quant_product-inl.h"
 
 namespace pensieve::backend::cpu::PENSIEVE_ISA {
 
@@ -67,8 +67,35 @@ PENSIEVE_INLINE void AttendRow(const AttentionTile& t, int64_t r, int64_t blocks
   for (int64_t d = 0; d < t.value_stride; d += kLanes) Store(mixed + d, Load(mixed + d) * factor);
 }
 
+// C = A B, or added to C, a slice of the depth at a time; and before every slice the request for as much memory from
+// `ahead` on, null for none: few rows are multiplied faster than their keys and values are read, and a core waits for no
+// more than some sixteen lines at once.
+template <bool kAdd, typename T>
+PENSIEVE_INLINE void MultiplyAsking(const F32Operands<T>& o, int64_t rows, int64_t columns, const void* ahead) {
+  constexpr int64_t kSliceBytes = 2048;
+  const int64_t row_bytes = o.b_stride * static_cast<int64_t>(sizeof(T));
+  const int64_t slice = ahead == nullptr || row_bytes >= kSliceBytes ? o.depth : kSliceBytes / row_bytes;
+  for (int64_t k = 0; k < o.depth; k += slice) {
+    const int64_t depth = o.depth - k < slice ? o.depth - k : slice;
+    const auto* wanted = static_cast<const uint8_t*>(ahead) + k * row_bytes;
+    for (int64_t i = 0; ahead != nullptr && i < depth * row_bytes; i += kCacheLine) __builtin_prefetch(wanted + i, 0, 3);
+    const F32Operands<T> part = {o.a + k, o.a_stride, o.b + k * o.b_stride, o.b_stride, depth, o.c, o.c_stride};
+    kAdd || k > 0 ? F32Columns<true>(part, rows, columns) : F32Columns<false>(part, rows, columns);
+  }
+}
+
 template <typename T>
 PENSIEVE_INLINE void AttendWith(const AttentionTile& t) {
+  // Pieces are read in this order: keys of all blocks, values of all blocks, what comes after the tile.
+  const bool asks = sizeof(T) == 2;
+  const int64_t all_blocks = (t.num_keys + t.block_len - 1) / t.block_len;
+  const auto ahead_of_keys = [&](int64_t b) -> const void* {
+    return !asks ? nullptr : b + 1 < all_blocks ? t.keys[b + 1] : t.values[0];
+  };
+  const auto ahead_of_values = [&](int64_t b) -> const void* {
+    return !asks ? nullptr : b + 1 < all_blocks ? t.values[b + 1] : t.ahead;
+  };
+
   // Rows before first_row[b] are too early to see any key of block b: they are spared its products.
   int64_t first_row[AttentionTile::kMostBlocks];
   int64_t blocks = 0;
@@ -78,7 +105,7 @@ PENSIEVE_INLINE void AttendWith(const AttentionTile& t) {
     const F32Operands<T> scores = {t.q,        t.q_stride, static_cast<const T*>(t.keys[blocks]),
                                    t.key_stride, t.head_dim, t.scores + blocks * t.key_stride,
                                    t.score_stride};
-    F32Columns<false>(scores.At(r, 0), t.rows - r, WholeVectors(KeysOf(t, blocks)));
+    MultiplyAsking<false>(scores.At(r, 0), t.rows - r, WholeVectors(KeysOf(t, blocks)), ahead_of_keys(blocks));
   }
   int64_t seen = 0;
   for (int64_t r = 0; r < t.rows; ++r) {
@@ -96,7 +123,7 @@ PENSIEVE_INLINE void AttendWith(const AttentionTile& t) {
     const int64_t depth = (end - 1 - b) * t.block_len + KeysOf(t, end - 1);
     const F32Operands<T> mixed = {t.scores + b * t.key_stride, t.score_stride, values, t.value_stride, depth, t.mixed,
                                   t.value_stride};
-    F32Columns<true>(mixed.At(first_row[b], 0), t.rows - first_row[b], t.value_stride);
+    MultiplyAsking<true>(mixed.At(first_row[b], 0), t.rows - first_row[b], t.value_stride, ahead_of_values(b));
     b = end;
   }
 }

@@ -340,6 +340,11 @@ void CpuBackend::AttendSegment(const AttentionWork& work, const AttentionTask& t
       }
       if (scratch.in_pairs) scratch.PairBlock(kernels_, work, b);
     }
+    tile.ahead = nullptr;
+    if (tile.halves && begin + tile_tokens < end) {
+      const int32_t page = sequence.block_table[static_cast<size_t>((begin + tile_tokens) / work.block_len)];
+      tile.ahead = work.cache->Keys(work.layer, page, task.kv_head);
+    }
     scratch.in_pairs ? kernels_.attend_pairs(tile) : kernels_.attend(tile);
   }
 }

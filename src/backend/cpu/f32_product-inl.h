@@ -104,8 +104,8 @@ static void F32Rows(const F32Operands<B>& o, int64_t rows) {
   int64_t r = 0;
   for (; r + kTileRows <= rows; r += kTileRows) F32Block<kTileRows, kVectors, kAdd>(o.At(r, 0));
   if constexpr (kTileRows > 4) {
-    // 7 heads that share one: 6 and 1.
-    for (; r + 6 <= rows; r += 6) F32Block<6, kVectors, kAdd>(o.At(r, 0));
+    // 7 query heads that share keys are one block, so that these are converted once.
+    for (; r + 7 <= rows; r += 7) F32Block<7, kVectors, kAdd>(o.At(r, 0));
     for (; r + 4 <= rows; r += 4) F32Block<4, kVectors, kAdd>(o.At(r, 0));
   }
   for (; r + 2 <= rows; r += 2) F32Block<2, kVectors, kAdd>(o.At(r, 0));

@@ -128,6 +128,7 @@ struct AttentionTile {
   bool halves = false;
   const void* keys[kMostBlocks] = {};    // [head_dim][key_stride] each: transposed
   const void* values[kMostBlocks] = {};  // [block_len][value_stride] each
+  const void* ahead = nullptr;           // what is read after this tile, or null; f16
   int64_t key_stride = 0;                // a multiple of the lanes
   int64_t value_stride = 0;              // a multiple of the lanes
   const int32_t* first_seen = nullptr;   // [rows]: row r sees keys [first_seen, end_seen) of this tile; may be empty
