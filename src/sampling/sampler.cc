@@ -15,7 +15,7 @@
 //  12. draw in proportion to the weights
 //
 // "Most probable first" always means logit descending, then id ascending, so that sets and draws are the same with
-// every standard library. Candidates stay in order of ids, unless top_k sorts them.
+// every standard library. What a filter drops weighs nothing; draws run through the others in order of ids.
 #include "sampling/sampler.h"
 
 #include <algorithm>
@@ -63,8 +63,8 @@ Status OutOfRange(const char* field, double value, const char* range) {
 // Written so that NaN is outside of every range.
 bool Within(float value, float low, float high) { return value >= low && value <= high; }
 
-// Every number by itself and without branches, so that compilers make vectors of them: a vocabulary is up to 262,144 long
-// and is passed through for every token of every sequence.
+// Every number by itself and without branches, so that compilers make vectors of them: a vocabulary is up to 262,144
+// long and is passed through for every token of every sequence.
 PENSIEVE_VECTORS void MakeComparable(std::span<float> logits) {
   for (float& logit : logits) {
     const float bounded = logit > std::numeric_limits<float>::max() ? std::numeric_limits<float>::max() : logit;
@@ -95,9 +95,9 @@ PENSIEVE_VECTORS size_t FirstEqual(std::span<const float> logits, float value) {
   return static_cast<size_t>(at - logits.begin());
 }
 
-// e^x for x <= 0 to 2e-7 of itself. With x = n ln 2 + r, |r| <= ln 2 / 2: e^x = 2^n e^r, e^r by its Taylor polynomial of
-// degree 7. n is rounded by adding 1.5 * 2^23, whose last bit counts ones; ln 2 is taken off in two parts, the first of
-// so few bits that n times it is exact.
+// e^x for x <= 0 to 2e-7 of itself. With x = n ln 2 + r, |r| <= ln 2 / 2: e^x = 2^n e^r, e^r by its Taylor polynomial
+// of degree 7. n is rounded by adding 1.5 * 2^23, whose last bit counts ones; ln 2 is taken off in two parts, the first
+// of so few bits that n times it is exact.
 float ExpOfNonPositive(float x) {
   constexpr float kRounder = 12582912.0f;
   const float bounded = x < kLogWeightMin ? kLogWeightMin : x;
@@ -136,6 +136,42 @@ PENSIEVE_VECTORS double SumAtLeast(std::span<const float> logits, std::span<cons
   for (; first < logits.size(); ++first) total += logits[first] >= floor ? static_cast<double>(weights[first]) : 0.0;
   return total;
 }
+
+// weights[i] = 0 where logits[i] is smaller than `floor`.
+PENSIEVE_VECTORS void KeepAtLeast(std::span<const float> logits, float floor, std::span<float> weights) {
+  for (size_t i = 0; i < logits.size(); ++i) weights[i] = logits[i] >= floor ? weights[i] : 0.0f;
+}
+
+// The same where it is as small.
+PENSIEVE_VECTORS void KeepAbove(std::span<const float> logits, float floor, std::span<float> weights) {
+  for (size_t i = 0; i < logits.size(); ++i) weights[i] = logits[i] > floor ? weights[i] : 0.0f;
+}
+
+PENSIEVE_VECTORS void DropLighter(std::span<float> weights, float threshold) {
+  for (float& weight : weights) weight = weight < threshold ? 0.0f : weight;
+}
+
+// Weights of the logits from `low` to `high`, added up in ranges of equal width, the most probable first.
+class Buckets {
+ public:
+  Buckets(float low, float high) : high_(high), scale_(static_cast<float>(kBuckets) / (high - low)) {}
+  size_t Of(float logit) const {
+    const float place = (high_ - logit) * scale_;
+    return place < static_cast<float>(kBuckets - 1) ? static_cast<size_t>(place) : kBuckets - 1;
+  }
+  void Add(float logit, double weight) { sums_[Of(logit)] += weight; }
+  // The bucket in which `sum` reaches `wanted`; `sum` grows by those before.
+  size_t Pass(double wanted, double& sum) const {
+    size_t bucket = 0;
+    for (; bucket + 1 < kBuckets && sum + sums_[bucket] < wanted; ++bucket) sum += sums_[bucket];
+    return bucket;
+  }
+
+ private:
+  float high_;
+  float scale_;
+  std::array<double, kBuckets> sums_ = {};
+};
 
 }  // namespace
 
@@ -187,8 +223,8 @@ void Sampler::Reserve(int64_t tokens, int32_t vocab_size) {
     window_.reserve(static_cast<size_t>(std::min<int64_t>(tokens, params_.penalty_window)));
   }
   if (CountsAnswer()) answered_.reserve(distinct_max);
-  if (params_.temperature > 0.0f) candidates_.reserve(static_cast<size_t>(vocab_size));
-  if (params_.temperature > 0.0f && params_.top_p < 1.0f) near_.reserve(static_cast<size_t>(vocab_size));
+  const bool has_near = params_.top_k > 0 || params_.top_p < 1.0f;
+  if (params_.temperature > 0.0f && has_near) near_.reserve(static_cast<size_t>(vocab_size));
   if (WantsRaw()) raw_.reserve(static_cast<size_t>(vocab_size));
   best_.reserve(static_cast<size_t>(params_.top_logprobs) + 1);
 }
@@ -314,23 +350,15 @@ int32_t Sampler::DrawFromAll() {
 int32_t Sampler::DrawCandidate(std::span<const float> logits, float logit_max) {
   WeighAll(logits, logit_max);
   const bool top_k = params_.top_k > 0 && static_cast<size_t>(params_.top_k) < logits.size();
-  if (!top_k && params_.top_p >= 1.0f && params_.min_p <= 0.0f) return DrawFromAll();
-
-  CollectCandidates(logits, FloorOfCandidates(logits, logit_max));
-  if (top_k) KeepTopK();
-  if (params_.top_p < 1.0f) KeepTopP(top_k ? SumOfCandidates() : total_);
-  if (params_.min_p > 0.0f) KeepMinP();
-
-  const double target = random_.NextUnit() * SumOfCandidates();
-  double sum = 0.0;
-  int32_t last = kNoToken;
-  for (const Candidate& c : candidates_) {
-    if (c.weight == 0.0) continue;
-    last = c.id;
-    sum += c.weight;
-    if (target < sum) break;
+  const bool top_p = params_.top_p < 1.0f;
+  if (top_k) {
+    KeepUpTo(LastOfTopK(logits), logits);
+  } else if (top_p) {
+    KeepUpTo(LastOfTopP(logits, logit_max), logits);
   }
-  return last;
+  if (params_.min_p > 0.0f) DropLighter(weights_, params_.min_p);  // the largest weight is 1 by construction
+  if (top_k || top_p || params_.min_p > 0.0f) AddUp();
+  return DrawFromAll();
 }
 
 // Shifted by the maximum, so that the largest weight is 1 whatever the temperature.
@@ -340,6 +368,10 @@ void Sampler::WeighAll(std::span<const float> logits, float logit_max) {
   weights_.resize(blocks * kBlock);
   std::fill(weights_.begin() + static_cast<std::ptrdiff_t>(logits.size()), weights_.end(), 0.0f);
   Weigh(logits, logit_max, scale, weights_.data());
+  AddUp();
+}
+
+void Sampler::AddUp() {
   block_sums_.clear();
   total_ = 0.0;
   for (size_t first = 0; first < weights_.size(); first += kBlock) {
@@ -348,75 +380,50 @@ void Sampler::WeighAll(std::span<const float> logits, float logit_max) {
   }
 }
 
-// A floor that surely leaves the filters something to choose from, yet few: of a large vocabulary nearly all logits are
-// far below.
-float Sampler::FloorOfCandidates(std::span<const float> logits, float logit_max) {
-  const auto top_k = static_cast<size_t>(params_.top_k);
-  if (top_k > 0) {  // the k largest alone decide what top_p and min_p leave
-    if (top_k > block_largest_.size()) return kMinusInfinity;
-    block_order_ = block_largest_;
-    const auto kth = block_order_.begin() + static_cast<std::ptrdiff_t>(top_k - 1);
-    std::nth_element(block_order_.begin(), kth, block_order_.end(), std::greater<>());
-    return *kth;  // k blocks hold one at least that is as large
-  }
-  const double wanted = static_cast<double>(params_.top_p) * total_;
-  for (float distance = 4.0f; distance < -kLogWeightMin; distance *= 1.5f) {
-    const float floor = logit_max - distance * params_.temperature;
-    if (SumAtLeast(logits, weights_, floor) >= wanted) return floor;
-  }
-  return kMinusInfinity;
+// What comes behind `last` weighs nothing from now on.
+void Sampler::KeepUpTo(const Candidate& last, std::span<const float> logits) {
+  const auto behind = static_cast<size_t>(last.id) + 1;
+  const std::span<float> weights(weights_.data(), logits.size());
+  KeepAtLeast(logits.first(behind), last.logit, weights.first(behind));
+  KeepAbove(logits.subspan(behind), last.logit, weights.subspan(behind));
 }
 
-// Ids ascending.
-void Sampler::CollectCandidates(std::span<const float> logits, float floor) {
-  candidates_.clear();
+// Logits from `floor` up, ids ascending.
+template <typename Take>
+void Sampler::ForEachFrom(float floor, std::span<const float> logits, Take take) const {
   for (size_t block = 0; block < block_largest_.size(); ++block) {
     if (block_largest_[block] < floor) continue;
     const size_t end = std::min(logits.size(), (block + 1) * kBlock);
     for (size_t i = block * kBlock; i < end; ++i) {
       if (logits[i] < floor || logits[i] == kMinusInfinity) continue;
-      candidates_.push_back({logits[i], static_cast<int32_t>(i), static_cast<double>(weights_[i])});
+      take(Candidate{logits[i], static_cast<int32_t>(i), static_cast<double>(weights_[i])});
     }
   }
 }
 
-double Sampler::SumOfCandidates() const {
-  double sum = 0.0;
-  for (const Candidate& c : candidates_) sum += c.weight;
-  return sum;
-}
-
-void Sampler::KeepTopK() {
+// The last of the k most probable; with top_p the last of those among them.
+Sampler::Candidate Sampler::LastOfTopK(std::span<const float> logits) {
   const auto top_k = static_cast<size_t>(params_.top_k);
-  if (top_k < candidates_.size()) {
-    const auto end = candidates_.begin() + static_cast<std::ptrdiff_t>(top_k);
-    std::nth_element(candidates_.begin(), end - 1, candidates_.end(), Before);
-    candidates_.erase(end, candidates_.end());
+  float floor = kMinusInfinity;
+  if (top_k <= block_largest_.size()) {
+    block_order_ = block_largest_;
+    const auto kth = block_order_.begin() + static_cast<std::ptrdiff_t>(top_k - 1);
+    std::nth_element(block_order_.begin(), kth, block_order_.end(), std::greater<>());
+    floor = *kth;  // k blocks hold one at least that is as large
   }
-  std::sort(candidates_.begin(), candidates_.end(), Before);
+  near_.clear();
+  ForEachFrom(floor, logits, [&](const Candidate& c) { near_.push_back(c); });
+  const auto end = near_.begin() + static_cast<std::ptrdiff_t>(std::min(top_k, near_.size()));
+  std::nth_element(near_.begin(), end - 1, near_.end(), Before);
+  if (params_.top_p >= 1.0f) return *(end - 1);
+  near_.erase(end, near_.end());
+  double total = 0.0;
+  for (const Candidate& c : near_) total += c.weight;
+  return LastOfNear(0.0, static_cast<double>(params_.top_p) * total);
 }
 
-// The last of the most probable candidates that together weigh `wanted`. Not by sorting, for a flat distribution keeps
-// most of a vocabulary: logits are counted into buckets, and only the bucket in which the sum passes `wanted` is looked
-// at more closely. Buckets never part equals, and a bucket's number never falls as logits do, whatever is rounded.
-Sampler::Candidate Sampler::LastOfTopP(double wanted) {
-  double sum = 0.0;  // of all that are more probable than those in near_
-  near_.assign(candidates_.begin(), candidates_.end());
-  while (near_.size() > kMostSorted) {
-    const auto [low, high] = std::minmax_element(near_.begin(), near_.end(),
-                                                 [](const Candidate& a, const Candidate& b) { return a.logit < b.logit; });
-    const float highest = high->logit;
-    const float scale = static_cast<float>(kBuckets) / (highest - low->logit);
-    const auto bucket_of = [&](const Candidate& c) {
-      const float place = (highest - c.logit) * scale;
-      return place < static_cast<float>(kBuckets - 1) ? static_cast<size_t>(place) : kBuckets - 1;
-    };
-    std::array<double, kBuckets> sums = {};
-    for (const Candidate& c : near_) sums[bucket_of(c)] += c.weight;
-    size_t passed = 0;
-    for (; passed + 1 < kBuckets && sum + sums[passed] < wanted; ++passed) sum += sums[passed];
-    if (std::erase_if(near_, [&](const Candidate& c) { return bucket_of(c) != passed; }) == 0) break;
-  }
+// The most probable of near_ until all together, with `sum` from before, weigh `wanted`: the last of them.
+Sampler::Candidate Sampler::LastOfNear(double sum, double wanted) {
   std::sort(near_.begin(), near_.end(), Before);
   for (const Candidate& c : near_) {
     sum += c.weight;
@@ -425,15 +432,39 @@ Sampler::Candidate Sampler::LastOfTopP(double wanted) {
   return near_.back();
 }
 
-void Sampler::KeepTopP(double total) {
-  const Candidate last = LastOfTopP(static_cast<double>(params_.top_p) * total);
-  std::erase_if(candidates_, [&](const Candidate& c) { return Before(last, c); });
-}
-
-void Sampler::KeepMinP() {
-  // The largest weight is 1 by construction.
-  const auto threshold = static_cast<double>(params_.min_p);
-  std::erase_if(candidates_, [threshold](const Candidate& c) { return c.weight < threshold; });
+// Not by sorting, for a flat distribution keeps most of a vocabulary: logits are counted into buckets, and only the
+// bucket in which the sum passes what is wanted is looked at more closely. Buckets never part equals, and a bucket's
+// number never falls as logits do, whatever is rounded.
+Sampler::Candidate Sampler::LastOfTopP(std::span<const float> logits, float logit_max) {
+  const double wanted = static_cast<double>(params_.top_p) * total_;
+  // Of a large vocabulary nearly all logits are far below those that matter.
+  float floor = kMinusInfinity;
+  for (float distance = 4.0f; floor == kMinusInfinity && distance < -kLogWeightMin; distance *= 1.5f) {
+    const float lower = logit_max - distance * params_.temperature;
+    if (SumAtLeast(logits, weights_, lower) >= wanted) floor = lower;
+  }
+  float lowest = floor;
+  if (floor == kMinusInfinity) {
+    lowest = logit_max;
+    ForEachFrom(floor, logits, [&](const Candidate& c) { lowest = std::min(lowest, c.logit); });
+  }
+  double sum = 0.0;  // of all that are more probable than the bucket
+  Buckets buckets(lowest, logit_max);
+  ForEachFrom(floor, logits, [&](const Candidate& c) { buckets.Add(c.logit, c.weight); });
+  size_t passed = buckets.Pass(wanted, sum);
+  near_.clear();
+  ForEachFrom(floor, logits, [&](const Candidate& c) {
+    if (buckets.Of(c.logit) == passed) near_.push_back(c);
+  });
+  while (near_.size() > kMostSorted) {
+    const auto [low, high] =
+        std::minmax_element(near_.begin(), near_.end(), [](const auto& a, const auto& b) { return a.logit < b.logit; });
+    buckets = Buckets(low->logit, high->logit);
+    for (const Candidate& c : near_) buckets.Add(c.logit, c.weight);
+    passed = buckets.Pass(wanted, sum);
+    if (std::erase_if(near_, [&](const Candidate& c) { return buckets.Of(c.logit) != passed; }) == 0) break;
+  }
+  return LastOfNear(sum, wanted);
 }
 
 void Sampler::Report(Sample& sample) {

@@ -85,13 +85,13 @@ class Sampler {
   int32_t DrawFromAll();
   void WeighAll(std::span<const float> logits, float logit_max);
   float FindLargest(std::span<const float> logits);
-  float FloorOfCandidates(std::span<const float> logits, float logit_max);
-  void CollectCandidates(std::span<const float> logits, float floor);
-  double SumOfCandidates() const;
-  void KeepTopK();
-  void KeepTopP(double total);
-  Candidate LastOfTopP(double wanted);
-  void KeepMinP();
+  void AddUp();
+  void KeepUpTo(const Candidate& last, std::span<const float> logits);
+  template <typename Take>
+  void ForEachFrom(float floor, std::span<const float> logits, Take take) const;
+  Candidate LastOfTopK(std::span<const float> logits);
+  Candidate LastOfTopP(std::span<const float> logits, float logit_max);
+  Candidate LastOfNear(double sum, double wanted);
   void Report(Sample& sample);
   static bool Before(const Candidate& a, const Candidate& b);
   static void Add(std::vector<Count>& counts, int32_t id);
@@ -107,8 +107,7 @@ class Sampler {
   std::vector<float> block_largest_;   // scratch: of the logits, block by block
   std::vector<float> block_order_;     // scratch
   double total_ = 0.0;                 // of weights_
-  std::vector<Candidate> candidates_;  // scratch
-  std::vector<Candidate> near_;        // scratch: those among which top_p cuts
+  std::vector<Candidate> near_;        // scratch: those among which filters cut
   std::vector<float> raw_;             // logits as the model gave them, while log-probabilities are wanted
   std::vector<TokenLogprob> best_;     // scratch
 };

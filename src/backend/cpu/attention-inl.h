@@ -68,8 +68,8 @@ PENSIEVE_INLINE void AttendRow(const AttentionTile& t, int64_t r, int64_t blocks
 }
 
 // C = A B, or added to C, a slice of the depth at a time; and before every slice the request for as much memory from
-// `ahead` on, null for none: few rows are multiplied faster than their keys and values are read, and a core waits for no
-// more than some sixteen lines at once.
+// `ahead` on, null for none: few rows are multiplied faster than their keys and values are read, and a core waits for
+// no more than some sixteen lines at once.
 template <bool kAdd, typename T>
 PENSIEVE_INLINE void MultiplyAsking(const F32Operands<T>& o, int64_t rows, int64_t columns, const void* ahead) {
   constexpr int64_t kSliceBytes = 2048;
@@ -78,7 +78,8 @@ PENSIEVE_INLINE void MultiplyAsking(const F32Operands<T>& o, int64_t rows, int64
   for (int64_t k = 0; k < o.depth; k += slice) {
     const int64_t depth = o.depth - k < slice ? o.depth - k : slice;
     const auto* wanted = static_cast<const uint8_t*>(ahead) + k * row_bytes;
-    for (int64_t i = 0; ahead != nullptr && i < depth * row_bytes; i += kCacheLine) __builtin_prefetch(wanted + i, 0, 3);
+    const int64_t bytes = ahead == nullptr ? 0 : depth * row_bytes;
+    for (int64_t i = 0; i < bytes; i += kCacheLine) __builtin_prefetch(wanted + i, 0, 3);
     const F32Operands<T> part = {o.a + k, o.a_stride, o.b + k * o.b_stride, o.b_stride, depth, o.c, o.c_stride};
     kAdd || k > 0 ? F32Columns<true>(part, rows, columns) : F32Columns<false>(part, rows, columns);
   }
