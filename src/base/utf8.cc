@@ -40,8 +40,6 @@ Scan ScanCharacter(std::string_view bytes, size_t at) {
   return {length, true, false};
 }
 
-bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; }
-
 }  // namespace
 
 void AppendUtf8(char32_t code_point, std::string& out) {
@@ -109,7 +107,7 @@ size_t CodePointBytes(std::string_view text, size_t pos) {
   const size_t length = lead < 0x80 ? 1 : (lead >> 5) == 6 ? 2 : (lead >> 4) == 14 ? 3 : (lead >> 3) == 30 ? 4 : 1;
   if (length == 1 || pos + length > text.size()) return 1;
   for (size_t i = 1; i < length; ++i) {
-    if (!IsContinuation(text[pos + i])) return 1;
+    if (!IsContinuationByte(text[pos + i])) return 1;
   }
   return length;
 }
@@ -126,7 +124,7 @@ char32_t DecodeAt(std::string_view text, size_t pos) {
 
 size_t PreviousCodePoint(std::string_view text, size_t end) {
   size_t start = end - 1;
-  while (start > 0 && end - start < 4 && IsContinuation(text[start])) --start;
+  while (start > 0 && end - start < 4 && IsContinuationByte(text[start])) --start;
   return start + CodePointBytes(text, start) == end ? start : end - 1;
 }
 

@@ -38,10 +38,13 @@ inline size_t Utf8Length(char lead) {
   return byte < 0x80 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
 }
 
+// Whether a byte goes on with a character that began before it.
+inline bool IsContinuationByte(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
+
 // Start of the character that ends right before `end` (> 0, valid text).
 inline size_t PreviousCharacter(std::string_view text, size_t end) {
   do --end;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80);
+  while (end > 0 && IsContinuationByte(text[end]));
   return end;
 }
 

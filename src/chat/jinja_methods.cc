@@ -24,7 +24,7 @@ std::string_view StripSet(std::string_view text, std::string_view set, bool left
   while (left && !text.empty() && inside(0, CodePointBytes(text, 0))) text.remove_prefix(CodePointBytes(text, 0));
   while (right && !text.empty()) {
     size_t start = text.size() - 1;
-    while (start > 0 && (static_cast<unsigned char>(text[start]) & 0xc0) == 0x80) --start;
+    while (start > 0 && IsContinuationByte(text[start])) --start;
     if (!inside(start, text.size() - start)) break;
     text = text.substr(0, start);
   }

@@ -1,11 +1,9 @@
 // The memory behind a model's weights: the mapped files, and buffers for what had to be converted.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
-#include <vector>
 
 #include "base/status.h"
 #include "formats/gguf.h"
@@ -25,18 +23,12 @@ class WeightStore {
   const formats::SafetensorsSet* safetensors() const { return safetensors_ ? &*safetensors_ : nullptr; }
   const formats::GgufFile* gguf() const { return gguf_ ? &*gguf_ : nullptr; }
 
-  // 64-byte-aligned memory for the store's life. Small requests share large buffers, so that they lie in huge pages.
-  Result<std::byte*> Allocate(size_t bytes);
-  size_t allocated_bytes() const { return allocated_bytes_; }
-
-  // How much is allocated, to come back to: Rewind frees all that was allocated since.
-  struct Mark {
-    size_t buffers = 0;
-    size_t used_of_last = 0;
-    size_t allocated_bytes = 0;
-  };
-  Mark mark() const { return {buffers_.size(), used_of_last_, allocated_bytes_}; }
-  void Rewind(const Mark& mark);
+  // Memory for the store's life: see tensor::BufferArena.
+  using Mark = tensor::BufferArena::Mark;
+  Result<std::byte*> Allocate(size_t bytes) { return arena_.Allocate(bytes); }
+  size_t allocated_bytes() const { return arena_.allocated_bytes(); }
+  Mark mark() const { return arena_.mark(); }
+  void Rewind(const Mark& mark) { arena_.Rewind(mark); }
 
   // Whether the address lies in one of the mapped files.
   bool IsMapped(const void* address) const { return FileOf(address) != nullptr; }
@@ -48,9 +40,7 @@ class WeightStore {
 
   std::optional<formats::SafetensorsSet> safetensors_;
   std::optional<formats::GgufFile> gguf_;
-  std::vector<tensor::Buffer> buffers_;
-  size_t used_of_last_ = 0;
-  size_t allocated_bytes_ = 0;
+  tensor::BufferArena arena_;
 };
 
 }  // namespace pensieve::model

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <utility>
 
@@ -11,6 +12,8 @@ namespace pensieve::tensor {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kArenaBufferBytes = size_t{32} << 20;
+constexpr size_t kArenaAlignment = 64;
 
 size_t RoundUp(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -49,6 +52,26 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 
 Buffer::~Buffer() {
   if (data_ != nullptr) ::munmap(data_, mapped_);
+}
+
+Result<std::byte*> BufferArena::Allocate(size_t bytes) {
+  if (bytes > SIZE_MAX - kArenaAlignment) return ResourceExhausted(fmt::format("cannot allocate {} bytes", bytes));
+  const size_t rounded = RoundUp(bytes, kArenaAlignment);
+  if (buffers_.empty() || buffers_.back().size() - used_of_last_ < rounded) {
+    PENSIEVE_TRY(Buffer buffer, Buffer::Allocate(std::max(rounded, kArenaBufferBytes)));
+    buffers_.push_back(std::move(buffer));
+    used_of_last_ = 0;
+  }
+  std::byte* memory = buffers_.back().data() + used_of_last_;
+  used_of_last_ += rounded;
+  allocated_bytes_ += rounded;
+  return memory;
+}
+
+void BufferArena::Rewind(const Mark& mark) {
+  buffers_.resize(mark.buffers);
+  used_of_last_ = mark.used_of_last;
+  allocated_bytes_ = mark.allocated_bytes;
 }
 
 }  // namespace pensieve::tensor

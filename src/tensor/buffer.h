@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <span>
+#include <vector>
 
 #include "base/status.h"
 
@@ -34,6 +35,29 @@ class Buffer {
   std::byte* data_ = nullptr;
   size_t size_ = 0;
   size_t mapped_ = 0;  // bytes taken from the system, a whole number of pages
+};
+
+// Pieces of memory, 64-byte aligned and zeroed, for the arena's life. Small ones share large buffers, so that they lie in
+// huge pages. Not thread-safe.
+class BufferArena {
+ public:
+  // ResourceExhausted when the system refuses the memory.
+  Result<std::byte*> Allocate(size_t bytes);
+  size_t allocated_bytes() const { return allocated_bytes_; }
+
+  // How much is allocated, to come back to: Rewind frees all that was allocated since.
+  struct Mark {
+    size_t buffers = 0;
+    size_t used_of_last = 0;
+    size_t allocated_bytes = 0;
+  };
+  Mark mark() const { return {buffers_.size(), used_of_last_, allocated_bytes_}; }
+  void Rewind(const Mark& mark);
+
+ private:
+  std::vector<Buffer> buffers_;
+  size_t used_of_last_ = 0;
+  size_t allocated_bytes_ = 0;
 };
 
 }  // namespace pensieve::tensor

@@ -75,15 +75,13 @@ class Precompiled final : public Normalizer {
       if (((unit >> 8) & 1) == 0) continue;
       if (node >= units_.size()) return std::nullopt;
       const size_t at = units_[node] & 0x7FFFFFFFu;
+      // One that begins inside of a character would make the text invalid.
       if (at >= replacements_.size() || IsContinuationByte(replacements_[at])) return std::nullopt;
       const std::string_view rest = std::string_view(replacements_).substr(at);
       return rest.substr(0, rest.find('\0'));
     }
     return std::nullopt;
   }
-
-  // A replacement that begins inside of a character would make the text invalid.
-  static bool IsContinuationByte(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
 
   static size_t Offset(uint32_t unit) { return static_cast<size_t>(unit >> 10) << ((unit & (1u << 9)) >> 6); }
 

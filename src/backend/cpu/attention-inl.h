@@ -5,7 +5,7 @@
 // every p is 0. Limited by FMA for many rows, by reading keys and values for few.
 #pragma once
 
-#include "backend/cpu/quant_product-inl.h"
+#include "backend/cpu/f32_product-inl.h"
 
 namespace pensieve::backend::cpu::PENSIEVE_ISA {
 

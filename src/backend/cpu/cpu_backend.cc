@@ -63,21 +63,6 @@ DeviceDescription CpuBackend::Describe() const {
 // Kernels read every form where it lies.
 Result<tensor::Weight> CpuBackend::Import(const tensor::Weight& weight) { return weight; }
 
-Result<float*> CpuBackend::AllocateShared(size_t bytes) {
-  constexpr size_t kSharedBytes = size_t{32} << 20;
-  constexpr size_t kAlignment = 64;
-  const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  if (shared_.size() - shared_used_ < rounded) {
-    PENSIEVE_TRY(auto buffer, tensor::Buffer::Allocate(std::max(rounded, kSharedBytes)));
-    std::swap(shared_, buffer);
-    buffers_.push_back(std::move(buffer));
-    shared_used_ = 0;
-  }
-  auto* memory = shared_.as<std::byte>() + shared_used_;
-  shared_used_ += rounded;
-  return reinterpret_cast<float*>(memory);
-}
-
 // f32 as panels of all columns: half as much time for a text of a dozen tokens.
 Result<tensor::Weight> CpuBackend::ImportForEncoder(const tensor::Weight& weight) {
   const auto* dense = std::get_if<tensor::DenseWeight>(&weight);
@@ -85,7 +70,8 @@ Result<tensor::Weight> CpuBackend::ImportForEncoder(const tensor::Weight& weight
   const int64_t panel = kernels_.panel;
   const int64_t panels = CeilDiv(dense->rows, panel);
   PENSIEVE_TRY(const size_t bytes, MatrixBytes(panels * panel, dense->cols));
-  PENSIEVE_TRY(float* out, AllocateShared(bytes));
+  PENSIEVE_TRY(std::byte* const memory, encoder_weights_.Allocate(bytes));
+  auto* out = reinterpret_cast<float*>(memory);
   pool_.Run(panels, [&](int64_t p, int) {
     const int64_t count = std::min(panel, dense->rows - p * panel);
     kernels_.unpack_dense(*dense, p * panel, count, 0, dense->cols, out + p * panel * dense->cols);

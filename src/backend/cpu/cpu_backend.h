@@ -132,12 +132,8 @@ class CpuBackend final : public Backend {
   const KernelTable& kernels_;
   ActivationMode mode_;
   WorkerPool pool_;
-  // Memory for the backend's life that shares large buffers, so that it lies in huge pages. 64-byte aligned.
-  Result<float*> AllocateShared(size_t bytes);
-
   std::deque<tensor::Buffer> buffers_;
-  tensor::Buffer shared_;
-  size_t shared_used_ = 0;
+  tensor::BufferArena encoder_weights_;
   std::vector<WorkerScratch> scratch_;  // one a worker
 
   // The planes of the present input, by activation group: 16, 32, 64. Valid within one call.

@@ -13,6 +13,7 @@ namespace pensieve::backend::cpu::PENSIEVE_ISA {
 
 inline constexpr int kTileRows = kRegisters < 32 ? 4 : kFloatRun == 1 ? 12 : 8;
 inline constexpr int kPanel = 2 * kLanes;
+inline constexpr int64_t kCacheLine = 64;
 
 // Rows at a stride from p, three a register: x86 addresses hold a stride once or twice, and the compiler left to itself
 // keeps one address a row, most of them on the stack.

@@ -136,8 +136,6 @@ PENSIEVE_INLINE void FlushGroup(F32 (&acc)[2], const I32 (&dots)[2], const Quant
   }
 }
 
-inline constexpr int64_t kCacheLine = 64;
-
 // Into the L2 cache, ahead of its use. An address beyond the weights does nothing.
 PENSIEVE_INLINE void Prefetch(const uint8_t* p) { __builtin_prefetch(p, 0, 2); }
 
