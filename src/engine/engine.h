@@ -38,9 +38,19 @@ enum class FinishReason : uint8_t {
   kContextFull,  // the context is full
 };
 
+// Tokens [first, end) of a prompt.
+struct TokenRange {
+  int64_t first = 0;
+  int64_t end = 0;
+};
+
 struct GenerateRequest {
   std::string id;               // for logs
   std::vector<int32_t> prompt;  // 1..context_max - 1 ids in [0, vocab_size)
+  // The tokens of the prompt that the model said in earlier turns, without those that ended its turns. They are computed
+  // as they were when they were generated, so that their KV blocks can be shared. Sorted, disjoint, none empty, within
+  // the prompt.
+  std::vector<TokenRange> fine_ranges;
   int64_t new_tokens_max = 0;   // >= 0; 0 only prefills
   sampling::SamplingParams sampling;
   std::vector<int32_t> stop_ids;  // tokens that end generation; not delivered, not counted
