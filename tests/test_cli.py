@@ -310,7 +310,9 @@ def test_keys_are_not_shown():
                           ([], {"PENSIEVE_PORT": "many"}, ["PENSIEVE_PORT", "many"]),
                           (["--body-max", "12XB"], {}, ["body_bytes_max", "12XB"]),
                           (["--config", "/no/such/file.toml"], {}, ["/no/such/file.toml"]),
-                          (["--activations", "int3"], {}, ["int3"]), ],
+                          (["--activations", "int3"], {}, ["int3"]),
+                          (["--api-key", ""], {}, ["server.api_keys", "must not be empty"]),
+                          ([], {"PENSIEVE_API_KEYS": ""}, ["PENSIEVE_API_KEYS", "must not be empty"]), ],
                          ids=lambda value: " ".join(map(str, value)) if value else "-")
 def test_bad_settings(arguments, environment, words):
     done = run("serve", "--print-config", *arguments, env=clean_environment(**environment))

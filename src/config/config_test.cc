@@ -213,6 +213,16 @@ TEST_F(ConfigTest, SecretsStaySecret) {
   EXPECT_EQ(Value(loaded, "server.api_keys"), R"(["***", "***"])");
   Flag("server.api_keys", "[\"k-one\", \"\"]");
   EXPECT_EQ(Error(), "server.api_keys = *** (flag --api-key): must not hold an empty item");
+  // An empty key is mostly a shell variable that was not set: it may not open the server.
+  for (const char* empty : {"", " ", ","}) {
+    Flag("server.api_keys", empty);
+    EXPECT_EQ(Error(), "server.api_keys = *** (flag --api-key): must not be empty; [] means none") << empty;
+  }
+  Flag("server.api_keys", "[]");
+  EXPECT_THAT(Load().config.api_keys, IsEmpty());
+  sources_.flags.clear();
+  sources_.environment["PENSIEVE_API_KEYS"] = "";
+  EXPECT_EQ(Error(), "server.api_keys = *** (environment PENSIEVE_API_KEYS): must not be empty; [] means none");
 }
 
 TEST_F(ConfigTest, OpenServerWarns) {

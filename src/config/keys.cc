@@ -111,7 +111,7 @@ void AddServerKeys(std::vector<Key>& keys) {
                   .environment = {"PENSIEVE_ALLOWED_HOSTS"},
                   .type = ValueType::kList,
                   .field = &C::allowed_hosts,
-                  .help = "names beside localhost that the Host header may carry on a loopback server, or *"});
+                  .help = "names the Host header may carry beside localhost and, off loopback, IP addresses; * for any; with keys only loopback servers look"});
 }
 
 void AddModelKeys(std::vector<Key>& keys) {

@@ -131,11 +131,12 @@ class Loader {
     return OkStatus();
   }
 
-  // The first variable that is set and readable wins. An empty one counts as unset, as in most shells' use.
+  // The first variable that is set and readable wins. An empty one counts as unset, as in most shells' use, but not
+  // where a secret was meant.
   Status ApplyVariablesOf(const Key& key) {
     for (const std::string& name : key.environment) {
       const std::string text = Environment(name);
-      if (text.empty()) continue;
+      if (text.empty() && !(key.secret && sources_.environment.contains(name))) continue;
       const Status status = StoreVariable(key, name, text);
       if (status.ok()) {
         source_of_[key.name] = "environment " + name;

@@ -166,6 +166,8 @@ Status StoreValue(const Key& key, const std::string& text, ServerConfig& config)
     }
     case ValueType::kList: {
       PENSIEVE_TRY(auto items, ParseList(text));
+      // An empty secret is mostly a variable that was not set: nobody means an open server by it.
+      if (key.secret && items.empty() && Trim(text) != "[]") return InvalidArgument("must not be empty; [] means none");
       return StoreList(key, std::move(items), config);
     }
     case ValueType::kChoice: {

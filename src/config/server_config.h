@@ -33,7 +33,7 @@ struct ServerConfig {
   int64_t http_threads = 2;
   std::vector<std::string> api_keys;       // empty: open
   std::vector<std::string> cors_origins;   // exact origins ("https://app.example"), or "*" for every one; empty: none
-  std::vector<std::string> allowed_hosts;  // further names for the Host header of a loopback server; "*": any
+  std::vector<std::string> allowed_hosts;  // further names for the Host header; "*": any
 
   // [model]
   std::vector<std::string> models;   // paths or names; empty: the default models

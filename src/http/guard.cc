@@ -1,5 +1,7 @@
 #include "http/guard.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 
 #include "base/constant_time.h"
@@ -20,6 +22,12 @@ bool IsLocalName(const std::string& name) {
   return name.rfind("127.", 0) == 0 && name.find_first_not_of("0123456789.") == std::string::npos;
 }
 
+bool IsAddress(const std::string& name) {
+  in_addr v4;
+  in6_addr v6;
+  return inet_pton(AF_INET, name.c_str(), &v4) == 1 || inet_pton(AF_INET6, name.c_str(), &v6) == 1;
+}
+
 Status CheckHost(const Request& request, const HttpOptions& options) {
   if (request.host.empty()) {
     if (!request.http_1_1) return OkStatus();
@@ -27,11 +35,15 @@ Status CheckHost(const Request& request, const HttpOptions& options) {
   }
   const auto name = HostName(request.host);
   if (!name) return InvalidArgument("the Host header is malformed");
-  if (!config::IsLoopbackHost(options.host) || IsLocalName(*name)) return OkStatus();
-  if (Holds(options.allowed_hosts, *name)) return OkStatus();
+  if (IsLocalName(*name) || Holds(options.allowed_hosts, *name)) return OkStatus();
+  // A web page can make any name point at this machine, and then reads what is answered to it. It can neither do that
+  // with an address nor send a key. A loopback server does not even answer to foreign addresses.
+  const bool is_loopback = config::IsLoopbackHost(options.host);
+  if (!is_loopback && (!options.api_keys.empty() || IsAddress(*name))) return OkStatus();
   return {StatusCode::kPermissionDenied,
-          "this server listens on a loopback address and does not answer to that Host; add the name to the setting "
-          "server.allowed_hosts"};
+          fmt::format("this server {} and does not answer to that Host; add the name to the setting "
+                      "server.allowed_hosts (--allowed-host)",
+                      is_loopback ? "listens on a loopback address" : "has no API keys")};
 }
 
 bool IsSameOrigin(std::string_view origin, const Request& request) {

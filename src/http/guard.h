@@ -11,8 +11,9 @@
 
 namespace pensieve::http {
 
-// PermissionDenied for a Host that a loopback server does not answer to, and for an Origin that is neither configured
-// nor the server itself. InvalidArgument for a Host header that is missing (HTTP/1.1), repeated or malformed.
+// PermissionDenied for a Host that the server does not answer to, and for an Origin that is neither configured nor the
+// server itself. A loopback server answers to local names, any other one without keys to local names and IP addresses;
+// both to the names that are allowed. InvalidArgument for a Host header that is missing (HTTP/1.1), repeated or malformed.
 Status CheckHostAndOrigin(const Request& request, const HttpOptions& options);
 
 // Unauthenticated when keys are configured and the request carries none of them, neither as x-api-key nor as

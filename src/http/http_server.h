@@ -4,8 +4,9 @@
 // Every wait has a deadline and every size a limit. A client that leaves while its answer is being made cancels the
 // request; one that reads slowly holds up only its own sequence.
 //
-// Safe by default: a server on a loopback address answers only Host headers that name this machine (against DNS
-// rebinding), and a request with an Origin header is refused unless the origin is configured or is the server itself.
+// Safe by default, against DNS rebinding: a server on a loopback address answers only Host headers that name this
+// machine, any other one without API keys only those that are an IP address or allowed. A request with an Origin header
+// is refused unless the origin is configured or is the server itself.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +39,7 @@ struct HttpOptions {
   int64_t claude_keep_alive_ms = 60'000;   // as above; what older Claude Code counts as life
   std::vector<std::string> api_keys;       // empty: open
   std::vector<std::string> cors_origins;   // exact, or "*"
-  std::vector<std::string> allowed_hosts;  // beside the local names, for loopback servers; "*": any
+  std::vector<std::string> allowed_hosts;  // names beside the local ones; "*": any
   bool embedding_enabled = true;
   bool log_prompts = false;  // request bodies in the log
   std::string version = "0";

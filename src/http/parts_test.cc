@@ -53,7 +53,7 @@ TEST(Host, Names) {
   EXPECT_EQ(HostName("LocalHost:80"), "localhost");
   EXPECT_EQ(HostName("[::1]:80"), "::1");
   EXPECT_EQ(HostName("a.example."), "a.example");
-  for (const char* bad : {"", ":80", "[::1", "a:b", "a b", "user@localhost", "localhost/x", "[::1]x"})
+  for (const char* bad : {"", ":80", "[::1", "a:b", "a b", "user@localhost", "localhost/x", "[::1]x", "[evil.example]"})
     EXPECT_EQ(HostName(bad), std::nullopt) << bad;
 }
 
@@ -67,11 +67,24 @@ TEST(Host, LoopbackServersAnswerToLocalNamesOnly) {
   EXPECT_EQ(CheckHostAndOrigin(WithHost(""), options).code(), StatusCode::kInvalidArgument);
   options.allowed_hosts = {"box.example"};
   EXPECT_TRUE(CheckHostAndOrigin(WithHost("BOX.example:8080"), options).ok());
-  options.host = "0.0.0.0";
-  EXPECT_TRUE(CheckHostAndOrigin(WithHost("anything.example"), options).ok());
   Request twice = WithHost("localhost");
   twice.headers.emplace_back("host", "localhost");
   EXPECT_FALSE(CheckHostAndOrigin(twice, options).ok());
+}
+
+TEST(Host, OtherServersAnswerToAddressesAndAllowedNamesUnlessTheyHaveKeys) {
+  HttpOptions options;
+  options.host = "0.0.0.0";
+  for (const char* host : {"192.168.1.5:8080", "[2001:db8::1]:8080", "localhost", "127.0.0.1"})
+    EXPECT_TRUE(CheckHostAndOrigin(WithHost(host), options).ok()) << host;
+  // Names that look like addresses are names, and so are the short forms that browsers read as addresses.
+  for (const char* host : {"evil.example", "10.0.0.1.evil.example", "10.0.0.256", "1.2.3", "gpu-box", "gpu-box.local"})
+    EXPECT_EQ(CheckHostAndOrigin(WithHost(host), options).code(), StatusCode::kPermissionDenied) << host;
+  options.allowed_hosts = {"gpu-box"};
+  EXPECT_TRUE(CheckHostAndOrigin(WithHost("GPU-box:8080"), options).ok());
+  options.allowed_hosts = {};
+  options.api_keys = {"k"};
+  EXPECT_TRUE(CheckHostAndOrigin(WithHost("gpu-box"), options).ok());
 }
 
 TEST(Origin, OnlyConfiguredOnesAndTheServerItself) {

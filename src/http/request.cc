@@ -102,6 +102,7 @@ std::optional<std::string> HostName(std::string_view host) {
     if (close == std::string_view::npos) return std::nullopt;
     name = host.substr(1, close - 1);
     port = host.substr(close + 1);
+    if (name.find_first_not_of("0123456789abcdefABCDEF:.") != std::string_view::npos) return std::nullopt;
   } else if (const size_t colon = host.find(':'); colon != std::string_view::npos) {
     name = host.substr(0, colon);
     port = host.substr(colon);
