@@ -124,7 +124,7 @@ Result<Json> FromMessages(const Json& body, std::map<std::string, Json> deferred
   return std::move(conversation.turns());
 }
 
-Status ReadToolChoice(const Json* choice, service::ChatRequest& chat) {
+Status ReadToolChoice(const Json* choice, const Json* tools, service::ChatRequest& chat) {
   if (choice == nullptr) return OkStatus();
   FieldReader fields(*choice, "tool_choice");
   const std::string type = fields.RequiredString("type");
@@ -136,6 +136,9 @@ Status ReadToolChoice(const Json* choice, service::ChatRequest& chat) {
   else if (type == "none") chat.tool_choice = service::ToolChoice::kNone;
   else if (type == "tool") chat.tool_choice = service::ToolChoice::kNamed;
   else return InvalidArgument("tool_choice.type: must be \"auto\", \"any\", \"tool\" or \"none\"");
+  // Judged by what was sent: a tool that the server would run, and that is not shown here, is not the client's mistake.
+  const bool has_tools = tools != nullptr && !tools->empty();
+  if ((type == "any" || type == "tool") && !has_tools) return InvalidArgument("tool_choice: a call needs tools");
   return OkStatus();
 }
 
@@ -165,7 +168,8 @@ Status ReadFormat(const Json* format, const std::string& path, service::ChatRequ
   const Json* schema = fields.Object("schema");
   if (type == "json_schema") fields.Require("schema");
   PENSIEVE_RETURN_IF_ERROR(fields.status());
-  if (type == "json_schema") chat.output_schema = *schema;
+  if (type != "json_schema") return InvalidArgument(path + ".type: must be \"json_schema\"");
+  chat.output_schema = *schema;
   return OkStatus();
 }
 
@@ -224,7 +228,7 @@ Result<MessagesRequest> FromMessagesRequest(const Json& body, const MessagesCont
   chat.tools = std::move(tools.shown);
   PENSIEVE_TRY(chat.messages, FromMessages(body, std::move(tools.deferred)));
   MarkPrefill(chat);
-  PENSIEVE_RETURN_IF_ERROR(ReadToolChoice(Find(body, "tool_choice"), chat));
+  PENSIEVE_RETURN_IF_ERROR(ReadToolChoice(Find(body, "tool_choice"), Find(body, "tools"), chat));
   PENSIEVE_RETURN_IF_ERROR(ReadThinking(Find(body, "thinking"), request));
   PENSIEVE_RETURN_IF_ERROR(ReadOutput(body, chat));
   return request;

@@ -178,7 +178,7 @@ TEST(MessagesRequest, DeferredToolsAreShownOnceAndOnlyWhereReferenced) {
 TEST(MessagesRequest, OptionsAreRead) {
   const auto request = Translate(Body(R"({
     "temperature":0.5,"top_p":0.9,"top_k":40,"stop_sequences":["\n\n","END"],"max_tokens":0,
-    "tool_choice":{"type":"tool","name":"T","disable_parallel_tool_use":true},
+    "tools":[{"name":"T","input_schema":{}}],"tool_choice":{"type":"tool","name":"T","disable_parallel_tool_use":true},
     "thinking":{"type":"disabled"},
     "output_config":{"effort":null,"format":{"type":"json_schema","schema":{"type":"object"}}}})"));
   EXPECT_EQ(request.chat.sampling.temperature, 0.5f);
@@ -248,6 +248,8 @@ TEST(MessagesRequest, ErrorsNameTheField) {
       {R"({"stop_sequences":[""]})", "stop_sequences.0: must have 1 to 256 bytes"},
       {R"({"stop_sequences":[1]})", "stop_sequences.0: must be a string"},
       {R"({"tools":{}})", "tools: must be an array"},
+      {R"({"tool_choice":{"type":"any"}})", "tool_choice: a call needs tools"},
+      {R"({"tool_choice":{"type":"tool","name":"f"},"tools":[]})", "tool_choice: a call needs tools"},
       {R"({"tools":[1]})", "tools.0: must be an object"},
       {R"({"tools":[{"input_schema":{}}]})", "tools.0.name: Field required"},
       {R"({"tools":[{"name":"x"}]})", "tools.0.input_schema: Field required"},
@@ -257,6 +259,7 @@ TEST(MessagesRequest, ErrorsNameTheField) {
       {R"({"tool_choice":{"type":"tool"}})", "tool_choice.name: Field required"},
       {R"({"thinking":true})", "thinking: must be an object"},
       {R"({"output_config":{"format":{"type":"json_schema"}}})", "output_config.format.schema: Field required"},
+      {R"({"output_config":{"format":{"type":"yaml"}}})", "output_config.format.type: must be \"json_schema\""},
   };
   for (const ErrorCase& c : cases) EXPECT_EQ(ErrorOf(Body(c.changes)), c.message) << c.changes;
   EXPECT_EQ(ErrorOf(Json::array()), "the request body must be a JSON object");

@@ -160,8 +160,13 @@ Status ReadResponseFormat(FieldReader& fields, service::ChatRequest& chat) {
   const Json* json_schema = inner.Object("json_schema");
   if (type == "json_schema") inner.Require("json_schema");
   PENSIEVE_RETURN_IF_ERROR(inner.status());
-  if (type == "json_object") chat.output_schema = {{"type", "object"}};
-  if (type != "json_schema") return OkStatus();
+  if (type == "text") return OkStatus();
+  if (type == "json_object") {
+    chat.output_schema = {{"type", "object"}};
+    return OkStatus();
+  }
+  if (type != "json_schema")
+    return InvalidArgument("response_format.type: must be \"text\", \"json_object\" or \"json_schema\"");
   FieldReader schema(*json_schema, "response_format.json_schema");
   const Json* body = schema.Object("schema");
   PENSIEVE_RETURN_IF_ERROR(schema.status());
@@ -191,8 +196,8 @@ Result<ChatCompletionRequest> FromChatCompletion(const Json& body, const std::st
   chat.sampling.top_logprobs = static_cast<int32_t>(fields.Integer("top_logprobs", 0, 20).value_or(0));
   if (chat.sampling.top_logprobs > 0 && !chat.sampling.logprobs)
     fields.Fail("top_logprobs", "needs logprobs to be true");
-  chat.new_tokens_max = fields.Integer("max_completion_tokens", 0, INT64_MAX);
-  if (!chat.new_tokens_max) chat.new_tokens_max = fields.Integer("max_tokens", 0, INT64_MAX);
+  chat.new_tokens_max = ReadNewTokensMax(fields, "max_completion_tokens");
+  if (!chat.new_tokens_max) chat.new_tokens_max = ReadNewTokensMax(fields, "max_tokens");
   ReadReasoning(fields, chat);
   PENSIEVE_RETURN_IF_ERROR(fields.status());
   if (messages->empty()) return InvalidArgument("messages: at least one message is required");
@@ -209,6 +214,9 @@ Result<ChatCompletionRequest> FromChatCompletion(const Json& body, const std::st
   }
   PENSIEVE_RETURN_IF_ERROR(ReadTools(fields, chat));
   PENSIEVE_RETURN_IF_ERROR(ReadToolChoice(fields, chat));
+  const bool must_call =
+      chat.tool_choice == service::ToolChoice::kAny || chat.tool_choice == service::ToolChoice::kNamed;
+  if (must_call && chat.tools.is_null()) return InvalidArgument("tool_choice: a call needs tools");
   PENSIEVE_RETURN_IF_ERROR(ReadResponseFormat(fields, chat));
   return request;
 }

@@ -82,6 +82,18 @@ TEST(OpenAiChat, OlderFunctionsAndReasoningNone) {
   EXPECT_EQ(request.chat.thinking, false);
 }
 
+TEST(OpenAiChat, MinusOneIsNoLimit) {
+  EXPECT_EQ(Translate(Chat(R"({"max_tokens":-1})")).chat.new_tokens_max, INT64_MAX);
+  EXPECT_EQ(Translate(Chat(R"({"max_completion_tokens":-1,"max_tokens":3})")).chat.new_tokens_max, INT64_MAX);
+  EXPECT_EQ(Translate(Chat(R"({"max_tokens":null})")).chat.new_tokens_max, std::nullopt);
+}
+
+TEST(OpenAiChat, ToolChoicesThatAskForNothingNeedNoTools) {
+  EXPECT_EQ(Translate(Chat(R"({"tool_choice":"auto"})")).chat.tool_choice, service::ToolChoice::kAuto);
+  EXPECT_EQ(Translate(Chat(R"({"tool_choice":"none"})")).chat.tool_choice, service::ToolChoice::kNone);
+  EXPECT_TRUE(Translate(Chat(R"({"response_format":{"type":"text"}})")).chat.output_schema.is_null());
+}
+
 TEST(OpenAiChat, ErrorsNameTheField) {
   const std::pair<const char*, const char*> cases[] = {
       {R"({"model":null})", "model: Field required"},
@@ -100,7 +112,13 @@ TEST(OpenAiChat, ErrorsNameTheField) {
       {R"({"top_logprobs":2})", "top_logprobs: needs logprobs to be true"},
       {R"({"tools":[{"type":"function"}]})", "tools.0.function: Field required"},
       {R"({"tool_choice":"perhaps"})", "tool_choice: must be \"auto\", \"none\", \"required\" or an object"},
+      {R"({"tool_choice":"required"})", "tool_choice: a call needs tools"},
+      {R"({"tool_choice":"required","tools":[]})", "tool_choice: a call needs tools"},
+      {R"({"tool_choice":{"function":{"name":"f"}}})", "tool_choice: a call needs tools"},
+      {R"({"function_call":{"name":"f"}})", "tool_choice: a call needs tools"},
+      {R"({"max_tokens":-2})", "max_tokens: must be at least -1"},
       {R"({"response_format":{"type":"json_schema"}})", "response_format.json_schema: Field required"},
+      {R"({"response_format":{"type":"yaml"}})", "response_format.type: must be \"text\", \"json_object\" or \"json_schema\""},
       {R"({"continue_final_message":true})", "continue_final_message: the last message must be an assistant message"},
       {R"({"stream_options":{"include_usage":1}})", "stream_options.include_usage: must be true or false"},
   };
@@ -197,6 +215,16 @@ TEST(OpenAiCompletions, PromptForms) {
   for (const char* bad : {"null", "7", "[]", R"(["a","b"])", R"(["a",1])", "[-1]", "[1.5]", "[[]]", "[3000000000]", "[1,\"a\"]"}) {
     EXPECT_EQ(read(bad).status().code(), StatusCode::kInvalidArgument) << bad;
   }
+}
+
+TEST(OpenAiCompletions, EndAtSixteenTokensUnlessTold) {
+  const auto limit = [](const Json& max_tokens) {
+    return FromCompletion({{"model", "m"}, {"prompt", "p"}, {"max_tokens", max_tokens}}, "r")->completion.new_tokens_max;
+  };
+  EXPECT_EQ(limit(nullptr), 16);
+  EXPECT_EQ(limit(0), 0);
+  EXPECT_EQ(limit(100), 100);
+  EXPECT_EQ(limit(-1), INT64_MAX);
 }
 
 TEST(OpenAiCompletions, StreamCountsOffsets) {

@@ -58,6 +58,11 @@ void ReadStream(FieldReader& fields, StreamOptions& stream) {
 
 }  // namespace
 
+std::optional<int64_t> ReadNewTokensMax(FieldReader& fields, std::string_view key) {
+  const auto tokens = fields.Integer(key, -1, INT64_MAX);
+  return tokens == -1 ? INT64_MAX : tokens;
+}
+
 void ReadShared(FieldReader& fields, service::SamplingRequest& sampling, std::vector<std::string>& stop_sequences,
                 StreamOptions& stream) {
   ReadStream(fields, stream);

@@ -10,4 +10,7 @@ namespace pensieve::api::openai {
 void ReadShared(FieldReader& fields, service::SamplingRequest& sampling, std::vector<std::string>& stop_sequences,
                 StreamOptions& stream);
 
+// `key` as a limit of new tokens; -1, in LM Studio's examples, is INT64_MAX: as many as fit.
+std::optional<int64_t> ReadNewTokensMax(FieldReader& fields, std::string_view key);
+
 }  // namespace pensieve::api::openai

@@ -8,6 +8,7 @@ namespace pensieve::api::openai {
 namespace {
 
 constexpr size_t kInputsMax = 2048;
+constexpr int64_t kCompletionTokens = 16;  // OpenAI's default
 constexpr size_t kTokensPerInputMax = size_t{1} << 20;
 
 // One list of token ids. Whether they are in the vocabulary is the service's to say.
@@ -88,7 +89,7 @@ Result<TextCompletionRequest> FromCompletion(const Json& body, const std::string
     completion.sampling.logprobs = true;
     completion.sampling.top_logprobs = static_cast<int32_t>(*count);
   }
-  completion.new_tokens_max = fields.Integer("max_tokens", 0, INT64_MAX);
+  completion.new_tokens_max = ReadNewTokensMax(fields, "max_tokens").value_or(kCompletionTokens);
   if (fields.Bool("echo").value_or(false)) fields.Fail("echo", "is not supported");
   if (!fields.String("suffix").value_or("").empty()) fields.Fail("suffix", "is not supported");
   if (fields.Integer("best_of", 1, 128).value_or(1) != 1) fields.Fail("best_of", "only 1 is supported");
