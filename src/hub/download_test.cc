@@ -353,7 +353,7 @@ class HttpGetTest : public testing::Test {
  protected:
   static Result<std::string> Get(const std::string& url, const std::string& token = "") {
     HttpReply reply;
-    return FetchText({.url = url, .bearer_token = token, .bytes_max = 1000, .attempts = 1, .stopped = {}}, reply);
+    return FetchText({.url = url, .bearer_token = token, .credentials = {}, .bytes_max = 1000, .attempts = 1, .stopped = {}}, reply);
   }
 };
 
@@ -377,6 +377,29 @@ TEST_F(HttpGetTest, ATokenStaysWithItsHost) {
   });
   EXPECT_EQ(*Get(server.url("/here"), "secret"), "other");
   EXPECT_THAT(tokens, testing::ElementsAre("Bearer secret", "Bearer secret", ""));
+}
+
+TEST_F(HttpGetTest, CredentialsStayWithTheirHostAndOutOfMessages) {
+  std::mutex mutex;
+  std::vector<std::string> sent;
+  const auto note = [&](const std::string& head) {
+    const std::lock_guard lock(mutex);
+    sent.push_back(HeaderOf(head, "Authorization"));
+  };
+  LoopbackServer other([&](const std::string& head, int) {
+    note(head);
+    return Reply("403 Forbidden", "", 0);
+  });
+  LoopbackServer server([&](const std::string& head, int) {
+    note(head);
+    return Reply("302 Found", "", 0, "Location: " + other.url("/x?signature=1") + "\r\n");
+  });
+  HttpReply reply;
+  const auto text = FetchText({.url = server.url("/here?token=abc"), .bearer_token = "",
+                               .credentials = {"ada", "secret"}, .bytes_max = 1000, .attempts = 1, .stopped = {}}, reply);
+  ASSERT_FALSE(text.has_value());
+  for (const char* secret : {"abc", "secret", "signature"}) EXPECT_THAT(text.error().message(), Not(HasSubstr(secret)));
+  EXPECT_THAT(sent, testing::ElementsAre("Basic YWRhOnNlY3JldA==", ""));
 }
 
 TEST_F(HttpGetTest, BadRedirectsAreRefused) {

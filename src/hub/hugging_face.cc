@@ -131,7 +131,7 @@ Result<RepoListing> ListRepo(const HubSettings& settings, const ModelName& name,
                                       UrlEscape(name.revision_or_main(), false));
   HttpReply reply;
   const auto text =
-      FetchText({.url = url, .bearer_token = settings.token, .bytes_max = kListingBytesMax, .stopped = stopped}, reply);
+      FetchText({.url = url, .bearer_token = settings.token, .credentials = settings.endpoint_credentials, .bytes_max = kListingBytesMax, .stopped = stopped}, reply);
   if (!text.has_value()) return Explain(text.error(), reply, settings, name);
   return ParseListing(*text, name.repo_id());
 }

@@ -103,7 +103,7 @@ bool PartFile::LoadState() {
   if (!text.has_value()) return false;
   const auto state = ParseJson(*text);
   if (!state.has_value() || !state->is_object()) return false;
-  if (state->value("url", Json()) != Json(request_.url) || state->value("bytes", Json()) != Json(request_.bytes))
+  if (state->value("url", Json()) != Json(PublicUrl(request_.url)) || state->value("bytes", Json()) != Json(request_.bytes))
     return false;
   if (state->value("sha256", Json()) != Json(request_.sha256)) return false;
   const auto etag = state->find("etag");
@@ -145,7 +145,7 @@ void PartFile::SaveState() const {
   if (fd_ < 0) return;
   Json list = Json::array();
   for (const auto& segment : segments_) list.push_back({segment.begin, segment.end, segment.done});
-  const std::string text = DumpJson({{"url", request_.url},
+  const std::string text = DumpJson({{"url", PublicUrl(request_.url)},
                                      {"bytes", request_.bytes},
                                      {"sha256", request_.sha256},
                                      {"etag", etag_},
@@ -169,7 +169,7 @@ Status PartFile::Finish(const StopCheck& stopped) {
     if (digest != wanted) {
       Remove();
       return DataLoss(
-          fmt::format("{}: {} is {}, expected {}", request_.url, sha256 ? "SHA-256" : "git SHA-1", digest, wanted));
+          fmt::format("{}: {} is {}, expected {}", PublicUrl(request_.url), sha256 ? "SHA-256" : "git SHA-1", digest, wanted));
     }
   }
   if (::rename(path().c_str(), request_.destination.c_str()) != 0) return FileError(path(), "rename", errno);

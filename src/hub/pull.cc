@@ -201,6 +201,7 @@ Status Puller::DownloadInto() {
   const std::string what = fmt::format("{} {}", files_.size(), files_.size() == 1 ? "file" : "files");
   DownloadOptions options;
   options.bearer_token = settings_.token;
+  options.credentials = settings_.endpoint_credentials;
   options.progress = [&](const DownloadProgress& now) {
     return !progress_ || progress_({now.checking ? "checking" : what, there + now.done_bytes, there + now.total_bytes});
   };

@@ -6,7 +6,6 @@
 #include <initializer_list>
 
 #include "base/mapped_file.h"
-#include "formats/printable.h"
 #include "hub/model_name.h"
 
 namespace pensieve::hub {
@@ -76,15 +75,20 @@ Result<HubSettings> ReadHubSettings(const Environment& environment, const std::s
   if (const std::string url = WithoutSlash(FirstOf(environment, {"HF_ENDPOINT"})); !url.empty()) {
     if (!url.starts_with("http://") && !url.starts_with("https://")) {
       return InvalidArgument(
-          fmt::format("HF_ENDPOINT: \"{}\" starts with neither https:// nor http://", formats::Printable(url)));
+          fmt::format("HF_ENDPOINT: \"{}\" starts with neither https:// nor http://", PublicUrl(url)));
     }
-    settings.endpoint = url;
+    auto parts = SplitCredentials(url);
+    settings.endpoint = std::move(parts.url);
+    settings.endpoint_credentials = std::move(parts.credentials);
   }
   PENSIEVE_TRY(settings.token, ReadToken(environment, hf_home, home));
   settings.offline =
       IsTrue(FirstOf(environment, {"HF_HUB_OFFLINE"})) || IsTrue(FirstOf(environment, {"TRANSFORMERS_OFFLINE"}));
-  if (const std::string url = WithoutSlash(FirstOf(environment, {"PIP_INDEX_URL"})); !url.empty())
-    settings.pypi_index = url;
+  if (const std::string url = WithoutSlash(FirstOf(environment, {"PIP_INDEX_URL"})); !url.empty()) {
+    auto parts = SplitCredentials(url);
+    settings.pypi_index = std::move(parts.url);
+    settings.pypi_credentials = std::move(parts.credentials);
+  }
   return settings;
 }
 

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "hub/url.h"
+
 namespace pensieve::hub {
 namespace {
 
@@ -65,7 +67,7 @@ Result<WheelLink> FindWheel(const std::string& page, const std::string& index_ur
     }
     return link;
   }
-  return NotFound(fmt::format("{}: the index at {} has no {}", package, index_url, file_name));
+  return NotFound(fmt::format("{}: the index at {} has no {}", package, PublicUrl(index_url), file_name));
 }
 
 Status ExtractMember(const std::string& archive, const std::string& member, const std::string& destination,
