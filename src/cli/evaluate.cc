@@ -24,9 +24,11 @@ class WindowRunner {
   void Run(std::span<const int32_t> window, size_t first_position, const OnLogits& on_logits) {
     const auto length = static_cast<int64_t>(window.size());
     long_rope_ = model_.network->UsesLongRope(length) ? 1 : 0;
-    const int64_t step = std::min(kRows, model_.network->rows_max());
-    for (int64_t at = 0; at + 1 < length; at += step) {
-      RunRows(window.subspan(static_cast<size_t>(at), static_cast<size_t>(std::min(step, length - 1 - at))), at, first_position, on_logits);
+    for (int64_t at = 0; at + 1 < length;) {
+      int64_t rows = std::min({kRows, model_.network->rows_max(), length - 1 - at});
+      if (at < model::kFinePositions) rows = std::min(rows, model::kFinePositions - at);  // one precision a pass
+      RunRows(window.subspan(static_cast<size_t>(at), static_cast<size_t>(rows)), at, first_position, on_logits);
+      at += rows;
     }
   }
 
@@ -38,8 +40,9 @@ class WindowRunner {
     output_rows_.resize(tokens.size());
     std::iota(output_rows_.begin(), output_rows_.end(), 0);
     const backend::SequenceRows sequence{.first_row = 0, .num_rows = rows, .cached_len = cached_len, .block_table = blocks_};
+    const bool fine = options_.as_decode || cached_len < model::kFinePositions;
     const model::Batch batch{.tokens = tokens, .positions = positions_, .sequences = {&sequence, 1},
-                             .fine_rows = options_.as_decode ? rows : 0, .output_rows = output_rows_,
+                             .fine_rows = fine ? rows : 0, .output_rows = output_rows_,
                              .long_rope = {&long_rope_, 1}};
     const auto logits = model_.network->Forward(batch, cache_);
     for (int64_t row = 0; row < rows; ++row) {

@@ -42,6 +42,17 @@ Status CheckTokens(std::span<const int32_t> tokens, int64_t len_max, int64_t voc
   return OkStatus();
 }
 
+Status CheckRanges(std::span<const TokenRange> ranges, int64_t prompt_len) {
+  int64_t end = 0;
+  for (const TokenRange& range : ranges) {
+    if (range.first < end || range.end <= range.first || range.end > prompt_len)
+      return InvalidArgument(fmt::format("the range [{}, {}) of fine tokens is empty, out of order or outside of the {} of "
+                                         "the prompt", range.first, range.end, prompt_len));
+    end = range.end;
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 Result<std::unique_ptr<EngineCore>> EngineCore::Create(backend::Backend& backend, model::Model& network,
@@ -101,6 +112,7 @@ Status EngineCore::Check(const GenerateRequest& request) const {
   const model::ModelConfig& config = network_.config();
   if (!config.can_generate()) return InvalidArgument("this model embeds and cannot generate");
   PENSIEVE_RETURN_IF_ERROR(CheckTokens(request.prompt, context_max_ - 1, config.vocab_size));
+  PENSIEVE_RETURN_IF_ERROR(CheckRanges(request.fine_ranges, static_cast<int64_t>(request.prompt.size())));
   if (request.new_tokens_max < 0)
     return InvalidArgument(fmt::format("new_tokens_max is {}, but must not be negative", request.new_tokens_max));
   if (request.vocab_limit < 0 || request.vocab_limit > config.vocab_size)
@@ -192,7 +204,8 @@ bool EngineCore::TakeUpNext() {
   if (requests_.empty()) return false;
   std::shared_ptr<Request> request = std::move(requests_.front());
   requests_.pop_front();
-  auto sequence = std::make_unique<Sequence>(request, request->inputs_started++, context_max_, options_.kv_block_len);
+  auto sequence = std::make_unique<Sequence>(request, request->inputs_started++, context_max_, options_.kv_block_len,
+                                             model::kFinePositions);
   sequence->long_rope = network_.UsesLongRope(sequence->len_max);
   if (sequence->sampler.has_value()) {
     sequence->sampler->Reserve(sequence->len_max, static_cast<int32_t>(network_.config().vocab_size));
@@ -207,8 +220,8 @@ bool EngineCore::TakeUpNext() {
 bool EngineCore::TryStart(Sequence& sequence) {
   Request& request = *sequence.request;
   if (!request.is_embed) {
-    // One row of the prompt is always computed, for its logits.
-    const auto shareable = std::span(sequence.tokens).first(static_cast<size_t>(sequence.prompt_len - 1));
+    // The last row is always computed, for its logits.
+    const auto shareable = std::span(sequence.row_keys).first(sequence.row_keys.size() - 1);
     sequence.shared_tip = prefix_cache_->Acquire(sequence.Partition(), shareable, sequence.block_table);
     sequence.shared_blocks = static_cast<int64_t>(sequence.block_table.size());
   }
@@ -221,10 +234,11 @@ bool EngineCore::TryStart(Sequence& sequence) {
   }
   for (int64_t i = 0; i < missing; ++i) sequence.block_table.push_back(AllocateBlock());
   sequence.cached_len = sequence.computed_len = sequence.shared_blocks * options_.kv_block_len;
-  counters_.cached_tokens.fetch_add(sequence.cached_len, std::memory_order_relaxed);
+  const int64_t cached_prompt_len = std::min(sequence.cached_len, sequence.prompt_len);
+  counters_.cached_tokens.fetch_add(cached_prompt_len, std::memory_order_relaxed);
   if (request.started) return true;
   request.started = true;
-  request.stats.cached_prompt_tokens = sequence.cached_len;
+  request.stats.cached_prompt_tokens = cached_prompt_len;
   request.stats.queue_s = request.SecondsSince();
   counters_.running.fetch_add(1, std::memory_order_relaxed);
   return true;
@@ -239,6 +253,7 @@ int32_t EngineCore::AllocateBlock() {
 void EngineCore::Preempt(size_t running_idx) {
   std::unique_ptr<Sequence> sequence = std::move(running_[running_idx]);
   running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(running_idx));
+  ShareBlocks(*sequence, sequence->computed_len);
   ReleaseBlocks(*sequence);
   sequence->Restart();
   counters_.preemptions.fetch_add(1, std::memory_order_relaxed);
@@ -270,6 +285,7 @@ void EngineCore::Finish(Request& request, Event event) {
   for (const SequenceList* list : {&running_, &starting_}) {
     for (const auto& sequence : *list) {
       if (sequence->request.get() != &request) continue;
+      if (event.kind != Event::Kind::kError) ShareBlocks(*sequence, sequence->computed_len);
       ReleaseBlocks(*sequence);
       sequence->done = true;
     }

@@ -99,7 +99,9 @@ class EngineCore {
   void ComputeGenerate();
   void ComputeEmbed();
   void DrawToken(Sequence& sequence, const float* logits);
-  void ShareBlocks(Sequence& sequence);
+  // Offers the full blocks of the first `len` <= computed_len tokens to others: those of a prompt as soon as they are
+  // computed, those of an answer when the sequence gives them back, so that a decode step allocates nothing.
+  void ShareBlocks(Sequence& sequence, int64_t len);
 
   backend::Backend& backend_;
   model::Model& network_;

@@ -262,19 +262,86 @@ TEST(EngineCore, OnePromptTokenIsAlwaysComputed) {
   EXPECT_EQ(taken.tokens, ExpectAnswer(request, bench.core->context_max()));
 }
 
-TEST(EngineCore, GeneratedBlocksAreNotShared) {
-  Bench bench(Small());
-  const GenerateRequest first = Prompt(Tokens(8), 20);
-  const auto running = bench.Submit(first);
-  bench.StepUntilIdle();
-  GenerateRequest next = first;
-  const std::vector<int32_t> answer = TakeAll(*running).tokens;
+// The next turn: all of `turn`, what was said to it, and `more`.
+GenerateRequest NextTurn(const GenerateRequest& turn, const std::vector<int32_t>& answer,
+                         const std::vector<int32_t>& more) {
+  GenerateRequest next = turn;
+  const auto prompt_len = static_cast<int64_t>(turn.prompt.size());
   next.prompt.insert(next.prompt.end(), answer.begin(), answer.end());
-  const auto continued = bench.Submit(next);
+  next.fine_ranges.push_back({prompt_len, prompt_len + static_cast<int64_t>(answer.size())});
+  next.prompt.insert(next.prompt.end(), more.begin(), more.end());
+  return next;
+}
+
+TEST(EngineCore, AnAnswerIsNotComputedAgainInTheNextTurn) {
+  Bench bench(Small());
+  GenerateRequest turn = Prompt(Tokens(81), 22);
+  int64_t cached = 0;
+  for (int i = 0; i < 4; ++i) {
+    const auto running = bench.Submit(turn);
+    bench.StepUntilIdle();
+    const Taken taken = TakeAll(*running);
+    EXPECT_EQ(taken.tokens, ExpectAnswer(turn, bench.core->context_max()));
+    EXPECT_EQ(taken.ends.at(0).stats.cached_prompt_tokens, cached);
+    // All full blocks but those with the last token of the answer, which was drawn and never computed.
+    cached = static_cast<int64_t>(turn.prompt.size() + taken.tokens.size() - 1) / 4 * 4;
+    turn = NextTurn(turn, taken.tokens, Tokens(9, i));
+  }
+}
+
+TEST(EngineCore, APreparedAnswerIsComputedAsAGeneratedOne) {
+  const GenerateRequest turn = Prompt(Tokens(81), 22);
+  const GenerateRequest next = NextTurn(turn, ExpectAnswer(turn, 256), Tokens(9, 3));
+  for (const int64_t rows : {3, 7, 64}) {
+    EngineOptions options = Small();
+    options.step_rows_max = rows;
+    Bench bench(options);
+    const auto fresh = bench.Submit(next);
+    const GenerateRequest beside = Prompt(Tokens(70, 5), 10);
+    const auto other = bench.Submit(beside);
+    bench.StepUntilIdle();
+    EXPECT_EQ(TakeAll(*fresh).tokens, ExpectAnswer(next, bench.core->context_max()));
+    EXPECT_EQ(TakeAll(*other).tokens, ExpectAnswer(beside, bench.core->context_max()));
+  }
+}
+
+TEST(EngineCore, OtherPrecisionIsAnotherPrefix) {
+  Bench bench(Small());
+  const GenerateRequest turn = Prompt(Tokens(81), 22);
+  const auto running = bench.Submit(turn);
   bench.StepUntilIdle();
-  const Taken taken = TakeAll(*continued);
-  EXPECT_EQ(taken.ends.at(0).stats.cached_prompt_tokens, 8);
-  EXPECT_EQ(taken.tokens, ExpectAnswer(next, bench.core->context_max()));
+  GenerateRequest unmarked = NextTurn(turn, TakeAll(*running).tokens, Tokens(9, 3));
+  unmarked.fine_ranges.clear();
+  GenerateRequest shifted = unmarked;
+  shifted.fine_ranges = {{70, 75}, {76, 90}};
+  const auto expect_cached = [&](const GenerateRequest& request, int64_t cached) {
+    const auto again = bench.Submit(request);
+    bench.StepUntilIdle();
+    const Taken taken = TakeAll(*again);
+    EXPECT_EQ(taken.ends.at(0).stats.cached_prompt_tokens, cached);
+    EXPECT_EQ(taken.tokens, ExpectAnswer(request, bench.core->context_max()));
+  };
+  expect_cached(unmarked, 80);  // the prompt, but not the answer
+  expect_cached(shifted, 68);
+  expect_cached(unmarked, 108);
+  // Among the first positions every row is fine: marks there change nothing.
+  GenerateRequest marked = Prompt(Tokens(81), 22);
+  marked.fine_ranges = {{3, 40}};
+  expect_cached(marked, 80);
+}
+
+TEST(EngineCore, RangesOfFineTokensAreChecked) {
+  Bench bench(Small());
+  const auto check = [&](std::vector<TokenRange> ranges) {
+    GenerateRequest request = Prompt(Tokens(20), 1);
+    request.fine_ranges = std::move(ranges);
+    return bench.core->Check(request).code();
+  };
+  EXPECT_EQ(check({{0, 5}, {5, 20}}), StatusCode::kOk);
+  EXPECT_EQ(check({{-1, 5}}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(check({{4, 4}}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(check({{4, 21}}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(check({{4, 8}, {7, 9}}), StatusCode::kInvalidArgument);
 }
 
 TEST(EngineCore, PartitionsDoNotShare) {

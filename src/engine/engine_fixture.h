@@ -1,6 +1,6 @@
 // A small device and network for the engine's tests: what they compute depends on every token of a sequence's history,
-// as read back through its block table, and on whether each row came as a prefill or as a decode row. So a wrong table,
-// position, length, phase or a shared block with other contents gives other tokens than Expect* says.
+// as read back through its block table, and on whether each row was fine. So a wrong table, position, length, precision
+// or a shared block with other contents gives other tokens than Expect* says.
 #pragma once
 
 #include <algorithm>
@@ -29,6 +29,7 @@ inline uint64_t Mix(uint64_t hash, uint64_t value) {
 inline uint64_t SlotValue(int32_t token, bool fine, bool long_rope = false) {
   return static_cast<uint64_t>(token) * 4 + (fine ? 1 : 0) + (long_rope ? 2 : 0) + 1;
 }
+inline uint64_t TokenOfSlot(uint64_t value) { return (value - 1) / 4; }
 
 // A number in [0, 8) for each (history, column).
 inline float Column(uint64_t hash, int64_t column) {
@@ -208,7 +209,7 @@ class TestModel : public model::Model {
   int steps_to_throw = -1;  // 0: throws now and never again
 
   int64_t steps = 0;
-  std::vector<int64_t> rows_of_last_step;  // by sequence
+  std::vector<int64_t> rows_of_last_step;  // by piece
 
  private:
   static uint64_t HistoryHash(TestKvCache& cache, const backend::SequenceRows& rows, int64_t position) {
@@ -230,7 +231,7 @@ class TestModel : public model::Model {
       PENSIEVE_CHECK(rows.first_row == next_row && rows.num_rows > 0);
       next_row += rows.num_rows;
       rows_of_last_step.push_back(rows.num_rows);
-      PENSIEVE_CHECK(rows.first_row >= batch.fine_rows || next_row <= batch.fine_rows);  // a sequence is of one phase
+      PENSIEVE_CHECK(rows.first_row >= batch.fine_rows || next_row <= batch.fine_rows);  // a piece is of one precision
       for (int64_t i = 0; i < rows.num_rows; ++i) {
         const auto row = static_cast<size_t>(rows.first_row + i);
         PENSIEVE_CHECK(batch.positions[row] == rows.cached_len + i);
@@ -250,13 +251,22 @@ class TestModel : public model::Model {
   std::vector<float> output_;
 };
 
+// Whether the row of the prompt's token at `position` must be fine.
+inline bool IsFine(const GenerateRequest& request, int64_t position) {
+  return position < 64 || std::any_of(request.fine_ranges.begin(), request.fine_ranges.end(), [&](TokenRange range) {
+           return range.first <= position && position < range.end;
+         });
+}
+
 // The answer that `request` must get, whatever runs beside it: the same sampler over logits of an unpaged history.
 inline std::vector<int32_t> ExpectAnswer(const GenerateRequest& request, int64_t context_max,
                                          bool long_rope = false) {
   sampling::Sampler sampler(request.sampling);
   sampler.ObservePrompt(request.prompt);
   uint64_t hash = 1;
-  for (const int32_t token : request.prompt) hash = Mix(hash, SlotValue(token, false, long_rope));
+  for (size_t i = 0; i < request.prompt.size(); ++i) {
+    hash = Mix(hash, SlotValue(request.prompt[i], IsFine(request, static_cast<int64_t>(i)), long_rope));
+  }
   std::vector<int32_t> answer;
   std::vector<float> logits(kTestVocab);
   while (static_cast<int64_t>(answer.size()) < request.new_tokens_max &&
@@ -277,7 +287,7 @@ inline std::vector<float> ExpectMean(const std::vector<int32_t>& tokens, bool is
   for (const int32_t token : tokens) all = Mix(all, SlotValue(token, false));
   uint64_t prefix = 1;
   for (size_t i = 0; i < tokens.size(); ++i) {
-    prefix = Mix(prefix, SlotValue(tokens[i], false));
+    prefix = Mix(prefix, SlotValue(tokens[i], i < 64));
     const uint64_t hash = is_encoder ? Mix(all, i) : prefix;
     for (int64_t d = 0; d < kTestHidden; ++d) mean[static_cast<size_t>(d)] += Column(hash, d);
   }

@@ -60,7 +60,7 @@ void EngineCore::FollowOlderTwins() {
     Sequence& sequence = *running_[i];
     while (sequence.CanShareBlock(options_.kv_block_len)) {
       PrefixCache::Node* tip = prefix_cache_->Follow(sequence.shared_tip, sequence.Partition(),
-                                                     sequence.NextSharedTokens(options_.kv_block_len),
+                                                     sequence.NextSharedKeys(options_.kv_block_len),
                                                      sequence.block_table[static_cast<size_t>(sequence.shared_blocks)]);
       if (tip == nullptr) break;
       sequence.shared_tip = tip;
@@ -86,8 +86,8 @@ bool EngineCore::ComputesNextBlockOf(const Sequence& older, const Sequence& youn
   if (older.shared_tip != younger.shared_tip || older.computed_len < younger.computed_len) return false;
   if (older.prompt_len < (older.shared_blocks + 1) * block_len) return false;
   if (older.Partition() != younger.Partition()) return false;
-  const auto wanted = younger.NextSharedTokens(block_len);
-  const auto coming = older.NextSharedTokens(block_len);
+  const auto wanted = younger.NextSharedKeys(block_len);
+  const auto coming = older.NextSharedKeys(block_len);
   return std::equal(wanted.begin(), wanted.end(), coming.begin());
 }
 
@@ -95,23 +95,19 @@ void EngineCore::BuildDecoderBatches() {
   views_.clear();
   for (const auto& sequence : running_) {
     const int64_t pending = sequence->rows_pending();
-    const bool in_prefill = sequence->in_prefill();
     views_.push_back({.rows_pending = pending,
-                      .rows_in_phase = in_prefill ? sequence->prompt_len - sequence->computed_len : pending,
-                      .decode = !in_prefill && pending == 1,
+                      .decode = !sequence->in_prefill() && pending == 1,
                       .paused = sequence->paused});
   }
   const std::span<const int64_t> rows = scheduler_.Plan(views_, options_.step_rows_max);
-  for (const bool in_prefill : {false, true}) {
-    for (size_t i = 0; i < running_.size(); ++i) {
-      Sequence& sequence = *running_[i];
-      if (rows[i] == 0 || sequence.in_prefill() != in_prefill) continue;
-      if (sequence.request->is_embed) {
-        embed_batch_->Add(sequence, rows[i], false);
-      } else {
-        const bool is_last = rows[i] == sequence.rows_pending();
-        generate_batch_->Add(sequence, rows[i], is_last && sequence.request->generate.new_tokens_max > 0);
-      }
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i];
+    if (rows[i] == 0) continue;
+    if (sequence.request->is_embed) {
+      embed_batch_->Add(sequence, rows[i], false);
+    } else {
+      const bool is_last = rows[i] == sequence.rows_pending();
+      generate_batch_->Add(sequence, rows[i], is_last && sequence.request->generate.new_tokens_max > 0);
     }
   }
 }
@@ -128,8 +124,9 @@ void EngineCore::BuildEncoderBatch() {
       request->stats.queue_s = request->SecondsSince();
       counters_.running.fetch_add(1, std::memory_order_relaxed);
     }
-    running_.push_back(
-        std::make_unique<Sequence>(request, request->inputs_started++, context_max_, options_.kv_block_len));
+    // A text attends to itself in one piece, so that it is of one precision: coarse.
+    running_.push_back(std::make_unique<Sequence>(request, request->inputs_started++, context_max_,
+                                                  options_.kv_block_len, /*fine_positions=*/0));
     embed_batch_->Add(*running_.back(), running_.back()->len(), false);
   }
   // The turn passes on; requests whose texts are all in this step leave the line.
@@ -150,23 +147,23 @@ void EngineCore::RunGuarded(const StepBatch& batch, void (EngineCore::*compute)(
   } catch (const std::exception& exception) {
     error = Internal(fmt::format("the model failed while it computed a step: {}", exception.what()));
   }
-  for (Sequence* member : batch.members()) {
-    if (!member->request->over) FinishWithError(*member->request, error);
+  for (const StepBatch::Member& member : batch.members()) {
+    Request& request = *member.sequence->request;
+    if (!request.over) FinishWithError(request, error);
   }
 }
 
 void EngineCore::ComputeGenerate() {
+  generate_batch_->Seal();
   const backend::Matrix logits = network_.Forward(generate_batch_->batch(), *kv_cache_);
-  int64_t output = 0;
-  for (size_t i = 0; i < generate_batch_->members().size(); ++i) {
-    Sequence& sequence = *generate_batch_->members()[i];
+  for (const StepBatch::Member& member : generate_batch_->members()) {
+    Sequence& sequence = *member.sequence;
     Request& request = *sequence.request;
-    const int64_t rows = generate_batch_->sequences()[i].num_rows;
-    const bool was_prefill = sequence.in_prefill();
-    sequence.computed_len += rows;
-    if (was_prefill) {
-      counters_.prompt_tokens.fetch_add(rows, std::memory_order_relaxed);
-      ShareBlocks(sequence);
+    const int64_t prompt_rows = std::min(member.num_rows, sequence.prompt_len - sequence.computed_len);
+    sequence.computed_len += member.num_rows;
+    if (prompt_rows > 0) {
+      counters_.prompt_tokens.fetch_add(prompt_rows, std::memory_order_relaxed);
+      ShareBlocks(sequence, std::min(sequence.computed_len, sequence.prompt_len));
     }
     if (sequence.in_prefill()) {
       Event event;
@@ -179,7 +176,7 @@ void EngineCore::ComputeGenerate() {
       event.finish = FinishReason::kLength;
       Finish(request, std::move(event));
     } else if (sequence.rows_pending() == 0) {
-      DrawToken(sequence, logits.row(output++));
+      DrawToken(sequence, logits.row(member.output_idx));
     }
   }
 }
@@ -205,7 +202,7 @@ void EngineCore::DrawToken(Sequence& sequence, const float* logits) {
     done.finish = FinishReason::kStop;
     return Finish(request, std::move(done));
   }
-  sequence.tokens.push_back(id);
+  sequence.Append(id);
   if (request.stats.new_tokens++ == 0) request.stats.first_token_s = request.SecondsSince();
   counters_.generated.fetch_add(1, std::memory_order_relaxed);
   request.events.Push(std::move(event));
@@ -214,12 +211,12 @@ void EngineCore::DrawToken(Sequence& sequence, const float* logits) {
   Finish(request, std::move(done));
 }
 
-void EngineCore::ShareBlocks(Sequence& sequence) {
+void EngineCore::ShareBlocks(Sequence& sequence, int64_t len) {
   const int64_t block_len = options_.kv_block_len;
-  const int64_t full_blocks = std::min(sequence.computed_len, sequence.prompt_len) / block_len;
+  const int64_t full_blocks = len / block_len;
   while (sequence.share_more && sequence.shared_blocks < full_blocks) {
     PrefixCache::Node* tip = prefix_cache_->Extend(sequence.shared_tip, sequence.Partition(),
-                                                   sequence.NextSharedTokens(block_len),
+                                                   sequence.NextSharedKeys(block_len),
                                                    sequence.block_table[static_cast<size_t>(sequence.shared_blocks)]);
     if (tip == nullptr) {
       sequence.share_more = false;
@@ -231,15 +228,17 @@ void EngineCore::ShareBlocks(Sequence& sequence) {
 }
 
 void EngineCore::ComputeEmbed() {
+  embed_batch_->Seal();
   const backend::Matrix hidden = network_.Hidden(embed_batch_->batch(), kv_cache_.get());
-  const auto members = embed_batch_->members();
-  const auto rows = embed_batch_->sequences();
-  if (is_encoder()) pooler_->PoolWhole(hidden, members, rows);
-  for (size_t i = 0; i < members.size(); ++i) {
-    Sequence& sequence = *members[i];
+  const auto owners = embed_batch_->owners();
+  const auto pieces = embed_batch_->pieces();
+  if (is_encoder()) pooler_->PoolWhole(hidden, owners, pieces);
+  // In the order of positions: of a text to embed, only the first ones are fine.
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    Sequence& sequence = *owners[i];
     Request& request = *sequence.request;
-    if (!is_encoder()) pooler_->PoolChunk(hidden, sequence, rows[i]);
-    sequence.computed_len += rows[i].num_rows;
+    if (!is_encoder()) pooler_->PoolChunk(hidden, sequence, pieces[i]);
+    sequence.computed_len += pieces[i].num_rows;
     if (sequence.rows_pending() > 0) continue;
     ReleaseBlocks(sequence);
     sequence.done = true;

@@ -8,17 +8,19 @@
 namespace pensieve::engine {
 namespace {
 
-// Hash of a prefix: that of its parent, continued over one block. Only finds nodes; tokens are always compared too.
-uint64_t PrefixHash(uint64_t seed, std::span<const int32_t> tokens) {
+uint64_t Mix(uint64_t hash, uint64_t value) {
+  hash = (hash ^ value) * 0xff51afd7ed558ccdu;
+  return hash ^ (hash >> 32);
+}
+
+// Hash of a prefix: that of its parent, continued over one block. Only finds nodes; keys are always compared too.
+uint64_t PrefixHash(uint64_t seed, std::span<const int32_t> keys) {
   uint64_t hash = seed ^ 0x9e3779b97f4a7c15u;
-  for (const int32_t token : tokens) {
-    hash = (hash ^ static_cast<uint32_t>(token)) * 0xff51afd7ed558ccdu;
-    hash ^= hash >> 32;
-  }
+  for (const int32_t key : keys) hash = Mix(hash, static_cast<uint32_t>(key));
   return hash;
 }
 
-uint64_t Seed(const CachePartition& partition) { return partition.number + (partition.long_rope ? 1 : 0); }
+uint64_t Seed(const CachePartition& partition) { return Mix(Mix(1, partition.number), partition.long_rope ? 1 : 0); }
 
 }  // namespace
 
@@ -26,7 +28,7 @@ struct PrefixCache::Node {
   Node* parent = nullptr;
   CachePartition partition = 0;
   uint64_t hash = 0;
-  std::vector<int32_t> tokens;  // of this block
+  std::vector<int32_t> keys;  // of this block
   int32_t block = BlockPool::kNoBlock;
   int64_t num_children = 0;
   bool idle = false;
@@ -40,23 +42,23 @@ PrefixCache::PrefixCache(BlockPool& pool, int64_t block_len)
 PrefixCache::~PrefixCache() = default;
 
 PrefixCache::Node* PrefixCache::Find(const Node* parent, CachePartition partition, uint64_t hash,
-                                     std::span<const int32_t> block_tokens) const {
+                                     std::span<const int32_t> block_keys) const {
   const auto found = nodes_.find(hash);
   if (found == nodes_.end()) return nullptr;
   Node* node = found->second.get();
   const bool same = node->parent == parent && node->partition == partition &&
-                    std::equal(block_tokens.begin(), block_tokens.end(), node->tokens.begin(), node->tokens.end());
+                    std::equal(block_keys.begin(), block_keys.end(), node->keys.begin(), node->keys.end());
   return same ? node : nullptr;
 }
 
-PrefixCache::Node* PrefixCache::Acquire(CachePartition partition, std::span<const int32_t> tokens,
+PrefixCache::Node* PrefixCache::Acquire(CachePartition partition, std::span<const int32_t> keys,
                                         std::vector<int32_t>& block_table) {
   Node* tip = nullptr;
   uint64_t hash = Seed(partition);
-  for (size_t first = 0; first + block_len_ <= tokens.size(); first += block_len_) {
-    const auto block_tokens = tokens.subspan(first, block_len_);
-    hash = PrefixHash(hash, block_tokens);
-    Node* node = Find(tip, partition, hash, block_tokens);
+  for (size_t first = 0; first + block_len_ <= keys.size(); first += block_len_) {
+    const auto block_keys = keys.subspan(first, block_len_);
+    hash = PrefixHash(hash, block_keys);
+    Node* node = Find(tip, partition, hash, block_keys);
     if (node == nullptr) break;
     Take(node);
     block_table.push_back(node->block);
@@ -65,24 +67,24 @@ PrefixCache::Node* PrefixCache::Acquire(CachePartition partition, std::span<cons
   return tip;
 }
 
-uint64_t PrefixCache::HashAfter(const Node* tip, CachePartition partition, std::span<const int32_t> block_tokens) {
-  return PrefixHash(tip != nullptr ? tip->hash : Seed(partition), block_tokens);
+uint64_t PrefixCache::HashAfter(const Node* tip, CachePartition partition, std::span<const int32_t> block_keys) {
+  return PrefixHash(tip != nullptr ? tip->hash : Seed(partition), block_keys);
 }
 
-PrefixCache::Node* PrefixCache::Follow(Node* tip, CachePartition partition, std::span<const int32_t> block_tokens,
+PrefixCache::Node* PrefixCache::Follow(Node* tip, CachePartition partition, std::span<const int32_t> block_keys,
                                        int32_t& block) {
-  PENSIEVE_CHECK(block_tokens.size() == block_len_);
-  Node* node = Find(tip, partition, HashAfter(tip, partition, block_tokens), block_tokens);
+  PENSIEVE_CHECK(block_keys.size() == block_len_);
+  Node* node = Find(tip, partition, HashAfter(tip, partition, block_keys), block_keys);
   if (node == nullptr) return nullptr;
   Take(node);
   pool_.Release(std::exchange(block, node->block));
   return node;
 }
 
-PrefixCache::Node* PrefixCache::Extend(Node* tip, CachePartition partition, std::span<const int32_t> block_tokens,
+PrefixCache::Node* PrefixCache::Extend(Node* tip, CachePartition partition, std::span<const int32_t> block_keys,
                                        int32_t& block) {
-  if (Node* known = Follow(tip, partition, block_tokens, block); known != nullptr) return known;
-  const uint64_t hash = HashAfter(tip, partition, block_tokens);
+  if (Node* known = Follow(tip, partition, block_keys, block); known != nullptr) return known;
+  const uint64_t hash = HashAfter(tip, partition, block_keys);
   auto [at, is_new] = nodes_.try_emplace(hash);
   if (!is_new) return nullptr;
   at->second = std::make_unique<Node>();
@@ -90,7 +92,7 @@ PrefixCache::Node* PrefixCache::Extend(Node* tip, CachePartition partition, std:
   node->parent = tip;
   node->partition = partition;
   node->hash = hash;
-  node->tokens.assign(block_tokens.begin(), block_tokens.end());
+  node->keys.assign(block_keys.begin(), block_keys.end());
   node->block = block;
   pool_.AddReference(block);
   if (tip != nullptr) ++tip->num_children;

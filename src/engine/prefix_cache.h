@@ -1,11 +1,10 @@
-// KV blocks that several requests share: a tree in which each node is one full block of prompt tokens and the path from
-// the root is the prefix it belongs to.
+// KV blocks that several requests share: a tree in which each node is one full block of tokens, of a prompt or of an
+// answer, and the path from the root is the prefix it belongs to.
 //
-// Sharing may not change a single bit of any result. A backend gives the same K and V for a row however its prompt was
-// cut or batched, so a block that was prefilled once is what any other request with the same prefix would compute
-// itself. That holds among prefill rows only: decode rows may be multiplied more finely
-// (backend::ActivationMode::kInt8), so blocks that hold generated tokens are never offered here, and an answer that
-// comes back in the next prompt is prefilled.
+// Sharing may not change a single bit of any result. A backend gives the same K and V for a row however its sequence was
+// cut or batched, so a block that was computed once is what any other request with the same prefix would compute
+// itself, as long as the rows of both have the same precision. So a token's key here is its id and its precision
+// (Sequence::row_keys): the same text under another precision is another prefix.
 //
 // The tree holds one reference to each block. A node that nobody else holds is idle and may be evicted, least recently
 // used first. Holders hold whole paths, and a path is given back from its tip to the root; so a parent is always more
@@ -23,7 +22,7 @@
 
 namespace pensieve::engine {
 
-// What two sequences must have in common, beside their tokens, to share blocks.
+// What two sequences must have in common, beside their tokens' keys, to share blocks.
 struct CachePartition {
   CachePartition(uint64_t number_, bool long_rope_ = false) : number(number_), long_rope(long_rope_) {}
   bool operator==(const CachePartition&) const = default;
@@ -40,19 +39,19 @@ class PrefixCache {
   PrefixCache(BlockPool& pool, int64_t block_len);
   ~PrefixCache();
 
-  // Finds the longest cached prefix of `tokens` in whole blocks and takes a reference to each of them, appended to
+  // Finds the longest cached prefix of `keys` in whole blocks and takes a reference to each of them, appended to
   // `block_table` in order. Returns the tip of the path (null: nothing found), to be given back by Release. Requests
   // see only blocks of their own `partition`.
-  Node* Acquire(CachePartition partition, std::span<const int32_t> tokens, std::vector<int32_t>& block_table);
+  Node* Acquire(CachePartition partition, std::span<const int32_t> keys, std::vector<int32_t>& block_table);
 
-  // Lengthens the path `tip` (null: the root) by one block of computed prompt tokens that the caller holds. When the
+  // Lengthens the path `tip` (null: the root) by one block of computed tokens that the caller holds. When the
   // tree has that block already, the caller's is exchanged for it. Returns the new tip; null when the block cannot be
   // shared (two prefixes with the same hash), and the caller then keeps block and old tip.
-  Node* Extend(Node* tip, CachePartition partition, std::span<const int32_t> block_tokens, int32_t& block);
+  Node* Extend(Node* tip, CachePartition partition, std::span<const int32_t> block_keys, int32_t& block);
 
   // As Extend, but only when the tree has the block already (another request has computed it in the meantime). Null:
   // nothing changed.
-  Node* Follow(Node* tip, CachePartition partition, std::span<const int32_t> block_tokens, int32_t& block);
+  Node* Follow(Node* tip, CachePartition partition, std::span<const int32_t> block_keys, int32_t& block);
 
   // Gives back the references of a whole path.
   void Release(Node* tip);
@@ -67,8 +66,8 @@ class PrefixCache {
   Status CheckIntegrity(std::vector<int32_t>& references) const;
 
  private:
-  static uint64_t HashAfter(const Node* tip, CachePartition partition, std::span<const int32_t> block_tokens);
-  Node* Find(const Node* parent, CachePartition partition, uint64_t hash, std::span<const int32_t> block_tokens) const;
+  static uint64_t HashAfter(const Node* tip, CachePartition partition, std::span<const int32_t> block_keys);
+  Node* Find(const Node* parent, CachePartition partition, uint64_t hash, std::span<const int32_t> block_keys) const;
   void Take(Node* node);
   void PushIdle(Node* node);
   void RemoveIdle(Node* node);

@@ -20,7 +20,7 @@ std::span<const int64_t> DecoderScheduler::Plan(std::span<const SequenceView> se
   if (prefills_.empty()) return rows_;
 
   const auto grant = [&](size_t i, int64_t rows_limit) {
-    const int64_t rows = std::min({sequences[i].rows_in_phase - rows_[i], rows_limit, budget});
+    const int64_t rows = std::min({sequences[i].rows_pending - rows_[i], rows_limit, budget});
     rows_[i] += rows;
     budget -= rows;
   };

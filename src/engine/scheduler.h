@@ -15,10 +15,8 @@ namespace pensieve::engine {
 // A running sequence of a decoder.
 struct SequenceView {
   int64_t rows_pending = 0;  // > 0
-  int64_t rows_in_phase =
-      0;                // of these, how many belong to the current phase (prompt or answer): a step never mixes them
-  bool decode = false;  // exactly one row, of the answer
-  bool paused = false;  // left out of this step
+  bool decode = false;       // exactly one row, of the answer
+  bool paused = false;       // left out of this step
 };
 
 // Rows for each of `sequences` (oldest first) in the next step, 0 for none; their sum is at most `rows_max` >= 1.

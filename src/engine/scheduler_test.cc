@@ -12,8 +12,8 @@ namespace {
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-SequenceView Decode() { return {.rows_pending = 1, .rows_in_phase = 1, .decode = true}; }
-SequenceView Prefill(int64_t rows) { return {.rows_pending = rows, .rows_in_phase = rows}; }
+SequenceView Decode() { return {.rows_pending = 1, .decode = true}; }
+SequenceView Prefill(int64_t rows) { return {.rows_pending = rows}; }
 
 std::vector<int64_t> Plan(const std::vector<SequenceView>& sequences, int64_t rows_max) {
   DecoderScheduler scheduler;
@@ -50,12 +50,6 @@ TEST(DecoderScheduler, NothingIsLeftOver) {
   EXPECT_THAT(Plan({Prefill(100), Prefill(10)}, 100), ElementsAre(90, 10));
 }
 
-TEST(DecoderScheduler, AStepStaysInOnePhase) {
-  // A preempted answer: 7 rows of the prompt, then 5 of the answer in a later step.
-  const SequenceView restarted{.rows_pending = 12, .rows_in_phase = 7};
-  EXPECT_THAT(Plan({restarted}, 100), ElementsAre(7));
-}
-
 TEST(DecoderScheduler, RandomPlansKeepTheirPromises) {
   std::mt19937 random(1);
   for (int round = 0; round < 2000; ++round) {
@@ -67,13 +61,13 @@ TEST(DecoderScheduler, RandomPlansKeepTheirPromises) {
       sequences.push_back(random() % 2 == 0 ? Decode() : Prefill(static_cast<int64_t>(1 + random() % 50)));
       sequences.back().paused = random() % 4 == 0;
       if (sequences.back().paused) continue;
-      (sequences.back().decode ? decode_rows : prefill_rows) += sequences.back().rows_in_phase;
+      (sequences.back().decode ? decode_rows : prefill_rows) += sequences.back().rows_pending;
     }
     const auto rows = Plan(sequences, rows_max);
     const int64_t sum = std::accumulate(rows.begin(), rows.end(), int64_t{0});
     EXPECT_EQ(sum, std::min(rows_max, decode_rows + prefill_rows));  // never idle, never too much
     for (size_t i = 0; i < rows.size(); ++i) {
-      EXPECT_LE(rows[i], sequences[i].paused ? 0 : sequences[i].rows_in_phase);
+      EXPECT_LE(rows[i], sequences[i].paused ? 0 : sequences[i].rows_pending);
       EXPECT_GE(rows[i], 0);
     }
   }

@@ -4,21 +4,47 @@
 #include <utility>
 
 namespace pensieve::engine {
+namespace {
 
-Sequence::Sequence(std::shared_ptr<Request> owner, size_t index, int64_t context_max, int64_t block_len)
+void MakeFine(std::vector<int32_t>& keys, TokenRange range) {
+  for (int64_t i = range.first; i < range.end; ++i) {
+    int32_t& key = keys[static_cast<size_t>(i)];
+    if (key >= 0) key = ~key;
+  }
+}
+
+}  // namespace
+
+Sequence::Sequence(std::shared_ptr<Request> owner, size_t index, int64_t context_max, int64_t block_len,
+                   int64_t fine_positions)
     : request(std::move(owner)), input_idx(index) {
   tokens = std::move(request->is_embed ? request->embed.sequences[index] : request->generate.prompt);
   prompt_len = len();
   len_max = prompt_len;
+  row_keys = tokens;
+  MakeFine(row_keys, {0, std::min(fine_positions, prompt_len)});
   if (!request->is_embed) {
     // Room for everything that can come, so that a decode step allocates nothing.
     const GenerateRequest& generate = request->generate;
     len_max += std::min(generate.new_tokens_max, context_max - prompt_len);
     tokens.reserve(static_cast<size_t>(len_max));
+    row_keys.reserve(static_cast<size_t>(len_max));
+    for (const TokenRange& range : generate.fine_ranges) MakeFine(row_keys, range);
     sampler.emplace(generate.sampling);
     share_more = true;
   }
   block_table.reserve(static_cast<size_t>((len_max + block_len - 1) / block_len));
+}
+
+void Sequence::Append(int32_t token) {
+  tokens.push_back(token);
+  row_keys.push_back(~token);
+}
+
+int64_t Sequence::RunEnd(int64_t first, int64_t end) const {
+  int64_t at = first + 1;
+  while (at < end && is_fine(at) == is_fine(first)) ++at;
+  return at;
 }
 
 bool Sequence::Before(const Sequence& other) const {
@@ -34,6 +60,7 @@ void Sequence::Restart() {
 
 void Sequence::CheckInvariant() const {
   PENSIEVE_CHECK(cached_len <= computed_len && computed_len <= len() && len() <= len_max);
+  PENSIEVE_CHECK(row_keys.size() == tokens.size());
 }
 
 }  // namespace pensieve::engine

@@ -7,7 +7,8 @@ StepBatch::StepBatch(int64_t rows_max, int64_t block_len) : block_len_(block_len
   members_.reserve(rows);
   tokens_.reserve(rows);
   positions_.reserve(rows);
-  sequences_.reserve(rows);
+  pieces_.reserve(rows);
+  owners_.reserve(rows);
   output_rows_.reserve(rows);
   long_rope_.reserve(rows);
 }
@@ -17,39 +18,56 @@ void StepBatch::Clear() {
   members_.clear();
   tokens_.clear();
   positions_.clear();
-  sequences_.clear();
+  pieces_.clear();
+  owners_.clear();
   output_rows_.clear();
   long_rope_.clear();
 }
 
 void StepBatch::Add(Sequence& sequence, int64_t num_rows, bool wants_output) {
-  const int64_t first_row = this->num_rows();
-  const int64_t first = sequence.computed_len;
-  PENSIEVE_CHECK(num_rows > 0 && first + num_rows <= sequence.len());
-  if (!sequence.in_prefill()) {
-    PENSIEVE_CHECK(fine_rows_ == first_row);
-    fine_rows_ += num_rows;
-  } else {
-    PENSIEVE_CHECK(first + num_rows <= sequence.prompt_len);
+  PENSIEVE_CHECK(num_rows > 0 && num_rows <= sequence.rows_pending());
+  members_.push_back({.sequence = &sequence, .num_rows = num_rows, .wants_output = wants_output});
+}
+
+void StepBatch::Seal() {
+  PENSIEVE_CHECK(tokens_.empty());
+  for (Member& member : members_) LayOut(member, /*fine=*/true);
+  fine_rows_ = static_cast<int64_t>(tokens_.size());
+  for (Member& member : members_) LayOut(member, /*fine=*/false);
+}
+
+void StepBatch::LayOut(Member& member, bool fine) {
+  Sequence& sequence = *member.sequence;
+  const int64_t end = sequence.computed_len + member.num_rows;
+  for (int64_t first = sequence.computed_len; first < end;) {
+    const int64_t run_end = sequence.RunEnd(first, end);
+    if (sequence.is_fine(first) == fine) AddPiece(sequence, first, run_end);
+    first = run_end;
   }
-  for (int64_t position = first; position < first + num_rows; ++position) {
+  if (!member.wants_output || sequence.is_fine(end - 1) != fine) return;
+  member.output_idx = static_cast<int64_t>(output_rows_.size());
+  output_rows_.push_back(static_cast<int32_t>(tokens_.size()) - 1);
+}
+
+void StepBatch::AddPiece(Sequence& sequence, int64_t first, int64_t end) {
+  const auto first_row = static_cast<int64_t>(tokens_.size());
+  for (int64_t position = first; position < end; ++position) {
     tokens_.push_back(sequence.tokens[static_cast<size_t>(position)]);
     positions_.push_back(static_cast<int32_t>(position));
   }
   std::span<const int32_t> block_table;
   if (!sequence.block_table.empty()) {
-    const auto num_blocks = static_cast<size_t>((first + num_rows + block_len_ - 1) / block_len_);
+    const auto num_blocks = static_cast<size_t>((end + block_len_ - 1) / block_len_);
     PENSIEVE_CHECK(num_blocks <= sequence.block_table.size());
     block_table = std::span(sequence.block_table).first(num_blocks);
   }
-  members_.push_back(&sequence);
-  sequences_.push_back({first_row, num_rows, first, block_table});
+  pieces_.push_back({first_row, end - first, first, block_table});
+  owners_.push_back(&sequence);
   long_rope_.push_back(sequence.long_rope ? 1 : 0);
-  if (wants_output) output_rows_.push_back(static_cast<int32_t>(this->num_rows() - 1));
 }
 
 model::Batch StepBatch::batch() const {
-  return {tokens_, positions_, sequences_, fine_rows_, output_rows_, long_rope_};
+  return {tokens_, positions_, pieces_, fine_rows_, output_rows_, long_rope_};
 }
 
 }  // namespace pensieve::engine

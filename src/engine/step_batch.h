@@ -1,4 +1,7 @@
-// The ragged batch of one step, built row by row into buffers that are kept between steps. Engine-thread-only.
+// The ragged batch of one step, built into buffers that are kept between steps. Engine-thread-only.
+//
+// Members are added in any order; Seal lays out their rows, the fine ones of all members first. A member whose rows are
+// of both precisions comes in several pieces.
 #pragma once
 
 #include <cstdint>
@@ -12,27 +15,41 @@ namespace pensieve::engine {
 
 class StepBatch {
  public:
+  struct Member {
+    Sequence* sequence = nullptr;
+    int64_t num_rows = 0;
+    bool wants_output = false;
+    int64_t output_idx = -1;  // its row of the logits; after Seal, if it wants one
+  };
+
   StepBatch(int64_t rows_max, int64_t block_len);
 
   void Clear();
-  // The next `num_rows` rows of `sequence`, which must outlive the step. Sequences in decode come before those in
-  // prefill. With `wants_output` the last of them gives logits.
+  // The next `num_rows` rows of `sequence`, which must outlive the step. With `wants_output` the last of them gives
+  // logits.
   void Add(Sequence& sequence, int64_t num_rows, bool wants_output);
+  // After the last Add.
+  void Seal();
 
   bool empty() const { return members_.empty(); }
-  int64_t num_rows() const { return static_cast<int64_t>(tokens_.size()); }
-  std::span<Sequence* const> members() const { return members_; }                  // in row order
-  std::span<const backend::SequenceRows> sequences() const { return sequences_; }  // of each member
-  // Valid until the next Clear or Add.
+  std::span<const Member> members() const { return members_; }  // in the order of Add
+  // After Seal. In row order; of one member in the order of its positions, but for the fine ones, which come first.
+  std::span<const backend::SequenceRows> pieces() const { return pieces_; }
+  std::span<Sequence* const> owners() const { return owners_; }  // of each piece
+  // After Seal; valid until the next Clear.
   model::Batch batch() const;
 
  private:
+  void LayOut(Member& member, bool fine);
+  void AddPiece(Sequence& sequence, int64_t first, int64_t end);
+
   const int64_t block_len_;
   int64_t fine_rows_ = 0;
-  std::vector<Sequence*> members_;
+  std::vector<Member> members_;
   std::vector<int32_t> tokens_;
   std::vector<int32_t> positions_;
-  std::vector<backend::SequenceRows> sequences_;
+  std::vector<backend::SequenceRows> pieces_;
+  std::vector<Sequence*> owners_;
   std::vector<int32_t> output_rows_;
   std::vector<uint8_t> long_rope_;
 };

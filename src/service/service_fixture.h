@@ -55,10 +55,7 @@ class ScriptedModel : public model::Model {
     for (const backend::SequenceRows& rows : batch.sequences) {
       for (int64_t i = 0; i < rows.num_rows; ++i) {
         if (output == batch.output_rows.size() || batch.output_rows[output] != rows.first_row + i) continue;
-        // As many tokens of the answer are there as decode rows end the history.
-        size_t answered = 0;
-        int64_t position = rows.cached_len + i;
-        while (position >= 0 && (slots.At(rows, position--) - 1) % 2 == 1) ++answered;
+        const size_t answered = Answered(slots, rows, rows.cached_len + i + 1);
         output_[output * kScriptVocab + static_cast<size_t>(script_->At(answered))] = 50.0f;
         ++output;
       }
@@ -77,6 +74,20 @@ class ScriptedModel : public model::Model {
   }
 
  private:
+  // How much of the script ends a history of `len` tokens.
+  size_t Answered(engine::TestKvCache& slots, const backend::SequenceRows& rows, int64_t len) const {
+    const auto said = [&](int64_t count) {
+      for (int64_t i = 0; i < count; ++i) {
+        const auto token = static_cast<uint64_t>(script_->At(static_cast<size_t>(i)));
+        if (engine::TokenOfSlot(slots.At(rows, len - count + i)) != token) return false;
+      }
+      return true;
+    };
+    int64_t count = len;
+    while (!said(count)) --count;
+    return static_cast<size_t>(count);
+  }
+
   static void Store(const model::Batch& batch, engine::TestKvCache& cache) {
     for (const backend::SequenceRows& rows : batch.sequences) {
       for (int64_t i = 0; i < rows.num_rows; ++i) {
