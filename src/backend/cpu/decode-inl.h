@@ -36,7 +36,27 @@ PENSIEVE_INLINE I32 LoadPart(const void* p, int words) {
   return kFull ? LoadInt(p) : LoadWords(p, words);
 }
 
-// One row's codes of a step times the planes of kRows activation rows; sums of lanes are left to AddRows. words: of
+// Lanes' parts of codes * (low + 128 * high), codes of 4 bits (or of mxfp4, at most 24): those of even columns and those
+// of odd ones.
+PENSIEVE_INLINE I32 DotPlanes(I32 even, I32 odd, I32 high_even, I32 high_odd, I32 low_even, I32 low_odd) {
+#if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+  // Sums of four products fit 16 bits (4 * 24 * 127 = 12,192), so they are widened once a plane; the widening product
+  // raises the upper plane by 128 as it goes.
+  const I32 high = _mm256_add_epi16(_mm256_maddubs_epi16(even, high_even), _mm256_maddubs_epi16(odd, high_odd));
+  const I32 low = _mm256_add_epi16(_mm256_maddubs_epi16(even, low_even), _mm256_maddubs_epi16(odd, low_odd));
+  return AddInt(_mm256_madd_epi16(high, _mm256_set1_epi16(128)), _mm256_madd_epi16(low, _mm256_set1_epi16(1)));
+#else
+  const I32 high = Dot4<false>(Dot4<false>(SetInt(0), even, high_even), odd, high_odd);
+  return Dot4<false>(Dot4<false>(ShiftLeft<7>(high), even, low_even), odd, low_odd);
+#endif
+}
+
+// The same for codes of 8 bits, as LowerCodes leaves them.
+PENSIEVE_INLINE I32 DotWidePlanes(I32 codes, I32 high, I32 low) {
+  return Dot4<true>(ShiftLeft<7>(Dot4<true>(SetInt(0), codes, high)), codes, low);
+}
+
+// One row's codes of a step times the planes of kRows activation rows; the sum over lanes is left to SumStep. words: of
 // the only vector, when it is not full.
 template <int kBits, bool kFp4, int kRows, int kVectors, bool kFull>
 PENSIEVE_INLINE void DotStep(const uint8_t* codes, const DecodePlanes (&planes)[kRows], int words, I32 (&dots)[kRows]) {
@@ -56,28 +76,44 @@ PENSIEVE_INLINE void DotStep(const uint8_t* codes, const DecodePlanes (&planes)[
       }
     }
   }
-  constexpr bool kWide = kBits == 8;
   PENSIEVE_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    I32 sum = SetInt(0);
+    dots[r] = SetInt(0);
     PENSIEVE_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      sum = Dot4<kWide>(sum, even[v], LoadPart<kFull>(planes[r].high + v * kLanes * 4, words));
-      if constexpr (!kWide) sum = Dot4<kWide>(sum, odd[v], LoadPart<kFull>(planes[r].high + planes[r].odd + v * kLanes * 4, words));
+      const auto plane = [&](const int8_t* from) { return LoadPart<kFull>(from + v * kLanes * 4, words); };
+      if constexpr (kBits == 8) {
+        dots[r] = AddInt(dots[r], DotWidePlanes(even[v], plane(planes[r].high), plane(planes[r].low)));
+      } else {
+        const int64_t to_odd = planes[r].odd;
+        dots[r] = AddInt(dots[r], DotPlanes(even[v], odd[v], plane(planes[r].high), plane(planes[r].high + to_odd),
+                                            plane(planes[r].low), plane(planes[r].low + to_odd)));
+      }
     }
-    sum = ShiftLeft<7>(sum);
-    PENSIEVE_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
-      sum = Dot4<kWide>(sum, even[v], LoadPart<kFull>(planes[r].low + v * kLanes * 4, words));
-      if constexpr (!kWide) sum = Dot4<kWide>(sum, odd[v], LoadPart<kFull>(planes[r].low + planes[r].odd + v * kLanes * 4, words));
-    }
-    dots[r] = sum;
   }
 }
 
-// sums[r][g]: the integer sums of the step's groups, a lane a channel.
-template <int kBits, int kGroup, bool kFp4, int kRows, bool kFull>
-PENSIEVE_INLINE void SumStep(const CodeRows& source, int64_t at, const DecodePlanes (&planes)[kRows], int words,
+// Where the codes of kLanes channels continue: rows at one distance, in few registers.
+struct StridedCodes {
+  RowsAt<uint8_t, kLanes> rows;
+
+  PENSIEVE_MEMBER StridedCodes(const CodeRows& source, int64_t stride, int64_t at) : rows(source.rows[0] + at, stride) {
+    rows.KeepInRegisters();
+  }
+  PENSIEVE_MEMBER const uint8_t* operator[](int i) const { return rows[i]; }
+};
+// The same for a panel's end, where the last channel is repeated.
+struct ListedCodes {
+  const CodeRows& source;
+  int64_t at;
+
+  PENSIEVE_MEMBER ListedCodes(const CodeRows& from, int64_t, int64_t offset) : source(from), at(offset) {}
+  PENSIEVE_MEMBER const uint8_t* operator[](int i) const { return source.rows[i] + at; }
+};
+
+// sums[r][g]: the integer sums of the step's groups, a lane a channel. ahead: bytes to what is wanted next, or 0.
+template <int kBits, int kGroup, bool kFp4, int kRows, bool kFull, typename Codes>
+PENSIEVE_INLINE void SumStep(const Codes& source, int64_t ahead, const DecodePlanes (&planes)[kRows], int words,
                              I32 (&sums)[kRows][DecodeShape<kBits, kGroup>::kGroups]) {
   using Shape = DecodeShape<kBits, kGroup>;
   I32 quads[kRows][kQuadLanes];
@@ -89,8 +125,8 @@ PENSIEVE_INLINE void SumStep(const CodeRows& source, int64_t at, const DecodePla
       I32 dots[2][kRows];
       PENSIEVE_UNROLL
       for (int i = 0; i < 2; ++i) {
-        const uint8_t* codes = source.rows[4 * q + 2 * half + i] + at;
-        Prefetch(codes + source.next_panel);
+        const uint8_t* codes = source[4 * q + 2 * half + i];
+        if (ahead > 0) Prefetch(codes + ahead);
         DotStep<kBits, kFp4, kRows, Shape::kVectors, kFull>(codes, planes, words, dots[i]);
       }
       PENSIEVE_UNROLL
@@ -112,28 +148,33 @@ PENSIEVE_INLINE void SumStep(const CodeRows& source, int64_t at, const DecodePla
   }
 }
 
-// Scales and biases of kScaleBlock weight groups of kLanes channels.
+// Scales and biases of kScaleBlock weight groups of kLanes channels, from group `first` on.
 struct ScaleBlock {
+  int64_t first;
   F32 scale[kScaleBlock];
   F32 bias[kScaleBlock];
 };
 
+// The block that holds group g. The last block of a row begins earlier instead of being short, for a short one is
+// loaded number by number.
 PENSIEVE_INLINE void LoadScaleBlock(const QuantWeight& w, const ScaleRows& scales, const ScaleRows& biases, int64_t g,
                                     ScaleBlock* block) {
-  const int64_t left = w.cols / w.group - g;
-  const int n = left < kScaleBlock ? static_cast<int>(left) : kScaleBlock;
-  LoadScales(scales, g, n, block->scale);
+  const int64_t groups = w.cols / w.group;
+  const int n = groups < kScaleBlock ? static_cast<int>(groups) : kScaleBlock;
+  block->first = g + n <= groups ? g : groups - n;
+  LoadScales(scales, block->first, n, block->scale);
   if (w.biases != nullptr) {
-    LoadScales(biases, g, n, block->bias);
+    LoadScales(biases, block->first, n, block->bias);
   } else {
     for (int i = 0; i < n; ++i) block->bias[i] = Set(-w.zero) * block->scale[i];
   }
 }
 
-template <int kBits, int kGroup, bool kFp4, int kRows>
+template <int kBits, int kGroup, bool kFp4, int kRows, typename Codes>
 static void DecodeChannels(const QuantWeight& w, int64_t first_row, int64_t channel, int64_t count,
                            const QuantRows& rows, int64_t first, float* tile) {
   using Shape = DecodeShape<kBits, kGroup>;
+  constexpr int64_t kStepBytes = Shape::kGroups * kGroup * kBits / 8;
   const CodeRows source = RowsFrom(w, first_row, channel, count);
   const ScaleRows scales = ScalesFrom(w, w.scales, first_row, channel, count);
   const ScaleRows biases = w.biases == nullptr ? scales : ScalesFrom(w, w.biases, first_row, channel, count);
@@ -153,15 +194,19 @@ static void DecodeChannels(const QuantWeight& w, int64_t first_row, int64_t chan
     }
     I32 sums[kRows][Shape::kGroups];
     const int64_t words = (w.cols - k) / Shape::kWordColumns;
+    const int64_t at = k * kBits / 8;
+    const Codes codes(source, w.row_bytes, at);
+    // Once a cache line.
+    const int64_t ahead = at % kCacheLine < kStepBytes ? source.next_panel : 0;
     if (words >= kLanes) {
-      SumStep<kBits, kGroup, kFp4, kRows, true>(source, k * kBits / 8, planes, kLanes, sums);
+      SumStep<kBits, kGroup, kFp4, kRows, true>(codes, ahead, planes, kLanes, sums);
     } else {
-      SumStep<kBits, kGroup, kFp4, kRows, false>(source, k * kBits / 8, planes, static_cast<int>(words), sums);
+      SumStep<kBits, kGroup, kFp4, kRows, false>(codes, ahead, planes, static_cast<int>(words), sums);
     }
     PENSIEVE_UNROLL
     for (int i = 0; i < Shape::kGroups; ++i) {
       if (g + i >= rows.groups) break;
-      const int64_t in_block = ((g + i) >> shift) & (kScaleBlock - 1);
+      const int64_t in_block = ((g + i) >> shift) - block.first;
       PENSIEVE_UNROLL
       for (int r = 0; r < kRows; ++r) {
         const QuantGroup& group = rows.first.groups[(first + r) * rows.groups + g + i];
@@ -173,15 +218,25 @@ static void DecodeChannels(const QuantWeight& w, int64_t first_row, int64_t chan
   for (int r = 0; r < kRows; ++r) Store(tile + r * kPanel + channel, acc[r]);
 }
 
+template <int kBits, int kGroup, bool kFp4, int kRows>
+PENSIEVE_INLINE void DecodeRows(const QuantWeight& w, int64_t first_row, int64_t count, const QuantRows& rows,
+                                int64_t first, float* tile) {
+  for (int64_t channel = 0; channel < kPanel; channel += kLanes) {
+    if (channel + kLanes <= count) {
+      DecodeChannels<kBits, kGroup, kFp4, kRows, StridedCodes>(w, first_row, channel, count, rows, first, tile);
+    } else {
+      DecodeChannels<kBits, kGroup, kFp4, kRows, ListedCodes>(w, first_row, channel, count, rows, first, tile);
+    }
+  }
+}
+
 template <int kBits, int kGroup, bool kFp4>
 static void DecodePanel(const QuantWeight& w, int64_t first_row, int64_t count, const QuantRows& rows, int64_t first,
                         int64_t count_rows, float* tile) {
-  for (int64_t channel = 0; channel < kPanel; channel += kLanes) {
-    if (count_rows == 1) {
-      DecodeChannels<kBits, kGroup, kFp4, 1>(w, first_row, channel, count, rows, first, tile);
-    } else {
-      DecodeChannels<kBits, kGroup, kFp4, 2>(w, first_row, channel, count, rows, first, tile);
-    }
+  if (count_rows == 1) {
+    DecodeRows<kBits, kGroup, kFp4, 1>(w, first_row, count, rows, first, tile);
+  } else {
+    DecodeRows<kBits, kGroup, kFp4, 2>(w, first_row, count, rows, first, tile);
   }
 }
 

@@ -308,10 +308,10 @@ PENSIEVE_INLINE I32 Dot4(I32 acc, I32 u8, I32 s8) {
     const I32 pairs = _mm256_maddubs_epi16(u8, s8);
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
-  const I32 low = _mm256_set1_epi32(0x00ff00ff);
-  const I32 even = _mm256_madd_epi16(_mm256_and_si256(u8, low), _mm256_srai_epi16(_mm256_slli_epi16(s8, 8), 8));
-  const I32 odd = _mm256_madd_epi16(_mm256_srli_epi16(u8, 8), _mm256_srai_epi16(s8, 8));
-  return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
+  // Codes less 128 (LowerCodes), signed: their magnitudes, at most 128, are the unsigned factor, and their signs go to
+  // the other. Two products are at most 2 * 128 * 127 = 32,512.
+  const I32 pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(u8), _mm256_sign_epi8(s8, u8));
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 #endif
 }
 PENSIEVE_INLINE I32 Dot2(I32 acc, I32 a, I32 b) {
@@ -598,9 +598,17 @@ PENSIEVE_INLINE F32 FromF16Lanes(I32 x) {
 
 #if !defined(PENSIEVE_NEON)
 // Whether Dot4<true> takes codes less 128, as LowerCodes<true> makes them: kWide is for codes that may exceed 127.
+#if defined(__AVX2__) && !defined(__AVX512F__) && !defined(__AVXVNNI__)
+inline constexpr bool kLowersWideCodes = true;
+template <bool kWide>
+PENSIEVE_INLINE I32 LowerCodes(I32 codes) {
+  return kWide ? _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) : codes;
+}
+#else
 inline constexpr bool kLowersWideCodes = false;
 template <bool kWide>
 PENSIEVE_INLINE I32 LowerCodes(I32 codes) { return codes; }
+#endif
 
 // kQuadRun quads, or kFloatRun floats, of a row, each multiplied with whole vectors: broadcast from memory as they
 // are used. (Elsewhere they are read at once, and one is taken out of a register.) i: which of the run.
