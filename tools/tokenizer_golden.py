@@ -15,6 +15,7 @@ import argparse
 import base64
 import json
 import random
+import re
 import subprocess
 import sys
 
@@ -41,11 +42,11 @@ DEEPSEEK_LETTERS = (r"\s?(?:(?![\x{560}\x{588}\x{10c7}-\x{10ff}\x{1c80}-\x{1c88}
                     r"\x{ab30}-\x{ab6f}\x{10570}-\x{105bc}\x{16e40}-\x{16e7f}\x{1d400}-\x{1df2a}])"
                     r"[\p{Lu}\p{Ll}\p{Lt}])+")
 DIGITS = "digits"  # the Digits pre-tokenizer
-# pre -> (steps, ignore_merges, add_bos)
+# pre -> (steps, ignore_merges, add_bos); tokenizer.json composes characters (NFC) for those of NFC.
 PRE = {
     "llama-bpe": ([LLAMA3], True, True), "glm4": ([LLAMA3], False, False), "qwen2": ([QWEN2], False, False),
     "qwen35": ([QWEN35], False, False), "gpt-4o": ([O200K], False, False), "tekken": ([TEKKEN], True, True),
-    "smollm": ([DIGITS, GPT2], False, False), "gpt-2": ([GPT2], False, False),
+    "smollm": ([DIGITS, GPT2], False, False), "command-r": ([DIGITS, GPT2], False, False), "gpt-2": ([GPT2], False, False),
     "deepseek-v3": ([r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3], False, False),
     "deepseek-coder": ([r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"], False, False),
     "deepseek-llm": ([r"[\r\n]", DEEPSEEK_LETTERS, "\\s?[!-/:-~！-／：-～‘-‟\u3000-。]+", r"\s+$", "[一-龥ࠀ-一가-퟿]+", r"\p{N}+"],
@@ -53,6 +54,7 @@ PRE = {
     "falcon": ([r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"], False, False),
     "default": ([r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"], False, False),
 }
+NFC = {"qwen2", "qwen35", "command-r"}
 
 FIELDS = {"model": "model", "pre": "pre", "tokens": "tokens", "scores": "scores", "token_type": "token_types",
           "merges": "merges", "bos_token_id": "bos_id", "eos_token_id": "eos_id", "unknown_token_id": "unk_id",
@@ -79,6 +81,8 @@ def byte_level_tokenizer(vocabulary):
              else pre_tokenizers.Split(Regex(step), "isolated") for step in steps]
     chain.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(chain)
+    if vocabulary.get("pre") in NFC:
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer, add_bos
 
@@ -113,7 +117,8 @@ def wordpiece_tokenizer(vocabulary):
             token = token[1:] if token.startswith("▁") else "##" + token
         tokens[token] = i
     tokenizer = Tokenizer(models.WordPiece(tokens, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
+    cased = any(re.search("[A-Z]", token) for token in tokens if not token.startswith("["))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=not cased)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(

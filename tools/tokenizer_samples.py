@@ -292,8 +292,8 @@ def gguf_gpt2(pre):
             "eos_id": tokens.index("<|endoftext|>")}
 
 
-def gguf_bert():
-    vocab = bert(False).get_vocab()
+def gguf_bert(cased=False):
+    vocab = bert(cased).get_vocab()
     tokens = [t[2:] if t.startswith("##") else t if t.startswith("[") and len(t) > 2 else "▁" + t
               for t in sorted(vocab, key=vocab.get)]
     kinds = [3 if t in ("[PAD]", "[CLS]", "[SEP]", "[MASK]") else 2 if t == "[UNK]" else 1 for t in tokens]
@@ -305,8 +305,10 @@ TOKENIZERS = {
     "deepseek": deepseek, "roberta": roberta, "bert_uncased": lambda: bert(False), "bert_cased": lambda: bert(True),
     "unigram": unigram, "precompiled": precompiled, "clip": clip, "prefix_bpe": prefix_bpe, "word_level": word_level}
 VOCABULARIES = {"gguf_llama": gguf_llama, "gguf_gemma": gguf_gemma, "gguf_bert": gguf_bert,
+                "gguf_bert_cased": lambda: gguf_bert(True),
                 **{f"gguf_{pre}": (lambda pre=pre: gguf_gpt2(pre)) for pre in
-                   ("smollm", "llama-bpe", "tekken", "falcon", "deepseek-coder", "deepseek-llm", "gpt-4o", "default")}}
+                   ("smollm", "llama-bpe", "tekken", "falcon", "deepseek-coder", "deepseek-llm", "gpt-4o", "default",
+                    "qwen2", "command-r")}}
 
 
 def main():

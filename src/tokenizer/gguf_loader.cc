@@ -5,6 +5,7 @@
 
 #include "base/utf8.h"
 #include "fmt/format.h"
+#include "formats/printable.h"
 #include "tokenizer/tokenizer_parts.h"
 
 namespace pensieve::tokenizer {
@@ -49,6 +50,7 @@ struct Splitting {
   bool individual_digits = false;         // before the patterns
   bool ignore_merges = false;
   bool add_bos = false;  // unless the file says otherwise
+  bool nfc = false;      // the tokenizer.json of these models composes characters first; no GGUF field says so
 };
 
 struct NamedSplitting {
@@ -57,9 +59,11 @@ struct NamedSplitting {
 };
 
 constexpr Splitting kLlama3Splitting{{kLlama3}, false, true, true};
-constexpr Splitting kQwen2Splitting{{kQwen2}, false, false, false};
+constexpr Splitting kQwen2Splitting{{kQwen2}, false, false, false, /*nfc=*/true};
+constexpr Splitting kQwen2PlainSplitting{{kQwen2}, false, false, false};
 constexpr Splitting kO200kSplitting{{kO200k}, false, false, false};
 constexpr Splitting kGpt2Splitting{{kGpt2}, false, false, false};
+constexpr Splitting kGptNeoxSplitting{{kGpt2}, false, false, false, /*nfc=*/true};
 constexpr Splitting kDigitsSplitting{{kGpt2}, true, false, false};
 // What files without (or with an unknown) pattern name are split by.
 constexpr Splitting kDefaultSplitting{
@@ -82,25 +86,25 @@ constexpr std::array kSplittings = std::to_array<NamedSplitting>({
     {"deepseek-r1-qwen", kQwen2Splitting},
     {"stablelm2", kQwen2Splitting},
     {"hunyuan", kQwen2Splitting},
-    {"megrez", kQwen2Splitting},
-    {"kormo", kQwen2Splitting},
-    {"qwen35", {{kQwen35}, false, false, false}},
+    {"megrez", kQwen2PlainSplitting},
+    {"kormo", kQwen2PlainSplitting},
+    {"qwen35", {{kQwen35}, false, false, false, /*nfc=*/true}},
     {"gpt-4o", kO200kSplitting},
     {"llama4", kO200kSplitting},
     {"kanana2", kO200kSplitting},
     {"tekken", {{kTekken}, false, true, true}},
     {"smollm", kDigitsSplitting},
     {"starcoder", kDigitsSplitting},
-    {"command-r", kDigitsSplitting},
+    {"command-r", {{kGpt2}, true, false, false, /*nfc=*/true}},
     {"refact", kDigitsSplitting},
     {"codeshell", kDigitsSplitting},
     {"exaone", kDigitsSplitting},
     {"minerva-7b", kDigitsSplitting},
     {"gpt-2", kGpt2Splitting},
     {"phi-2", kGpt2Splitting},
-    {"mpt", kGpt2Splitting},
-    {"olmo", kGpt2Splitting},
-    {"modern-bert", kGpt2Splitting},
+    {"mpt", kGptNeoxSplitting},
+    {"olmo", kGptNeoxSplitting},
+    {"modern-bert", kGptNeoxSplitting},
     {"jina-es", kGpt2Splitting},
     {"jina-de", kGpt2Splitting},
     {"jina-v1-en", kGpt2Splitting},
@@ -157,10 +161,23 @@ bool IsPhi3(const GgufVocabulary& source) {
   return source.model == "llama" && has("<|placeholder1|>") && has("<|assistant|>") && has("<|end|>");
 }
 
-AddedTokens CollectAddedTokens(const GgufVocabulary& source) {
+// How many tokens are left without those behind the embedding's last row. Only tokens that are found in the text before
+// the model sees it can be left out: where others are among them, all stay, and whoever loads the model refuses it.
+size_t TokensWithRows(const GgufVocabulary& source, int64_t ids_end) {
+  const size_t all = source.tokens.size();
+  if (ids_end >= static_cast<int64_t>(all)) return all;
+  const auto end = static_cast<size_t>(ids_end);
+  for (size_t id = end; id < all; ++id) {
+    const int32_t type = TypeOf(source, id);
+    if (type == kNormal || type == kByte) return all;
+  }
+  return end;
+}
+
+AddedTokens CollectAddedTokens(const GgufVocabulary& source, size_t tokens_end) {
   const bool phi3 = IsPhi3(source);
   std::vector<AddedToken> added;
-  for (size_t id = 0; id < source.tokens.size(); ++id) {
+  for (size_t id = 0; id < tokens_end; ++id) {
     const int32_t type = TypeOf(source, id);
     if (type != kControl && type != kUserDefined && type != kUnknown) continue;
     AddedToken token;
@@ -174,32 +191,34 @@ AddedTokens CollectAddedTokens(const GgufVocabulary& source) {
   return AddedTokens(std::move(added), [](std::string_view text) { return std::string(text); });
 }
 
+// Nothing for tokens that were left out.
 Result<std::optional<SpecialToken>> ReadId(std::optional<int64_t> id, std::string_view key,
-                                           const GgufVocabulary& source) {
+                                           const GgufVocabulary& source, size_t tokens_end) {
   if (!id) return std::optional<SpecialToken>();
   if (*id < 0 || *id >= static_cast<int64_t>(source.tokens.size())) {
     // Some converters write -1 or 2^32-1 for "none".
     if (*id == -1 || *id == 0xFFFFFFFFll) return std::optional<SpecialToken>();
     return DataLoss(fmt::format("tokenizer.ggml.{} is {}, outside the {} tokens", key, *id, source.tokens.size()));
   }
+  if (static_cast<size_t>(*id) >= tokens_end) return std::optional<SpecialToken>();
   return std::optional<SpecialToken>(SpecialToken{static_cast<int32_t>(*id), source.tokens[static_cast<size_t>(*id)]});
 }
 
-Status ReadSpecialTokens(const GgufVocabulary& source, TokenizerParts& parts) {
+Status ReadSpecialTokens(const GgufVocabulary& source, size_t tokens_end, TokenizerParts& parts) {
   SpecialTokens& special = parts.special;
-  PENSIEVE_TRY(special.bos, ReadId(source.bos_id, "bos_token_id", source));
-  PENSIEVE_TRY(special.eos, ReadId(source.eos_id, "eos_token_id", source));
-  PENSIEVE_TRY(special.unk, ReadId(source.unk_id, "unknown_token_id", source));
-  PENSIEVE_TRY(special.pad, ReadId(source.pad_id, "padding_token_id", source));
-  PENSIEVE_TRY(special.cls, ReadId(source.cls_id, "cls_token_id", source));
-  PENSIEVE_TRY(special.sep, ReadId(source.sep_id, "seperator_token_id", source));
-  PENSIEVE_TRY(special.mask, ReadId(source.mask_id, "mask_token_id", source));
+  PENSIEVE_TRY(special.bos, ReadId(source.bos_id, "bos_token_id", source, tokens_end));
+  PENSIEVE_TRY(special.eos, ReadId(source.eos_id, "eos_token_id", source, tokens_end));
+  PENSIEVE_TRY(special.unk, ReadId(source.unk_id, "unknown_token_id", source, tokens_end));
+  PENSIEVE_TRY(special.pad, ReadId(source.pad_id, "padding_token_id", source, tokens_end));
+  PENSIEVE_TRY(special.cls, ReadId(source.cls_id, "cls_token_id", source, tokens_end));
+  PENSIEVE_TRY(special.sep, ReadId(source.sep_id, "seperator_token_id", source, tokens_end));
+  PENSIEVE_TRY(special.mask, ReadId(source.mask_id, "mask_token_id", source, tokens_end));
   std::vector<int32_t> ends;
   std::vector<std::pair<std::optional<int64_t>, const char*>> ids = {{source.eot_id, "eot_token_id"},
                                                                     {source.eom_id, "eom_token_id"}};
   for (const int64_t id : source.eos_ids) ids.emplace_back(id, "eos_token_ids");
   for (const auto& [id, key] : ids) {
-    PENSIEVE_TRY(const auto token, ReadId(id, key, source));
+    PENSIEVE_TRY(const auto token, ReadId(id, key, source, tokens_end));
     if (token) ends.push_back(token->id);
   }
   CollectEndOfGeneration(std::move(ends), parts);
@@ -240,8 +259,11 @@ Status LoadByteLevelBpe(GgufVocabulary& source, TokenizerParts& parts) {
     splitting = named->splitting;
   } else {
     parts.warnings.push_back(fmt::format(
-        "tokenizer.ggml.pre \"{}\" is not known: the default pattern is used, and ids may differ", source.pre));
+        "tokenizer.ggml.pre \"{}\" is not known: words are split by a default pattern, so token ids may differ from those "
+        "that the model was trained with, and answers may be worse",
+        formats::Printable(source.pre, 60)));
   }
+  if (splitting.nfc) parts.normalizer = MakeUnicodeNormalizer(NormalForm::kNfc);
   PENSIEVE_TRY(parts.pre_tokenizer, BuildSplitting(splitting));
   BpeOptions options;
   options.ignore_merges = splitting.ignore_merges;
@@ -300,8 +322,19 @@ std::string WordPieceSpelling(const std::string& token, int32_t type) {
   return token.starts_with(kSpace) ? token.substr(kSpace.size()) : "##" + token;
 }
 
+// The file does not say whether text is lowercased: a vocabulary with capitals could not be used if it were.
+bool HasCapitals(const GgufVocabulary& source) {
+  for (size_t id = 0; id < source.tokens.size(); ++id) {
+    const std::string& token = source.tokens[id];
+    if (TypeOf(source, id) != kNormal || token.starts_with('[')) continue;
+    if (std::any_of(token.begin(), token.end(), [](char c) { return c >= 'A' && c <= 'Z'; })) return true;
+  }
+  return false;
+}
+
 Status LoadWordPiece(GgufVocabulary& source, TokenizerParts& parts) {
-  parts.normalizer = MakeBertNormalizer({});
+  const bool lowercase = !HasCapitals(source);
+  parts.normalizer = MakeBertNormalizer({.strip_accents = lowercase, .lowercase = lowercase});
   std::vector<PreTokenizerPtr> steps;
   steps.push_back(MakeCharacterPreTokenizer(IsWhitespace, SplitBehavior::kRemoved));
   steps.push_back(MakeCharacterPreTokenizer(IsPunctuation, SplitBehavior::kIsolated));
@@ -336,11 +369,15 @@ Status LoadWordPiece(GgufVocabulary& source, TokenizerParts& parts) {
 
 }  // namespace
 
-Result<TokenizerParts> LoadGguf(GgufVocabulary source) {
+Result<TokenizerParts> LoadGguf(GgufVocabulary source, const TokenizerOptions& options) {
   PENSIEVE_RETURN_IF_ERROR(CheckShape(source));
   TokenizerParts parts;
-  parts.added = CollectAddedTokens(source);
-  PENSIEVE_RETURN_IF_ERROR(ReadSpecialTokens(source, parts));
+  const size_t tokens_end = TokensWithRows(source, options.ids_end);
+  parts.added = CollectAddedTokens(source, tokens_end);
+  PENSIEVE_RETURN_IF_ERROR(ReadSpecialTokens(source, tokens_end, parts));
+  source.tokens.resize(tokens_end);
+  if (!source.token_types.empty()) source.token_types.resize(tokens_end);
+  if (source.scores.size() > tokens_end) source.scores.resize(tokens_end);
   if (source.model == "gpt2") {
     PENSIEVE_RETURN_IF_ERROR(LoadByteLevelBpe(source, parts));
   } else if (source.model == "llama") {

@@ -75,6 +75,43 @@ Status AddConfiguredTokens(const JsonFields& config, std::vector<AddedToken>& to
   return OkStatus();
 }
 
+// Takes tokens without a row in the embedding out of `tokens`, and out of the vocabulary where it lists them too.
+// Vocabulary entries that are no added tokens stay: whoever loads the model refuses it.
+void LeaveOutTokens(int64_t ids_end, std::vector<AddedToken>& tokens, HfDocument& document) {
+  std::unordered_set<std::string> left_out;
+  std::erase_if(tokens, [&](const AddedToken& token) {
+    if (token.id < ids_end) return false;
+    left_out.insert(token.content);
+    return true;
+  });
+  if (left_out.empty()) return;
+  const auto is_left_out = [&](const VocabularyEntry& entry) {
+    return entry.id >= ids_end && left_out.contains(entry.text);
+  };
+  if (document.vocabulary_form == HfDocument::VocabularyForm::kObject) {
+    std::erase_if(document.vocabulary, is_left_out);
+    return;
+  }
+  while (!document.vocabulary.empty() && is_left_out(document.vocabulary.back())) {  // ids are places in a list
+    document.vocabulary.pop_back();
+    document.scores.pop_back();
+  }
+}
+
+bool Lowercases(const JsonFields& root) {
+  const Json* normalizer = root.Find("normalizer");
+  if (normalizer == nullptr || !normalizer->is_object()) return false;
+  const auto is_lowercasing = [](const Json& part) {
+    const auto type = part.find("type");  // end() for what is no object
+    if (type == part.end()) return false;
+    const auto flag = part.find("lowercase");
+    return *type == "Lowercase" || (*type == "BertNormalizer" && (flag == part.end() || *flag != false));
+  };
+  const auto parts = normalizer->find("normalizers");
+  if (parts == normalizer->end() || !parts->is_array()) return is_lowercasing(*normalizer);
+  return std::any_of(parts->begin(), parts->end(), is_lowercasing);
+}
+
 // bos_token and its like: a string, {"content": ...}, or null.
 Result<std::optional<SpecialToken>> ReadSpecialToken(const JsonFields& config, const std::string& key,
                                                      const TokenizerParts& parts) {
@@ -151,18 +188,28 @@ Status ReadComponents(const JsonFields& root, HfDocument& document, TokenizerPar
   return BuildDecoder(fields, parts.decoder);
 }
 
+void PutFirst(NormalizerPtr first, NormalizerPtr& normalizer) {
+  std::vector<NormalizerPtr> steps;
+  steps.push_back(std::move(first));
+  if (normalizer != nullptr) steps.push_back(std::move(normalizer));
+  normalizer = MakeNormalizerSequence(std::move(steps));
+}
+
 }  // namespace
 
-Result<TokenizerParts> LoadHuggingFace(std::string_view tokenizer_json, const Json& tokenizer_config) {
+Result<TokenizerParts> LoadHuggingFace(std::string_view tokenizer_json, const Json& tokenizer_config,
+                                       const TokenizerOptions& options) {
   PENSIEVE_TRY(HfDocument document, ParseHfDocument(tokenizer_json));
   PENSIEVE_TRY(const JsonFields root, JsonFields::Of(document.root, ""));
   TokenizerParts parts;
-  PENSIEVE_RETURN_IF_ERROR(ReadComponents(root, document, parts));
   PENSIEVE_TRY(std::vector<AddedToken> added, ReadAddedTokens(root));
   const Json no_config = Json::object();
   PENSIEVE_TRY(const JsonFields config, JsonFields::Of(tokenizer_config.is_null() ? no_config : tokenizer_config,
                                                        "tokenizer_config.json"));
   PENSIEVE_RETURN_IF_ERROR(AddConfiguredTokens(config, added, parts.warnings));
+  LeaveOutTokens(options.ids_end, added, document);
+  PENSIEVE_RETURN_IF_ERROR(ReadComponents(root, document, parts));
+  if (options.lowercase && !Lowercases(root)) PutFirst(MakeLowercaseNormalizer(), parts.normalizer);
   const Normalizer* normalizer = parts.normalizer.get();
   parts.added = AddedTokens(std::move(added),
                             [normalizer](std::string_view text) { return NormalizePiece(normalizer, text); });

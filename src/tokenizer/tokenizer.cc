@@ -107,15 +107,17 @@ Tokenizer::Tokenizer(TokenizerParts parts) : parts_(std::make_unique<const Token
 Tokenizer::~Tokenizer() = default;
 
 Result<std::unique_ptr<Tokenizer>> Tokenizer::FromHuggingFace(std::string_view tokenizer_json,
-                                                              const Json& tokenizer_config, const std::string& path) {
-  auto parts = LoadHuggingFace(tokenizer_json, tokenizer_config);
+                                                              const Json& tokenizer_config, const std::string& path,
+                                                              const TokenizerOptions& options) {
+  auto parts = LoadHuggingFace(tokenizer_json, tokenizer_config, options);
   if (!parts) return parts.error().WithContext(path);
   FindSpecialAliases(*parts);
   return std::unique_ptr<Tokenizer>(new Tokenizer(*std::move(parts)));
 }
 
-Result<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(GgufVocabulary vocabulary, const std::string& path) {
-  auto parts = LoadGguf(std::move(vocabulary));
+Result<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(GgufVocabulary vocabulary, const std::string& path,
+                                                       const TokenizerOptions& options) {
+  auto parts = LoadGguf(std::move(vocabulary), options);
   if (!parts) return parts.error().WithContext(path);
   FindSpecialAliases(*parts);
   return std::unique_ptr<Tokenizer>(new Tokenizer(*std::move(parts)));
@@ -152,6 +154,8 @@ std::string Tokenizer::Decode(std::span<const int32_t> ids, bool skip_special) c
 int32_t Tokenizer::vocab_size() const {
   int32_t size = parts_->model->vocabulary().size();
   for (const AddedToken& token : parts_->added.tokens()) size = std::max(size, token.id + 1);
+  for (const int32_t id : parts_->prefix_ids) size = std::max(size, id + 1);
+  for (const int32_t id : parts_->suffix_ids) size = std::max(size, id + 1);
   return size;
 }
 

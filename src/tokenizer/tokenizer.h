@@ -28,6 +28,15 @@ struct EncodeOptions {
   bool parse_special = true;  // recognise special tokens inside the text; false for text that a stranger wrote
 };
 
+// What the model around a tokenizer says about it.
+struct TokenizerOptions {
+  // Rows of the model's embedding. Added tokens with higher ids (an image's place, in a model without its image part)
+  // are left out: in a text they are plain text.
+  int64_t ids_end = INT64_MAX;
+  // All text is lowercased first, unless the tokenizer does it (sentence-transformers' do_lower_case).
+  bool lowercase = false;
+};
+
 struct SpecialToken {
   int32_t id = -1;
   std::string text;
@@ -68,8 +77,10 @@ class Tokenizer {
   // tokenizer_config.json or null. `path` is for error messages.
   // DataLoss for malformed files, Unimplemented for component types that are not known; both name the field.
   static Result<std::unique_ptr<Tokenizer>> FromHuggingFace(std::string_view tokenizer_json,
-                                                            const Json& tokenizer_config, const std::string& path);
-  static Result<std::unique_ptr<Tokenizer>> FromGguf(GgufVocabulary vocabulary, const std::string& path);
+                                                            const Json& tokenizer_config, const std::string& path,
+                                                            const TokenizerOptions& options = {});
+  static Result<std::unique_ptr<Tokenizer>> FromGguf(GgufVocabulary vocabulary, const std::string& path,
+                                                     const TokenizerOptions& options = {});
   ~Tokenizer();
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
@@ -79,7 +90,7 @@ class Tokenizer {
   // Ids outside the vocabulary add nothing.
   std::string Decode(std::span<const int32_t> ids, bool skip_special = true) const;
 
-  int32_t vocab_size() const;  // highest id + 1
+  int32_t vocab_size() const;  // highest id that Encode can give + 1
   std::optional<int32_t> TokenToId(std::string_view token) const;
   // The vocabulary's own spelling ("Ġworld", "▁the", "##ing"); empty when out of range.
   std::string IdToToken(int32_t id) const;

@@ -37,7 +37,8 @@ int32_t FindToken(const TokenizerParts& parts, std::string_view token);
 // Fills special.eog_ids with `ids` and with the tokens that end turns in known chat formats.
 void CollectEndOfGeneration(std::vector<int32_t> ids, TokenizerParts& parts);
 
-Result<TokenizerParts> LoadHuggingFace(std::string_view tokenizer_json, const Json& tokenizer_config);
-Result<TokenizerParts> LoadGguf(GgufVocabulary vocabulary);
+Result<TokenizerParts> LoadHuggingFace(std::string_view tokenizer_json, const Json& tokenizer_config,
+                                       const TokenizerOptions& options);
+Result<TokenizerParts> LoadGguf(GgufVocabulary vocabulary, const TokenizerOptions& options);
 
 }  // namespace pensieve::tokenizer

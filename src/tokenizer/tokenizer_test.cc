@@ -316,6 +316,91 @@ TEST(Gguf, WarnsAboutUnknownPatterns) {
   EXPECT_THAT((*tokenizer)->warnings()[0], HasSubstr("brand-new"));
 }
 
+TEST(Gguf, FamiliesWhoseTokenizerJsonComposesCharactersDoSoHere) {
+  for (const std::string pre : {"qwen2", "qwen35", "deepseek-r1-qwen", "command-r", "olmo", "llama-bpe", "gpt-2"}) {
+    const auto tokenizer =
+        Tokenizer::FromGguf({.model = "gpt2", .pre = pre, .tokens = {"c", "a", "f", "e", "Ã", "©", "Ì", "ģ"}}, "x");
+    ASSERT_TRUE(tokenizer.has_value()) << tokenizer.error().ToString();
+    const bool composes = pre != "llama-bpe" && pre != "gpt-2";
+    const std::vector<int32_t> composed = {0, 1, 2, 4, 5}, as_given = {0, 1, 2, 3, 6, 7};
+    EXPECT_EQ((*tokenizer)->Encode("cafe\u0301", {.add_special = false}), composes ? composed : as_given) << pre;
+  }
+}
+
+TEST(Gguf, WordPieceVocabulariesWithCapitalsAreNotLowercased) {
+  const auto encode = [](std::vector<std::string> tokens) {
+    const auto tokenizer = Tokenizer::FromGguf(
+        {.model = "bert", .tokens = std::move(tokens), .token_types = {2, 3, 1, 1, 1}, .unk_id = 0}, "x");
+    EXPECT_TRUE(tokenizer.has_value());
+    return tokenizer ? (*tokenizer)->Encode("Ab ab", {.add_special = false}) : std::vector<int32_t>();
+  };
+  EXPECT_THAT(encode({"[UNK]", "[CLS]", "▁ab", "▁c", "d"}), ElementsAre(2, 2));
+  EXPECT_THAT(encode({"[UNK]", "[CLS]", "▁ab", "▁Ab", "d"}), ElementsAre(3, 2));
+}
+
+TEST(IdsBeyondTheEmbedding, AreLeftOutAndTheirTextIsPlain) {
+  const std::string text =
+      R"({"version":"1.0","added_tokens":[)"
+      R"({"id":3,"content":"<a>","special":true,"normalized":false},)"
+      R"({"id":4,"content":"ab","special":true,"normalized":false}],)"
+      R"("model":{"type":"BPE","vocab":{"a":0,"b":1,"<":2,"ab":4},"merges":[]}})";
+  const auto all = Tokenizer::FromHuggingFace(text, Json(), "x");
+  ASSERT_TRUE(all.has_value()) << all.error().ToString();
+  EXPECT_THAT((*all)->Encode("ab<a>"), ElementsAre(4, 3));
+  EXPECT_EQ((*all)->vocab_size(), 5);
+  const auto without = Tokenizer::FromHuggingFace(text, Json(), "x", {.ids_end = 4});
+  ASSERT_TRUE(without.has_value()) << without.error().ToString();
+  EXPECT_THAT((*without)->Encode("ab<a>"), ElementsAre(0, 1, 3));
+  EXPECT_EQ((*without)->vocab_size(), 4);
+  EXPECT_EQ((*without)->TokenToId("ab"), std::nullopt);
+  EXPECT_EQ((*without)->Decode(std::vector<int32_t>{4, 0}), "a");
+  // An ordinary piece of the vocabulary is another matter: the tokenizer is then that of another model.
+  const auto other = Tokenizer::FromHuggingFace(text, Json(), "x", {.ids_end = 2});
+  ASSERT_TRUE(other.has_value());
+  EXPECT_EQ((*other)->vocab_size(), 3);
+}
+
+TEST(IdsBeyondTheEmbedding, CountWhereThePostProcessorPutsThem) {
+  const auto tokenizer = Load(
+      R"({"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0},"merges":[]},)"
+      R"("post_processor":{"type":"BertProcessing","sep":["s",70],"cls":["c",0]}})");
+  ASSERT_NE(tokenizer, nullptr);
+  EXPECT_EQ(tokenizer->vocab_size(), 71);
+}
+
+TEST(IdsBeyondTheEmbedding, OfGgufVocabulariesToo) {
+  const auto load = [](int32_t last_type) {
+    return Tokenizer::FromGguf({.model = "llama",
+                                .tokens = {"<unk>", "a", "b", "ab", "<pad>"},
+                                .scores = {0, -1, -1, -1, 0},
+                                .token_types = {2, 1, 1, 1, last_type},
+                                .unk_id = 0,
+                                .pad_id = 4,
+                                .add_bos = false,
+                                .add_space_prefix = false},
+                               "x", {.ids_end = 4});
+  };
+  const auto without = load(3);
+  ASSERT_TRUE(without.has_value()) << without.error().ToString();
+  EXPECT_EQ((*without)->vocab_size(), 4);
+  EXPECT_FALSE((*without)->special().pad.has_value());
+  EXPECT_EQ((*without)->TokenToId("<pad>"), std::nullopt);
+  EXPECT_THAT((*without)->Encode("ab<pad>"), ElementsAre(3, 0, 0, 1, 0, 0));
+  const auto ordinary = load(1);
+  ASSERT_TRUE(ordinary.has_value());
+  EXPECT_EQ((*ordinary)->vocab_size(), 5) << "an ordinary token without a row: whoever loads the model refuses it";
+}
+
+TEST(Lowercase, IsPutFirstWhereTheTokenizerDoesNotDoIt) {
+  const std::string text =
+      R"({"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0,"A":1},"merges":[]}})";
+  const auto plain = Tokenizer::FromHuggingFace(text, Json(), "x");
+  const auto lowercasing = Tokenizer::FromHuggingFace(text, Json(), "x", {.lowercase = true});
+  ASSERT_TRUE(plain && lowercasing);
+  EXPECT_THAT((*plain)->Encode("aA"), ElementsAre(0, 1));
+  EXPECT_THAT((*lowercasing)->Encode("aA"), ElementsAre(0, 0));
+}
+
 // A quadratic step would take minutes on these; ctest's time limit is the check.
 TEST(Cost, LongRunsAreLinear) {
   const size_t size = 1 << 17;
