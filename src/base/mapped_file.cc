@@ -37,6 +37,7 @@ class Descriptor {
 Result<size_t> RegularFileSize(int fd, const std::string& path) {
   struct stat info {};
   if (::fstat(fd, &info) != 0) return ErrnoStatus(path, "cannot stat");
+  if (S_ISDIR(info.st_mode)) return InvalidArgument(fmt::format("{}: is a directory, but a file is needed", path));
   if (!S_ISREG(info.st_mode)) return InvalidArgument(fmt::format("{}: not a regular file", path));
   return static_cast<size_t>(info.st_size);
 }
@@ -44,7 +45,7 @@ Result<size_t> RegularFileSize(int fd, const std::string& path) {
 }  // namespace
 
 Result<MappedFile> MappedFile::Open(const std::string& path) {
-  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (fd.get() < 0) return ErrnoStatus(path, "cannot open");
   PENSIEVE_TRY(const size_t size, RegularFileSize(fd.get(), path));
   if (size == 0) return MappedFile(nullptr, 0, path);
@@ -80,7 +81,7 @@ void MappedFile::AdviseDone(std::span<const std::byte> range) const {
 }
 
 Result<std::string> ReadFile(const std::string& path, size_t bytes_max) {
-  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (fd.get() < 0) return ErrnoStatus(path, "cannot open");
   PENSIEVE_TRY(const size_t size, RegularFileSize(fd.get(), path));
   if (size > bytes_max) {

@@ -77,6 +77,7 @@ Json Describe(const std::string& path, const model::ModelHeader& header, int64_t
   for (const auto& type : header.types) tensors.push_back({{"type", type.type}, {"tensors", type.tensors}, {"bytes", type.bytes}});
   json["tensors"] = std::move(tensors);
   json["files"] = header.files;
+  json["warnings"] = header.warnings;
   return json;
 }
 
@@ -139,6 +140,7 @@ int Inspect(const Options& options) {
   if (!resolved.has_value()) return Fail(resolved.error());
   const auto header = model::ReadHeader(resolved->path, ParseQuantize(options.model.quantize, options.model.quantize_group));
   if (!header.has_value()) return Fail(header.error());
+  PrintWarnings(header->warnings);
   const int64_t context = options.context > 0 ? options.context : header->config.context_max;
   const Json json = Describe(resolved->path, *header, context);
   if (options.json) {

@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "base/mapped_file.h"
+#include "cli/terminal.h"
 
 namespace pensieve::cli {
 namespace {
@@ -72,7 +73,9 @@ Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& option
   load.context_max = options.context_max;
   load.chat_template_file = options.chat_template_file;
   load.quantize = ParseQuantize(options.quantize, options.quantize_group);
-  return model::Load(resolved.path, load);
+  PENSIEVE_TRY(auto loaded, model::Load(resolved.path, load));
+  PrintWarnings(loaded->warnings);
+  return loaded;
 }
 
 Result<std::string> ReadTextArgument(const std::string& path) {

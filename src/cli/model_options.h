@@ -40,6 +40,7 @@ std::optional<formats::AffineFormat> ParseQuantize(const std::string& bits, cons
 
 Result<backend::ActivationMode> ParseActivations(const std::string& text);
 Result<model::LongropeChoice> ParseLongrope(const std::string& text);
+// Warnings go to stderr.
 Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& options, DefaultModel fallback);
 
 // All of a file, or of standard input for "-".

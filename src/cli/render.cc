@@ -70,6 +70,7 @@ int Render(const Options& options) {
   if (!resolved.has_value()) return Fail(resolved.error());
   auto header = model::ReadHeader(resolved->path);
   if (!header.has_value()) return Fail(header.error());
+  PrintWarnings(header->warnings);
   if (!options.model.chat_template_file.empty()) {
     auto source = ReadTextArgument(options.model.chat_template_file);
     if (!source.has_value()) return Fail(source.error());

@@ -126,6 +126,7 @@ Status LoadModels(const config::ServerConfig& config, const std::vector<Resolved
   for (const auto& choice : choices) {
     const auto start = Clock::now();
     PENSIEVE_TRY(auto model, LoadOne(config, choice));
+    for (const auto& warning : model->warnings) logger.Warn(warning, {{"model", choice.name}});
     LogFields fields = {{"model", choice.name},
                         {"architecture", model->config.architecture},
                         {"quantization", model->config.quantization},

@@ -51,6 +51,10 @@ int Fail(const Status& status) {
   return 1;
 }
 
+void PrintWarnings(const std::vector<std::string>& warnings) {
+  for (const auto& warning : warnings) fmt::print(stderr, "{} {}\n", StyledError(Style::kBold, "warning:"), warning);
+}
+
 std::string HumanBytes(int64_t bytes) {
   static constexpr std::array<const char*, 5> kUnits = {"bytes", "KiB", "MiB", "GiB", "TiB"};
   auto value = static_cast<double>(bytes);

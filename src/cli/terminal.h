@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/status.h"
 
@@ -23,6 +24,9 @@ bool StderrIsTerminal();
 
 // Prints "error: message" to stderr and gives exit code 1; what the user stopped is no error: nothing, 130.
 int Fail(const Status& status);
+
+// Prints "warning: message" to stderr, one line each.
+void PrintWarnings(const std::vector<std::string>& warnings);
 
 // "93.8 MiB".
 std::string HumanBytes(int64_t bytes);

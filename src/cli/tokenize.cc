@@ -76,6 +76,7 @@ int Tokenize(const Options& options) {
   const auto loaded = model::ReadTokenizer(resolved->path);
   if (!loaded.has_value()) return Fail(loaded.error());
   const auto& tokenizer = **loaded;
+  PrintWarnings(tokenizer.warnings());
   if (options.jsonl) return TokenizeLines(tokenizer, !options.no_special);
   std::string text = options.text;
   if (!options.file.empty() || text.empty()) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "formats/foreign_file.h"
 #include "formats/printable.h"
 
 namespace pensieve::formats {
@@ -159,10 +160,12 @@ GgufValue ReadValue(Cursor& in, std::string_view key) {
   return {};
 }
 
+using Metadata = std::map<std::string, GgufValue, std::less<>>;
+
 // What the header of one file holds; tensor bytes are still offsets.
 struct Header {
   uint32_t version = 0;
-  std::map<std::string, GgufValue, std::less<>> metadata;
+  Metadata metadata;
   std::vector<GgufTensor> tensors;
   std::vector<uint64_t> offsets;   // of each tensor from the start of the data
   std::vector<uint64_t> lengths;   // bytes of each tensor
@@ -289,11 +292,14 @@ Result<Header> ReadHeader(const MappedFile& file) {
   return header;
 }
 
-// "name-00002-of-00003.gguf" cut into "name", 2 and 3.
+// "name-00002-of-00003.gguf" cut into "name", 2, 3 and "-of-00003.gguf", as the file spells it.
 struct SplitName {
   std::string stem;
   int64_t part = 0;
   int64_t parts = 0;
+  std::string ending;
+
+  std::string PathOf(int64_t number) const { return fmt::format("{}-{:05d}{}", stem, number, ending); }
 };
 
 std::optional<SplitName> ParseSplitName(const std::string& path) {
@@ -302,17 +308,55 @@ std::optional<SplitName> ParseSplitName(const std::string& path) {
   const std::string tail = path.substr(path.size() - kPattern.size());
   for (size_t i = 0; i < kPattern.size(); ++i) {
     const bool digit = tail[i] >= '0' && tail[i] <= '9';
-    if (kPattern[i] == '0' ? !digit : tail[i] != kPattern[i]) return std::nullopt;
+    const char lower = tail[i] >= 'A' && tail[i] <= 'Z' ? static_cast<char>(tail[i] - 'A' + 'a') : tail[i];
+    if (kPattern[i] == '0' ? !digit : lower != kPattern[i]) return std::nullopt;
   }
   return SplitName{path.substr(0, path.size() - kPattern.size()), std::stoll(tail.substr(1, 5)),
-                   std::stoll(tail.substr(10, 5))};
+                   std::stoll(tail.substr(10, 5)), tail.substr(6)};
+}
+
+// Pieces that were cut without regard to the format ("x.gguf.part1of2", "x.gguf-split-a"): only together are they a file.
+bool IsCutPiece(const std::string& path) {
+  const std::string name = path.substr(path.rfind('/') + 1);
+  return name.find(".gguf.part") != std::string::npos || name.find(".gguf-split-") != std::string::npos;
+}
+
+Status CheckMagic(const MappedFile& file) {
+  if (IsCutPiece(file.path())) {
+    return Unimplemented(fmt::format("{}: is one piece of a file that was cut; join all pieces in their order "
+                                     "(cat PIECES > model.gguf) and give the whole", file.path()));
+  }
+  const auto foreign = ExplainForeignFile(file.path(), file.bytes(), FileFormat::kGguf);
+  return foreign ? *foreign : OkStatus();
+}
+
+// What a file says of its place among the parts of a model against what its name says.
+Status CheckSplit(const std::string& path, const Metadata& metadata, int64_t part, int64_t parts) {
+  const auto number = [&metadata](std::string_view key, int64_t fallback) {
+    const auto it = metadata.find(key);
+    const auto* value = it == metadata.end() ? nullptr : std::get_if<int64_t>(&it->second);
+    return value == nullptr ? fallback : *value;
+  };
+  const int64_t declared_parts = number("split.count", parts);
+  const int64_t declared_no = number("split.no", part - 1);  // counted from zero
+  if (parts == 1 && declared_parts > 1) {
+    return DataLoss(fmt::format("{}: is one of {} files of a split model (metadata \"split.count\"), but its name does not "
+                                "say so; give the files their names NAME-00001-of-{:05d}.gguf and so on again",
+                                path, declared_parts, declared_parts));
+  }
+  if (parts == 1 || (declared_parts == parts && declared_no == part - 1)) return OkStatus();
+  return DataLoss(fmt::format("{}: is named as part {} of {}, but its metadata says otherwise (\"split.no\" {}, counted "
+                              "from 0, \"split.count\" {}); give the files their own names again",
+                              path, part, parts, declared_no, declared_parts));
 }
 
 }  // namespace
 
-Status GgufFile::Append(const std::string& path) {
+Status GgufFile::Append(const std::string& path, int64_t part, int64_t parts) {
   PENSIEVE_TRY(MappedFile file, MappedFile::Open(path));
+  PENSIEVE_RETURN_IF_ERROR(CheckMagic(file));
   PENSIEVE_TRY(Header header, ReadHeader(file));
+  PENSIEVE_RETURN_IF_ERROR(CheckSplit(path, header.metadata, part, parts));
   for (GgufTensor& tensor : header.tensors) {
     tensor.file = files_.size();
     if (!tensor_index_.emplace(tensor.name, tensors_.size()).second) {
@@ -328,33 +372,24 @@ Status GgufFile::Append(const std::string& path) {
   return OkStatus();
 }
 
-Status GgufFile::CheckSplit(const std::string& path, int64_t part, int64_t parts) {
-  GgufFields fields(*this);
-  const int64_t declared = fields.Int("split.count", 1, {0, kSplitsMax});
-  PENSIEVE_RETURN_IF_ERROR(fields.status());
-  if (declared <= 1 && parts <= 1) return OkStatus();
-  if (part != 1 || declared != parts) {
-    return DataLoss(
-        fmt::format("{}: metadata \"split.count\" is {}, which the file's name does not say", path, declared));
-  }
-  return OkStatus();
-}
-
 Result<GgufFile> GgufFile::Open(const std::string& path) {
   GgufFile file;
   const auto split = ParseSplitName(path);
   if (!split) {
-    PENSIEVE_RETURN_IF_ERROR(file.Append(path));
-    PENSIEVE_RETURN_IF_ERROR(file.CheckSplit(path, 1, 1));
+    PENSIEVE_RETURN_IF_ERROR(file.Append(path, 1, 1));
     return file;
   }
   if (split->parts < 1 || split->parts > kSplitsMax || split->part < 1 || split->part > split->parts) {
     return InvalidArgument(fmt::format("{}: names part {} of {}", path, split->part, split->parts));
   }
   for (int64_t part = 1; part <= split->parts; ++part) {
-    const std::string part_path = fmt::format("{}-{:05d}-of-{:05d}.gguf", split->stem, part, split->parts);
-    PENSIEVE_RETURN_IF_ERROR(file.Append(part_path));
-    if (part == 1) PENSIEVE_RETURN_IF_ERROR(file.CheckSplit(part_path, part, split->parts));
+    const std::string part_path = split->PathOf(part);
+    const Status appended = file.Append(part_path, part, split->parts);
+    if (appended.code() == StatusCode::kNotFound) {
+      return NotFound(fmt::format("{}: is not there, but the model has {} parts, which must lie in one directory; "
+                                  "download the missing ones", part_path, split->parts));
+    }
+    PENSIEVE_RETURN_IF_ERROR(appended);
   }
   GgufFields fields(file);
   const auto total = fields.OptionalInt("split.tensors.count", {0, INT64_MAX});

@@ -47,8 +47,7 @@ class GgufFile {
   const GgufValue* FindValue(std::string_view key) const;
 
  private:
-  Status Append(const std::string& path);
-  Status CheckSplit(const std::string& path, int64_t part, int64_t parts);
+  Status Append(const std::string& path, int64_t part, int64_t parts);
 
   uint32_t version_ = 0;
   std::vector<MappedFile> files_;

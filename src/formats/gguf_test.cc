@@ -161,5 +161,25 @@ TEST(Gguf, JoinsTheParts) {
   ExpectMessage(GgufFile::Open(first).error().message(), {"split.tensors.count"});
 }
 
+TEST(Gguf, PartsUnderWrongNamesAreRefused) {
+  const TempDirectory dir;
+  const auto part = [](uint32_t number, std::string_view tensor) {
+    GgufWriter writer;
+    writer.U32("split.no", number).U32("split.count", 2).U32("split.tensors.count", 2);
+    writer.Tensor(tensor, {8}, 0, std::string(32, '\0'));
+    return writer.Bytes();
+  };
+  const std::string first = dir.Write("m-00001-of-00002.gguf", part(1, "b"));
+  dir.Write("m-00002-of-00002.gguf", part(0, "a"));
+  ExpectMessage(GgufFile::Open(first).error().message(), {"named as part 1 of 2", "\"split.no\" 1", "names"});
+  ExpectMessage(GgufFile::Open(dir.Write("renamed.gguf", part(0, "a"))).error().message(),
+                {"one of 2 files", "NAME-00001-of-00002.gguf"});
+  // Endings in capitals are the same.
+  dir.Write("M-00002-of-00002.GGUF", part(1, "b"));
+  const auto capitals = GgufFile::Open(dir.Write("M-00001-of-00002.GGUF", part(0, "a")));
+  ASSERT_TRUE(capitals.has_value()) << capitals.error().message();
+  EXPECT_EQ(capitals->tensors().size(), 2u);
+}
+
 }  // namespace
 }  // namespace pensieve::formats

@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "formats/config_fields.h"
+#include "formats/foreign_file.h"
 #include "formats/printable.h"
 
 namespace pensieve::formats {
@@ -107,6 +108,7 @@ Status CheckOverlaps(const std::string& path, const std::vector<NamedTensor>& te
 Result<std::vector<NamedTensor>> ParseFile(const MappedFile& file) {
   const auto bytes = file.bytes();
   uint64_t header_bytes = 0;
+  if (const auto foreign = ExplainForeignFile(file.path(), bytes, FileFormat::kSafetensors)) return *foreign;
   if (bytes.size() < sizeof(header_bytes)) {
     return DataLoss(fmt::format("{}: {} bytes are too few for a safetensors file", file.path(), bytes.size()));
   }
@@ -134,12 +136,12 @@ Result<std::vector<NamedTensor>> ParseFile(const MappedFile& file) {
   return tensors;
 }
 
-std::vector<std::string> GlobShards(const fs::path& directory) {
+std::vector<std::string> GlobShards(const fs::path& directory, std::string_view beginning) {
   std::vector<std::string> paths;
   std::error_code ignored;
   for (fs::directory_iterator it(directory, ignored), end; it != end; it.increment(ignored)) {
     const std::string name = it->path().filename().string();
-    if (name.starts_with("model") && name.ends_with(".safetensors")) paths.push_back(it->path().string());
+    if (name.starts_with(beginning) && name.ends_with(".safetensors")) paths.push_back(it->path().string());
   }
   std::sort(paths.begin(), paths.end());
   return paths;
@@ -190,7 +192,8 @@ Result<SafetensorsSet> SafetensorsSet::OpenFile(const std::string& path) {
 Result<SafetensorsSet> SafetensorsSet::OpenDirectory(const std::string& directory) {
   const fs::path base(directory);
   const std::string index_path = (base / "model.safetensors.index.json").string();
-  std::vector<std::string> paths = GlobShards(base);
+  std::vector<std::string> paths = GlobShards(base, "model");
+  if (paths.empty()) paths = GlobShards(base, "weights");  // MLX before 2024
   Json index;
   std::error_code ignored;
   if (fs::exists(index_path, ignored)) {
@@ -202,10 +205,17 @@ Result<SafetensorsSet> SafetensorsSet::OpenDirectory(const std::string& director
       index = Json();
     } else {
       paths.clear();
+      std::vector<std::string> missing;
       for (const std::string& name : names) {
-        if (!exists(name))
-          return NotFound(fmt::format("{}: names {}, which is not in {}", index_path, name, directory));
-        paths.push_back((base / name).string());
+        if (exists(name)) {
+          paths.push_back((base / name).string());
+        } else {
+          missing.push_back(name);
+        }
+      }
+      if (!missing.empty()) {
+        return NotFound(fmt::format("{}: {} of the {} files that it names are not there (the first is {}); download them",
+                                    index_path, missing.size(), names.size(), Printable(missing.front(), 200)));
       }
     }
   }

@@ -31,7 +31,8 @@ class SafetensorsSet {
  public:
   // One file.
   static Result<SafetensorsSet> OpenFile(const std::string& path);
-  // A directory: the files that model.safetensors.index.json names, else every model*.safetensors. An index none of
+  // A directory: the files that model.safetensors.index.json names, else every model*.safetensors, else every
+  // weights*.safetensors. An index none of
   // whose files exist (left over from another format) counts as absent. NotFound when there is nothing to open.
   static Result<SafetensorsSet> OpenDirectory(const std::string& directory);
 

@@ -52,7 +52,7 @@ TEST(Safetensors, RefusesWhatDoesNotFit) {
   const uint64_t absurd = UINT64_MAX - 3;
   std::memcpy(too_long.data(), &absurd, 8);
   const std::vector<BadFile> files = {
-      {"", {"too few"}},
+      {"", {"is empty"}},
       {"1234567", {"too few"}},
       {std::string(8, '\0'), {"header length 0"}},
       {too_long, {"header length"}},

@@ -96,7 +96,7 @@ struct ModelConfig {
   bool is_embedding = false;         // serves embed requests (encoders; decoders with a pooling recipe)
   backend::Pooling pooling = backend::Pooling::kMean;
   bool normalize = true;
-  int64_t embed_context_max = 0;     // tokens after which a text is truncated, 0: context_max
+  int64_t embed_context_max = 0;     // tokens after which the model's makers truncate a text; 0: they do not say
   int64_t type_vocab_size = 0;       // BERT token types
   int64_t position_offset = 0;       // RoBERTa: first position is pad_id + 1
   std::vector<DenseLayer> dense;     // after pooling, in order

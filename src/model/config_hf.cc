@@ -4,10 +4,10 @@
 
 #include <filesystem>
 
-#include "base/mapped_file.h"
 #include "formats/config_fields.h"
 #include "model/architectures.h"
 #include "model/config_limits.h"
+#include "model/embedding_recipe.h"
 
 namespace pensieve::model {
 namespace {
@@ -219,9 +219,12 @@ QuantizationConfig ReadQuantization(ConfigFields& top, ConfigFields& text) {
     const std::string method = fields.String("quant_method", "");
     // Experts as mxfp4 blocks, everything else as floats: the tensors' names say which (gpt-oss).
     if (method == "mxfp4") return quantization;
-    if (!method.empty()) {
-      top.Fail(Unimplemented(
-          fields.Error("quant_method", fmt::format("is \"{}\", which is not supported", method)).message()));
+    const bool is_bitsandbytes = fields.Has("load_in_4bit") || fields.Has("load_in_8bit");
+    if (!method.empty() || is_bitsandbytes) {
+      const std::string name = method.empty() ? "bitsandbytes" : method;
+      const std::string problem = fmt::format("is \"{}\"; such weights are not read: take a GGUF file, an MLX version or "
+                                              "the unquantized safetensors of the same model", name);
+      top.Fail(Unimplemented(fields.Error("quant_method", problem).message()));
       return quantization;
     }
   }
@@ -270,83 +273,6 @@ void ReadGenerationConfig(const fs::path& directory, HfModel& model) {
   if (const auto top_k = fields.OptionalInt("top_k", {0, INT32_MAX}))
     model.defaults.top_k = static_cast<int32_t>(*top_k);
   if (!fields.status().ok()) model.defaults = {};
-}
-
-Result<backend::Pooling> ReadPooling(const std::string& path) {
-  PENSIEVE_TRY(const Json json, formats::ReadJsonObject(path, kConfigBytesMax));
-  ConfigFields fields(path, json);
-  std::optional<backend::Pooling> pooling;
-  const std::pair<const char*, backend::Pooling> modes[] = {{"pooling_mode_cls_token", backend::Pooling::kCls},
-                                                            {"pooling_mode_mean_tokens", backend::Pooling::kMean},
-                                                            {"pooling_mode_max_tokens", backend::Pooling::kMax},
-                                                            {"pooling_mode_lasttoken", backend::Pooling::kLast}};
-  for (const auto& [key, mode] : modes) {
-    if (!fields.Bool(key, false)) continue;
-    if (pooling) return Unimplemented(fields.Error(key, "is set beside another mode; only one is supported").message());
-    pooling = mode;
-  }
-  PENSIEVE_RETURN_IF_ERROR(fields.status());
-  if (!pooling) return Unimplemented(fmt::format("{}: names no pooling mode of cls, mean, max and last token", path));
-  return *pooling;
-}
-
-Result<DenseLayer> ReadDense(const fs::path& directory, const std::string& folder, int64_t inputs) {
-  const std::string path = (directory / folder / "config.json").string();
-  PENSIEVE_TRY(const Json json, formats::ReadJsonObject(path, kConfigBytesMax));
-  ConfigFields fields(path, json);
-  DenseLayer dense;
-  dense.folder = folder;
-  dense.inputs = fields.RequiredInt("in_features", kHiddenRange);
-  dense.outputs = fields.RequiredInt("out_features", kHiddenRange);
-  const std::string activation = fields.String("activation_function", "torch.nn.modules.activation.Tanh");
-  PENSIEVE_RETURN_IF_ERROR(fields.status());
-  if (dense.inputs != inputs) {
-    return fields.Error("in_features", fmt::format("is {}, but {} numbers come in", dense.inputs, inputs));
-  }
-  if (activation != "torch.nn.modules.linear.Identity") {
-    return Unimplemented(
-        fields.Error("activation_function", fmt::format("is \"{}\", which is not supported", activation)).message());
-  }
-  return dense;
-}
-
-// modules.json: Transformer, then Pooling, then perhaps Dense layers and Normalize.
-Status ReadSentenceTransformers(const fs::path& directory, HfModel& model) {
-  ModelConfig& config = model.config;
-  const std::string path = (directory / "modules.json").string();
-  std::error_code ignored;
-  if (!fs::exists(path, ignored)) return OkStatus();
-  model.has_modules = true;
-  PENSIEVE_TRY(const std::string text, ReadFile(path, kConfigBytesMax));
-  const auto modules = ParseJson(text);
-  if (!modules || !modules->is_array()) return DataLoss(fmt::format("{}: must hold a JSON list", path));
-  config.normalize = false;
-  for (const Json& entry : *modules) {
-    ConfigFields module(path, entry);
-    const std::string type = module.String("type", "");
-    const std::string folder = module.String("path", "");
-    PENSIEVE_RETURN_IF_ERROR(module.status());
-    if (folder.find("..") != std::string::npos || fs::path(folder).is_absolute()) {
-      return DataLoss(module.Error("path", "must stay inside the model's directory").message());
-    }
-    if (type.ends_with(".Pooling")) {
-      PENSIEVE_TRY(config.pooling, ReadPooling((directory / folder / "config.json").string()));
-      config.is_embedding = true;
-    } else if (type.ends_with(".Dense")) {
-      PENSIEVE_TRY(DenseLayer dense, ReadDense(directory, folder, config.embedding_size()));
-      config.dense.push_back(std::move(dense));
-    } else if (type.ends_with(".Normalize")) {
-      config.normalize = true;
-    } else if (!type.ends_with(".Transformer")) {
-      return Unimplemented(module.Error("type", fmt::format("is \"{}\", which is not supported", type)).message());
-    }
-  }
-  const std::string limits_path = (directory / "sentence_bert_config.json").string();
-  if (!fs::exists(limits_path, ignored)) return OkStatus();
-  PENSIEVE_TRY(const Json json, formats::ReadJsonObject(limits_path, kConfigBytesMax));
-  ConfigFields limits(limits_path, json);
-  config.embed_context_max = limits.Int("max_seq_length", 0, kContextRange);
-  return limits.status();
 }
 
 Json WithDefaults(const Architecture& architecture, const std::string& model_type, const Json& given) {
@@ -415,7 +341,7 @@ Result<HfModel> ReadHfModel(const std::string& directory) {
   top.Absorb(fields);
   PENSIEVE_RETURN_IF_ERROR(top.status());
   ReadGenerationConfig(directory, model);
-  PENSIEVE_RETURN_IF_ERROR(ReadSentenceTransformers(directory, model));
+  PENSIEVE_RETURN_IF_ERROR(ReadEmbeddingRecipe(directory, model));
   return model;
 }
 

@@ -20,6 +20,8 @@ struct HfModel {
   std::vector<int64_t> eos_ids;   // of config.json and generation_config.json together
   GenerationDefaults defaults;
   bool has_modules = false;       // modules.json says what follows the network
+  bool lowercases = false;        // all text is lowercased before it is tokenized (do_lower_case)
+  std::vector<std::string> warnings;
 };
 
 // NotFound without a config.json; Unimplemented for architectures and quantization methods that are not known;

@@ -12,6 +12,7 @@
 #include "model/config_gguf.h"
 #include "model/config_hf.h"
 #include "model/decoder.h"
+#include "model/model_files.h"
 #include "model/quantizing_source.h"
 #include "model/text_loader.h"
 #include "model/weight_source.h"
@@ -32,25 +33,10 @@ struct OpenedModel {
   std::optional<formats::AffineFormat> quantize;  // only when there is something to quantize
 };
 
-// The one GGUF model of a directory (its first part when split); NotFound when there is none or more than one.
-Result<std::string> FindGgufIn(const fs::path& directory) {
-  std::vector<std::string> found;
-  std::error_code ignored;
-  for (fs::directory_iterator it(directory, ignored), end; it != end; it.increment(ignored)) {
-    const std::string name = it->path().filename().string();
-    const bool later_part = name.find("-of-") != std::string::npos && name.find("-00001-of-") == std::string::npos;
-    if (name.ends_with(".gguf") && !later_part) found.push_back(it->path().string());
-  }
-  if (found.size() == 1) return found.front();
-  if (found.empty()) {
-    return NotFound(fmt::format("{}: no model here: neither a config.json nor a .gguf file", directory.string()));
-  }
-  return InvalidArgument(fmt::format("{}: holds {} .gguf files; name one of them", directory.string(), found.size()));
-}
-
 Result<OpenedModel> OpenGguf(const std::string& path) {
   OpenedModel opened;
   PENSIEVE_TRY(formats::GgufFile file, formats::GgufFile::Open(path));
+  PENSIEVE_RETURN_IF_ERROR(CheckIsModel(file));
   PENSIEVE_TRY(opened.hf.config, ReadGgufConfig(file));
   opened.census = CountGguf(file);
   opened.format = fmt::format("gguf v{}", file.version());
@@ -79,37 +65,47 @@ Status FindDense(const std::string& directory, formats::SafetensorsSet& files, H
   return OkStatus();
 }
 
-Result<OpenedModel> OpenDirectory(const std::string& directory) {
+// All weights of the directory; of one whose index or usual names do not include the file that was asked for, that one.
+Result<formats::SafetensorsSet> OpenSafetensors(const ModelPlace& place) {
+  if (place.safetensors.empty()) return formats::SafetensorsSet::OpenDirectory(place.directory);
+  auto all = formats::SafetensorsSet::OpenDirectory(place.directory);
+  std::error_code ignored;
+  const auto is_wanted = [&](const MappedFile& file) { return fs::equivalent(file.path(), place.safetensors, ignored); };
+  if (all && std::any_of(all->files().begin(), all->files().end(), is_wanted)) return all;
+  return formats::SafetensorsSet::OpenFile(place.safetensors);
+}
+
+// Whether the output layer is the embedding. A file that says so may hold an output layer of its own all the same: it
+// counts where it differs.
+void SettleHead(const formats::SafetensorsSet& files, const std::string& directory, HfModel& hf) {
+  const bool has_head = HasSafetensor(files, "lm_head.weight");
+  ModelConfig& config = hf.config;
+  config.tied_embeddings = hf.tied.value_or(!has_head);
+  config.lacks_head = !has_head && !config.tied_embeddings;
+  if (!has_head || !config.tied_embeddings || HaveEqualWeights(files, "lm_head", "model.embed_tokens")) return;
+  config.tied_embeddings = false;
+  hf.warnings.push_back(fmt::format("{}: tie_word_embeddings is true, but the files hold an output layer (lm_head) that "
+                                    "differs from the embedding; it is used",
+                                    (fs::path(directory) / "config.json").string()));
+}
+
+Result<OpenedModel> OpenDirectory(const ModelPlace& place) {
   OpenedModel opened;
-  opened.directory = directory;
+  const std::string& directory = opened.directory = place.directory;
   PENSIEVE_TRY(opened.hf, ReadHfModel(directory));
-  PENSIEVE_TRY(formats::SafetensorsSet files, formats::SafetensorsSet::OpenDirectory(directory));
+  PENSIEVE_TRY(formats::SafetensorsSet files, OpenSafetensors(place));
   PENSIEVE_RETURN_IF_ERROR(FindDense(directory, files, opened.hf));
+  SettleHead(files, directory, opened.hf);
   opened.census = CountSafetensors(files, opened.hf.quantization);
   opened.format = opened.hf.quantization.global ? fmt::format("safetensors (MLX {})", opened.hf.config.quantization)
                                                 : "safetensors";
   opened.store = std::make_shared<WeightStore>(std::move(files));
-  const bool has_head = NewSafetensorsSource(*opened.store, opened.hf.quantization)->HasModule("lm_head");
-  opened.hf.config.tied_embeddings = opened.hf.tied.value_or(!has_head);
-  opened.hf.config.lacks_head = !has_head && !opened.hf.config.tied_embeddings;
   return opened;
 }
 
-Result<OpenedModel> FindModel(const std::string& path) {
-  std::error_code error;
-  const fs::file_status status = fs::status(path, error);
-  if (!fs::exists(status)) return NotFound(fmt::format("{}: no such file or directory", path));
-  if (fs::is_directory(status)) {
-    if (fs::exists(fs::path(path) / "config.json", error)) return OpenDirectory(path);
-    PENSIEVE_TRY(const std::string file, FindGgufIn(path));
-    return OpenGguf(file);
-  }
-  if (path.ends_with(".safetensors")) return OpenDirectory(fs::absolute(path).parent_path().string());
-  return OpenGguf(path);
-}
-
 Result<OpenedModel> OpenModel(const std::string& path, const std::optional<formats::AffineFormat>& quantize) {
-  PENSIEVE_TRY(OpenedModel opened, FindModel(path));
+  PENSIEVE_TRY(const ModelPlace place, FindModelFiles(path));
+  PENSIEVE_TRY(OpenedModel opened, place.is_gguf() ? OpenGguf(place.gguf) : OpenDirectory(place));
   if (!quantize || opened.hf.quantization.global) return opened;
   if (CountQuantizedAtLoad(*opened.store, *quantize, opened.census)) {
     opened.quantize = quantize;
@@ -124,12 +120,12 @@ Result<ModelText> ReadText(const OpenedModel& opened, const std::string& templat
                                          : ReadHfText(opened.directory, opened.hf, template_file);
 }
 
-// A tokenizer with ids that the embedding has no row for would crash the first prompt that uses them.
+// A tokenizer that gives ids without a row in the embedding would crash the first prompt that uses them.
 Status CheckVocabulary(const std::string& path, const ModelConfig& config, const ModelText& text) {
   const int64_t ids = text.tokenizer->vocab_size();
   if (ids > config.vocab_size) {
-    return DataLoss(fmt::format("{}: the tokenizer has ids up to {}, but the model's vocab_size is {}", path, ids - 1,
-                                config.vocab_size));
+    return DataLoss(fmt::format("{}: the tokenizer has ids up to {}, but the model's vocab_size is {}; the tokenizer of "
+                                "another model?", path, ids - 1, config.vocab_size));
   }
   for (const int32_t id : text.stop_ids) {
     if (id < 0 || id >= config.vocab_size) {
@@ -166,6 +162,18 @@ void RecognizeEmbedder(const OpenedModel& opened, const ModelText& text, bool wa
   }
 }
 
+const std::vector<MappedFile>& Files(const WeightStore& store) {
+  return store.gguf() != nullptr ? store.gguf()->files() : store.safetensors()->files();
+}
+
+// All that was noticed while loading: of the configuration and of the tokenizer.
+std::vector<std::string> Warnings(const OpenedModel& opened, const ModelText& text) {
+  std::vector<std::string> warnings = opened.hf.warnings;
+  const std::string path = opened.store->gguf() != nullptr ? Files(*opened.store).front().path() : opened.directory;
+  for (const std::string& warning : text.tokenizer->warnings()) warnings.push_back(fmt::format("{}: {}", path, warning));
+  return warnings;
+}
+
 Status CheckMemory(const std::string& path, const OpenedModel& opened, const LoadOptions& options, int64_t rows_max) {
   const int64_t available = options.memory_bytes_max > 0 ? options.memory_bytes_max : AvailableMemoryBytes().value_or(0);
   const int64_t needed = opened.census.weight_bytes + ActivationBytes(opened.hf.config, rows_max);
@@ -189,10 +197,6 @@ std::unique_ptr<WeightSource> NewSource(const OpenedModel& opened) {
   return opened.quantize ? NewQuantizingSource(std::move(source), *opened.store, *opened.quantize) : std::move(source);
 }
 
-const std::vector<MappedFile>& Files(const WeightStore& store) {
-  return store.gguf() != nullptr ? store.gguf()->files() : store.safetensors()->files();
-}
-
 }  // namespace
 
 Result<ModelHeader> ReadHeader(const std::string& path, const std::optional<formats::AffineFormat>& quantize) {
@@ -202,6 +206,7 @@ Result<ModelHeader> ReadHeader(const std::string& path, const std::optional<form
   PENSIEVE_TRY(header.text, ReadText(opened, ""));
   PENSIEVE_RETURN_IF_ERROR(CheckVocabulary(path, header.config, header.text));
   RecognizeEmbedder(opened, header.text, /*wanted=*/false, header.config);
+  header.warnings = Warnings(opened, header.text);
   header.weight_bytes = opened.census.weight_bytes;
   header.parameters = opened.census.parameters;
   header.format = opened.format;
@@ -227,6 +232,7 @@ Result<std::unique_ptr<LoadedModel>> Load(const std::string& path, const LoadOpt
   PENSIEVE_RETURN_IF_ERROR(CheckVocabulary(path, config, loaded->text));
   RecognizeEmbedder(opened, loaded->text, options.embeds, config);
   loaded->config = config;
+  loaded->warnings = Warnings(opened, loaded->text);
   loaded->weights = opened.store;
   if (options.reference_backend) {
     loaded->backend = backend::NewReferenceBackend();

@@ -44,6 +44,7 @@ struct LoadedModel {
   std::string path;
   ModelConfig config;
   ModelText text;
+  std::vector<std::string> warnings;  // sentences for people about what was guessed or ignored; usually none
   // Declared in this order so that destruction runs backwards: network, then backend, then the weights' memory.
   std::shared_ptr<const WeightStore> weights;
   std::unique_ptr<backend::Backend> backend;
@@ -64,13 +65,14 @@ struct LoadOptions {
 };
 
 // Only the tokenizer: of a GGUF file, of a model directory, or a tokenizer.json by itself (with the tokenizer_config.json
-// beside it, when there is one).
+// and config.json beside it, when there are any).
 Result<std::unique_ptr<tokenizer::Tokenizer>> ReadTokenizer(const std::string& path);
 
 // Reads config, tokenizer and template only. Sizes are those that Load has with the same `quantize`.
 struct ModelHeader {
   ModelConfig config;
   ModelText text;
+  std::vector<std::string> warnings;  // as LoadedModel's
   int64_t weight_bytes = 0;   // of all tensors as kernels will read them
   int64_t parameters = 0;
   std::vector<std::string> files;

@@ -149,6 +149,13 @@ class SafetensorsSource : public WeightSource {
 
   std::string Place() const { return files_.files().front().path(); }
   Status Missing(const std::string& name) const {
+    const std::string module = name.substr(0, name.rfind('.'));
+    for (const char* packed : {".qweight", ".weight_packed", ".q_weight", ".B_q"}) {  // GPTQ and AWQ; others
+      if (Find(module + packed) == nullptr) continue;
+      return Unimplemented(fmt::format("{}: tensor \"{}{}\" is quantized in a way that is not read (as GPTQ and AWQ do); "
+                                       "take a GGUF file, an MLX version or the unquantized safetensors of the same model",
+                                       Place(), module, packed));
+    }
     return DataLoss(fmt::format("{}: tensor \"{}\" is missing", Place(), name));
   }
   Status BadShape(const std::string& name, const SafeTensor& tensor, const std::string& wanted) const {
@@ -194,6 +201,11 @@ class SafetensorsSource : public WeightSource {
                                   files_.files()[weight.file].path(), name));
     }
     const std::vector<int64_t> shape = extents.Shape(extents.cols);
+    if (weight.dtype_name.starts_with("F8_") || weight.dtype == tensor::DType::kI8) {
+      return Unimplemented(fmt::format("{}: tensor \"{}\" is {}: weights of 8 bits are read from GGUF files and MLX versions "
+                                       "only; take one of those or the unquantized safetensors of the same model",
+                                       files_.files()[weight.file].path(), name, weight.dtype_name));
+    }
     if (!IsScaleType(weight.dtype) || weight.shape != shape) {
       return BadShape(name, weight, fmt::format("floats {}", ShapeText(shape)));
     }
@@ -299,6 +311,19 @@ std::string ModuleKey(std::string_view module) {
 
 std::unique_ptr<WeightSource> NewSafetensorsSource(WeightStore& store, QuantizationConfig quantization) {
   return std::make_unique<SafetensorsSource>(store, std::move(quantization));
+}
+
+bool HasSafetensor(const SafetensorsSet& files, const std::string& name) { return FindSpelled(files, name) != nullptr; }
+
+bool HaveEqualWeights(const SafetensorsSet& files, const std::string& module, const std::string& other) {
+  for (const char* kind : {".weight", ".scales", ".biases"}) {
+    const SafeTensor* a = FindSpelled(files, module + kind);
+    const SafeTensor* b = FindSpelled(files, other + kind);
+    if (a == nullptr && b == nullptr) continue;
+    if (a == nullptr || b == nullptr || a->dtype != b->dtype || a->shape != b->shape) return false;
+    if (std::memcmp(a->bytes.data(), b->bytes.data(), a->bytes.size()) != 0) return false;
+  }
+  return true;
 }
 
 WeightCensus CountSafetensors(const SafetensorsSet& files, const QuantizationConfig& quantization) {

@@ -8,7 +8,9 @@
 
 #include "base/mapped_file.h"
 #include "formats/config_fields.h"
+#include "formats/foreign_file.h"
 #include "model/config_limits.h"
+#include "model/model_files.h"
 #include "tokenizer/gguf_vocabulary.h"
 
 namespace pensieve::model {
@@ -139,18 +141,43 @@ Result<tokenizer::GgufVocabulary> ReadVocabulary(const GgufFile& file) {
   return vocabulary;
 }
 
+// Errors of a missing or foreign file say what lies there instead.
+Result<std::unique_ptr<tokenizer::Tokenizer>> ReadTokenizerJson(const std::string& path, const Json& tokenizer_config,
+                                                                const tokenizer::TokenizerOptions& options) {
+  if (!Exists(path)) return MissingTokenizer(fs::path(path).parent_path().string());
+  PENSIEVE_TRY(const std::string text, ReadFile(path, kTokenizerBytesMax));
+  const auto foreign = formats::ExplainForeignFile(path, std::as_bytes(std::span(text)), formats::FileFormat::kJson);
+  if (foreign) return *foreign;
+  return tokenizer::Tokenizer::FromHuggingFace(text, tokenizer_config, path, options);
+}
+
+Result<Json> ReadTokenizerConfig(const fs::path& directory) {
+  const std::string path = (directory / "tokenizer_config.json").string();
+  return Exists(path) ? formats::ReadJsonObject(path, kTokenizerConfigBytesMax) : Json();
+}
+
+tokenizer::TokenizerOptions OptionsOf(const HfModel& model) {
+  return {.ids_end = model.config.vocab_size, .lowercase = model.lowercases};
+}
+
+Result<std::unique_ptr<tokenizer::Tokenizer>> ReadGgufTokenizer(const GgufFile& file) {
+  PENSIEVE_TRY(tokenizer::GgufVocabulary vocabulary, ReadVocabulary(file));
+  tokenizer::TokenizerOptions options;
+  const formats::GgufTensor* embedding = file.FindTensor("token_embd.weight");
+  if (embedding != nullptr && embedding->shape.size() == 2) options.ids_end = embedding->shape[0];
+  return tokenizer::Tokenizer::FromGguf(std::move(vocabulary), file.files().front().path(), options);
+}
+
 }  // namespace
 
 Result<ModelText> ReadHfText(const std::string& directory, const HfModel& model, const std::string& template_file) {
   const fs::path base(directory);
-  const std::string config_path = (base / "tokenizer_config.json").string();
-  Json tokenizer_config;
-  if (Exists(config_path)) {
-    PENSIEVE_TRY(tokenizer_config, formats::ReadJsonObject(config_path, kTokenizerConfigBytesMax));
-  }
+  PENSIEVE_TRY(const Json tokenizer_config, ReadTokenizerConfig(base));
   ModelText text;
-  PENSIEVE_TRY(text.tokenizer, ReadTokenizer(directory));
-  PENSIEVE_RETURN_IF_ERROR(ReadHfTemplates(base, ConfigFields(config_path, tokenizer_config), text));
+  PENSIEVE_TRY(text.tokenizer,
+               ReadTokenizerJson((base / "tokenizer.json").string(), tokenizer_config, OptionsOf(model)));
+  const ConfigFields fields((base / "tokenizer_config.json").string(), tokenizer_config);
+  PENSIEVE_RETURN_IF_ERROR(ReadHfTemplates(base, fields, text));
   PENSIEVE_RETURN_IF_ERROR(OverrideTemplate(template_file, text));
   text.stop_ids = StopIds(model.eos_ids, *text.tokenizer);
   text.defaults = model.defaults;
@@ -158,10 +185,8 @@ Result<ModelText> ReadHfText(const std::string& directory, const HfModel& model,
 }
 
 Result<ModelText> ReadGgufText(const GgufFile& file, const std::string& template_file) {
-  const std::string& path = file.files().front().path();
-  PENSIEVE_TRY(tokenizer::GgufVocabulary vocabulary, ReadVocabulary(file));
   ModelText text;
-  PENSIEVE_TRY(text.tokenizer, tokenizer::Tokenizer::FromGguf(std::move(vocabulary), path));
+  PENSIEVE_TRY(text.tokenizer, ReadGgufTokenizer(file));
   GgufFields fields(file);
   text.chat_template = fields.String("tokenizer.chat_template", "");
   text.tool_template = fields.String("tokenizer.chat_template.tool_use", "");
@@ -172,21 +197,25 @@ Result<ModelText> ReadGgufText(const GgufFile& file, const std::string& template
 }
 
 Result<std::unique_ptr<tokenizer::Tokenizer>> ReadTokenizer(const std::string& path) {
+  const std::string name = fs::path(path).filename().string();
   std::error_code ignored;
-  const bool is_directory = fs::is_directory(path, ignored);
-  if (!is_directory && !path.ends_with(".json")) {
-    PENSIEVE_TRY(const GgufFile file, GgufFile::Open(path));
-    PENSIEVE_TRY(tokenizer::GgufVocabulary vocabulary, ReadVocabulary(file));
-    return tokenizer::Tokenizer::FromGguf(std::move(vocabulary), path);
+  const bool is_tokenizer_json = path.ends_with(".json") && name != "config.json" && !fs::is_directory(path, ignored);
+  ModelPlace place;
+  if (is_tokenizer_json) {
+    place.directory = fs::path(path).parent_path().string();
+  } else {
+    PENSIEVE_TRY(place, FindTokenizerFiles(path));
   }
-  const std::string tokenizer_path = is_directory ? (fs::path(path) / "tokenizer.json").string() : path;
-  const fs::path config_path = fs::path(tokenizer_path).parent_path() / "tokenizer_config.json";
-  PENSIEVE_TRY(const std::string tokenizer_json, ReadFile(tokenizer_path, kTokenizerBytesMax));
-  Json tokenizer_config;
-  if (Exists(config_path)) {
-    PENSIEVE_TRY(tokenizer_config, formats::ReadJsonObject(config_path.string(), kTokenizerConfigBytesMax));
+  if (place.is_gguf()) {
+    PENSIEVE_TRY(const GgufFile file, GgufFile::Open(place.gguf));
+    return ReadGgufTokenizer(file);
   }
-  return tokenizer::Tokenizer::FromHuggingFace(tokenizer_json, tokenizer_config, tokenizer_path);
+  const fs::path directory(place.directory);
+  PENSIEVE_TRY(const Json tokenizer_config, ReadTokenizerConfig(directory));
+  // The model around the tokenizer may say more about it; where there is none, or an unknown one, it stands alone.
+  const auto model = ReadHfModel(directory.string());
+  return ReadTokenizerJson(is_tokenizer_json ? path : (directory / "tokenizer.json").string(), tokenizer_config,
+                           model ? OptionsOf(*model) : tokenizer::TokenizerOptions());
 }
 
 }  // namespace pensieve::model

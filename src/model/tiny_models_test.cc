@@ -334,11 +334,85 @@ TEST(TinyModels, SentenceTransformersFilesDecideThePooling) {
   EXPECT_FALSE(header->config.normalize);
   EXPECT_EQ(header->config.embed_context_max, 33);
   dir.Write("1_Pooling/config.json", R"({"pooling_mode_weightedmean_tokens":true})");
-  ExpectMessage(ReadHeader(dir.path()).error().message(), {"1_Pooling", "pooling mode"});
-  dir.Write("modules.json", R"([{"path":"../x","type":"a.Pooling"}])");
-  ExpectMessage(ReadHeader(dir.path()).error().message(), {"modules.json", "\"path\""});
-  dir.Write("modules.json", R"([{"path":"2_WordWeights","type":"a.WordWeights"}])");
-  ExpectMessage(ReadHeader(dir.path()).error().message(), {"modules.json", "a.WordWeights"});
+  ExpectMessage(ReadHeader(dir.path()).error().message(), {"1_Pooling", "pooling_mode", "weightedmean"});
+}
+
+// Files as releases from 5.4 on write them.
+TEST(TinyModels, NewerSentenceTransformersFilesAreUnderstood) {
+  const TempDirectory dir;
+  CopyWithChanges(TestData("tiny-bert"), Json::object(), dir);
+  const std::string new_path = "sentence_transformers.sentence_transformer.modules.pooling.Pooling";
+  dir.Write("modules.json", R"([{"idx":0,"path":"","type":"sentence_transformers.base.modules.transformer.Transformer"},)"
+                            R"({"idx":1,"path":"1_Pooling","type":")" + new_path + R"("},)"
+                            R"({"idx":2,"path":"2_Normalize","type":"sentence_transformers.base.modules.normalize.Normalize"}])");
+  dir.Write("sentence_bert_config.json", R"({"transformer_task":"feature-extraction"})");
+  dir.Write("tokenizer_config.json", R"({"model_max_length":21})");
+  const auto pooling = [&](const std::string& config) {
+    dir.Write("1_Pooling/config.json", config);
+    auto header = ReadHeader(dir.path());
+    EXPECT_TRUE(header.has_value()) << header.error().message();
+    return header ? header->config : ModelConfig();
+  };
+  EXPECT_EQ(pooling(R"({"embedding_dimension":32,"pooling_mode":"cls"})").pooling, backend::Pooling::kCls);
+  EXPECT_EQ(pooling(R"({"pooling_mode":["lasttoken"]})").pooling, backend::Pooling::kLast);
+  EXPECT_EQ(pooling(R"({"pooling_mode":"max","pooling_mode_mean_tokens":true})").pooling, backend::Pooling::kMax);
+  EXPECT_EQ(pooling("{}").pooling, backend::Pooling::kMean);
+  EXPECT_TRUE(pooling("{}").normalize);
+  EXPECT_EQ(pooling("{}").embed_context_max, 21);
+  dir.Write("2_Normalize/config.json", R"({"module_input_name":"sentence_embedding"})");
+  dir.Write("tokenizer_config.json", R"({"model_max_length":1000000000000000019884624838656})");
+  EXPECT_EQ(pooling("{}").embed_context_max, 0) << "1e30 is how no limit is written";
+  dir.Write("sentence_bert_config.json", R"({"max_seq_length":null})");
+  EXPECT_EQ(pooling("{}").embed_context_max, 0);
+}
+
+TEST(TinyModels, RecipesThatAreNotUnderstoodAreRefusedByName) {
+  struct Case {
+    std::string file, content;
+    std::vector<std::string> message;
+  };
+  const std::string start = R"([{"path":"","type":"sentence_transformers.models.Transformer"},)";
+  const std::string pooling = R"({"path":"1_Pooling","type":"sentence_transformers.models.Pooling"})";
+  const auto after_pooling = [&](const std::string& more) { return start + pooling + "," + more + "]"; };
+  const std::string dense = R"({"path":"2_Dense","type":"sentence_transformers.models.Dense"})";
+  const std::string normalize = R"({"path":"","type":"sentence_transformers.models.Normalize"})";
+  const std::vector<Case> cases = {
+      {"1_Pooling/config.json", R"({"pooling_mode":["cls","mean"]})", {"pooling_mode", "2 modes (cls, mean)"}},
+      {"1_Pooling/config.json", R"({"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":true})", {"2 modes"}},
+      {"1_Pooling/config.json", R"({"pooling_mode":"median"})", {"\"median\"", "cls, mean, max"}},
+      {"1_Pooling/config.json", R"({"pooling_mode":[]})", {"empty list"}},
+      {"1_Pooling/config.json", R"({"pooling_mode":7})", {"must be a string"}},
+      {"1_Pooling/config.json", R"({"word_embedding_dimension":33})", {"is 33", "have 32 numbers"}},
+      {"1_Pooling/config.json", R"({"include_prompt":false})", {"include_prompt"}},
+      {"modules.json", "{}", {"JSON list"}},
+      {"modules.json", R"([{"path":"../x","type":"sentence_transformers.models.Transformer"}])", {"\"[0].path\""}},
+      {"modules.json", R"([{"path":"0_BERT","type":"sentence_transformers.models.Transformer"}])", {"beside modules.json"}},
+      {"modules.json", R"([{"path":"","type":"custom_st.Transformer"}])", {"custom_st.Transformer", "Python code"}},
+      {"modules.json", R"([{"path":"","type":"sentence_transformers.models.WordEmbeddings"}])", {"first module"}},
+      {"modules.json", start + R"({"path":"1","type":"sentence_transformers.models.WordWeights"}])", {"WordWeights"}},
+      {"modules.json", start + dense + "]", {"before Pooling"}},
+      {"modules.json", after_pooling(normalize + "," + dense), {"after Normalize"}},
+      {"2_Dense/config.json", R"({"in_features":32,"out_features":8,"activation_function":"my.Code"})", {"my.Code"}},
+      {"2_Dense/config.json", R"({"in_features":32,"out_features":8,"use_residual":true})", {"activation_function"}},
+      {"2_Dense/config.json", R"({"in_features":31,"out_features":8})", {"is 31, but 32 numbers come in"}},
+      {"2_Dense/config.json",
+       R"({"in_features":32,"out_features":8,"activation_function":"torch.nn.modules.linear.Identity",)"
+       R"("module_input_name":"token_embeddings"})", {"module_input_name"}},
+      {"sentence_bert_config.json", R"({"max_seq_length":"long"})", {"max_seq_length"}},
+      {"tokenizer_config.json", R"({"model_max_length":"long"})", {"model_max_length"}},
+  };
+  for (const Case& test : cases) {
+    SCOPED_TRACE(test.content);
+    const TempDirectory dir;
+    CopyWithChanges(TestData("tiny-bert"), Json::object(), dir);
+    dir.Write("modules.json", test.file.starts_with("2_Dense") ? after_pooling(dense) : start + pooling + "]");
+    dir.Write("1_Pooling/config.json", "{}");
+    dir.Write(test.file, test.content);
+    const auto header = ReadHeader(dir.path());
+    ASSERT_FALSE(header.has_value());
+    ExpectMessage(header.error().message(), test.message);
+    ExpectMessage(header.error().message(), {dir.Path(test.file)});
+  }
 }
 
 }  // namespace

@@ -65,6 +65,11 @@ std::string ModuleKey(std::string_view module);
 // "model.", and with or without "bert." or "roberta.".
 std::unique_ptr<WeightSource> NewSafetensorsSource(WeightStore& store, QuantizationConfig quantization);
 
+// Whether the set has a tensor of this name, under any of the spellings that the source accepts.
+bool HasSafetensor(const formats::SafetensorsSet& files, const std::string& name);
+// Whether two modules hold the same bytes: weights, and scales and biases of quantized ones. Reads both.
+bool HaveEqualWeights(const formats::SafetensorsSet& files, const std::string& module, const std::string& other);
+
 // How the weights of a safetensors set are held, for `inspect`.
 struct WeightCensus {
   std::map<std::string, std::pair<int64_t, int64_t>> types;  // name of the type -> (tensors, bytes)
