@@ -183,6 +183,18 @@ def test_embeddings_of_token_ids(openai_client, server):
     assert embed(openai_client, ids).data[0].embedding == by_text.data[0].embedding
 
 
+def test_long_texts_are_cut_as_the_model_is_made_to_and_that_is_told(openai_client, server):
+    request = {"model": EMBEDDER_NAME, "input": ["short", "word " * 300]}
+    answer = server.post("/v1/embeddings", request).json()
+    assert "truncated" not in answer["data"][0]
+    assert answer["data"][1]["truncated"] == {"tokens": 302, "used": 256}
+    assert answer["usage"]["prompt_tokens"] == 3 + 256
+    cut = embed(openai_client, "word " * 254).data[0].embedding
+    assert answer["data"][1]["embedding"] == pytest.approx(cut, abs=0)
+    refused = server.post("/v1/embeddings", {**request, "truncate": False})
+    assert refused.status_code == 400 and "302 tokens > 256" in refused.json()["error"]["message"]
+
+
 def test_embedding_dimensions(server):
     def ask(**fields):
         return server.post("/v1/embeddings", {"model": EMBEDDER_NAME, "input": "Hello", **fields})
@@ -199,7 +211,7 @@ def test_embedding_dimensions(server):
 @pytest.mark.parametrize("fields, param", [({"input": []}, "input"), ({"input": ...}, "input"), ({"input": 5}, "input"),
                                            ({"input": [{}]}, None), ({"input": [[]]}, None), ({"input": [10**6]}, None),
                                            ({"input": [-1]}, None), ({"encoding_format": "int8"}, "encoding_format"),
-                                           ({"model": ...}, "model"), ({"input": "word " * 5000}, None), ],
+                                           ({"model": ...}, "model"), ({"input": "word " * 5000, "truncate": False}, None), ],
                          ids=lambda value: json.dumps(value, default=str)[:40])
 def test_bad_embedding_requests(server, fields, param):
     request = {

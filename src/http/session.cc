@@ -467,6 +467,10 @@ asio::awaitable<void> Session::Embed() {
   if (result.has_value()) {
     record_.model = result->model_name;
     record_.prompt_tokens = counted.prompt_tokens = result->prompt_tokens;
+    for (const service::TextTokens& tokens : result->tokens) {
+      record_.prompt_tokens_seen += tokens.seen;
+      record_.truncated_texts += tokens.truncated() ? 1 : 0;
+    }
     record_.outcome = "done";
     api::HttpReply reply = co_await OnWorker([&] { return prepared->format(*result); });
     co_await Reply(std::move(reply));

@@ -32,6 +32,10 @@ void LogRequest(Logger& logger, const RequestRecord& record) {
     fields.emplace_back("tokens_cached", record.cached_prompt_tokens);
     fields.emplace_back("tokens_out", record.completion_tokens);
   }
+  if (record.truncated_texts > 0) {
+    fields.emplace_back("tokens_seen", record.prompt_tokens_seen);
+    fields.emplace_back("texts_truncated", record.truncated_texts);
+  }
   if (record.first_token_s > 0) fields.emplace_back("ttft_ms", Rounded(record.first_token_s * 1e3, 10));
   if (const double rate = record.TokensPerSecond(); rate > 0) fields.emplace_back("tokens_per_s", Rounded(rate, 100));
   if (!record.error.empty()) fields.emplace_back("error", record.error);

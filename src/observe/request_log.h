@@ -18,6 +18,8 @@ struct RequestRecord {
   std::string outcome;  // "done", "error", "cancelled", "refused"
   std::string error;    // one sentence when there is one
   int64_t prompt_tokens = 0;
+  int64_t prompt_tokens_seen = 0;  // of texts to embed, before they were cut; 0: not counted
+  int64_t truncated_texts = 0;
   int64_t cached_prompt_tokens = 0;
   int64_t completion_tokens = 0;
   double first_token_s = 0;  // 0: no token was generated

@@ -90,6 +90,8 @@ TEST_F(EmbedTest, LongTextsAreCutAndKeepTheirLastSpecialToken) {
   request.pooling = PoolingChoice::kLast;
   EXPECT_EQ(Embed(*encoder_, request)->embeddings[0][0], 257);
   EXPECT_EQ(Embed(*encoder_, request)->prompt_tokens, 8);
+  EXPECT_EQ(Embed(*encoder_, request)->tokens[0].seen, 13);
+  EXPECT_EQ(Embed(*encoder_, request)->tokens[0].used, 8);
   EXPECT_EQ(Embed(*decoder_, request)->embeddings[0][0], 257);
   request.tokens_max = 3;
   EXPECT_EQ(Embed(*encoder_, request)->prompt_tokens, 3);
@@ -119,6 +121,7 @@ TEST_F(EmbedTest, TokenIdsAndEmptyTexts) {
   request.token_ids.clear();
   EXPECT_EQ(Embed(*encoder_, request).status().code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(Embed(*encoder_, Of({""}))->prompt_tokens, 1);
+  EXPECT_FALSE(Embed(*encoder_, Of({""}))->tokens[0].truncated());
 }
 
 TEST_F(EmbedTest, NamesResolve) {

@@ -91,9 +91,12 @@ Result<EmbedPlan> PlanEmbedding(const ServedModel& model, EmbedRequest request) 
   }
   for (size_t i = 0; i < plan.request.sequences.size(); ++i) {
     auto& ids = plan.request.sequences[i];
+    const auto seen = static_cast<int64_t>(ids.size());
     const Status fit = Fit(model, cut, ids);
     if (!fit.ok()) return plan.request.sequences.size() == 1 ? fit : fit.WithContext(fmt::format("input.{}", i));
-    plan.prompt_tokens += static_cast<int64_t>(ids.size());
+    const auto used = static_cast<int64_t>(ids.size());
+    plan.tokens.push_back({.seen = std::max(seen, used), .used = used});
+    plan.prompt_tokens += used;
   }
   return plan;
 }

@@ -11,8 +11,9 @@ namespace pensieve::service {
 
 struct EmbedPlan {
   engine::EmbedRequest request;
-  int64_t prompt_tokens = 0;  // after truncation
-  int64_t dimension = 0;      // of the vectors the client gets
+  std::vector<TextTokens> tokens;  // of each text, in input order
+  int64_t prompt_tokens = 0;       // after truncation
+  int64_t dimension = 0;           // of the vectors the client gets
 };
 
 // Tokenizes and truncates. An encoder's text keeps its closing special token when it is cut, and so does a decoder's,

@@ -257,6 +257,7 @@ std::function<void()> EngineService::Embed(EmbedRequest request, std::function<v
     result.model_name = model->name();
     result.dimension = plan.dimension;
     result.embeddings = std::move(event.embeddings);
+    result.tokens = plan.tokens;
     result.prompt_tokens = plan.prompt_tokens;
     FinishEmbeddings(plan, result.embeddings);
     result.total_s = SecondsSince(start);

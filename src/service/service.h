@@ -156,10 +156,19 @@ struct EmbedRequest {
   int64_t tokens_max = 0;           // > 0: truncate earlier than the model would
 };
 
+// Tokens of one text to embed: all of them, and those that are left when it was cut to the limit.
+struct TextTokens {
+  int64_t seen = 0;
+  int64_t used = 0;
+
+  bool truncated() const { return used < seen; }
+};
+
 struct EmbedResult {
   std::string model_name;
   int64_t dimension = 0;
   std::vector<std::vector<float>> embeddings;  // in input order
+  std::vector<TextTokens> tokens;              // in input order
   int64_t prompt_tokens = 0;                   // real tokens, truncation applied
   double total_s = 0;
 };

@@ -245,10 +245,11 @@ TEST(OpenAiEmbeddings, InputsAndOptions) {
   EXPECT_THAT(read(R"({"input":"a"})")->embed.texts, testing::ElementsAre("a"));
   EXPECT_THAT(read(R"({"input":["a",""]})")->embed.texts, testing::ElementsAre("a", ""));
   EXPECT_EQ(read(R"({"input":[[1],[2,3]]})")->embed.token_ids.size(), 2u);
-  const auto full = read(R"({"input":[5],"encoding_format":"base64","dimensions":64,"truncate":true,"pooling":"cls","user":"u"})");
+  const auto full = read(R"({"input":[5],"encoding_format":"base64","dimensions":64,"truncate":false,"pooling":"cls","user":"u"})");
   EXPECT_TRUE(full->base64);
   EXPECT_EQ(full->embed.dimensions, 64);
-  EXPECT_TRUE(full->embed.truncate);
+  EXPECT_FALSE(full->embed.truncate);
+  EXPECT_TRUE(read(R"({"input":"a"})")->embed.truncate);
   EXPECT_EQ(full->embed.pooling, service::PoolingChoice::kCls);
   for (const char* bad : {R"({})", R"({"input":[]})", R"({"input":{}})", R"({"input":"a","encoding_format":"hex"})",
                           R"({"input":"a","dimensions":0})", R"({"input":"a","pooling":"best"})", R"({"input":["a",[1]]})"}) {
@@ -264,6 +265,10 @@ TEST(OpenAiEmbeddings, ReplyInBothEncodings) {
   EXPECT_EQ(ToEmbeddingsReply(result, false).body,
             R"({"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.1,-2e-05]},{"object":"embedding","index":1,"embedding":[1,0]}],"model":"m\"1","usage":{"prompt_tokens":7,"total_tokens":7}})");
   EXPECT_NE(ToEmbeddingsReply(result, true).body.find(R"("embedding":"AACAPwAAAAA=")"), std::string::npos);
+  result.tokens = {{.seen = 4, .used = 4}, {.seen = 9, .used = 3}};
+  const Json cut = *ParseJson(ToEmbeddingsReply(result, false).body);
+  EXPECT_FALSE(cut["data"][0].contains("truncated"));
+  EXPECT_EQ(cut["data"][1]["truncated"], Json({{"tokens", 9}, {"used", 3}}));
 }
 
 TEST(NumberText, ShortestSpellingReadsBack) {

@@ -32,9 +32,9 @@ struct EmbeddingsRequest {
   service::EmbedRequest embed;
   bool base64 = false;  // encoding_format
 };
-// `input`: a string, strings, token ids, or lists of token ids; 1 to 2048 of them. A text past the model's limit is an
-// error (as at OpenAI), unless `truncate` is true. `dimensions` asks for a leading part of the vector. Extension:
-// `pooling`.
+// `input`: a string, strings, token ids, or lists of token ids; 1 to 2048 of them. A text past the model's limit is
+// cut, as the model's makers do, or an error (as at OpenAI) with the extension `truncate`: false. `dimensions` asks for a
+// leading part of the vector. Another extension: `pooling`.
 Result<EmbeddingsRequest> FromEmbeddings(const Json& body, const std::string& request_id);
 
 }  // namespace pensieve::api::openai

@@ -208,6 +208,9 @@ HttpReply ToEmbeddingsReply(const service::EmbedResult& result, bool base64) {
     } else {
       AppendJsonFloats(result.embeddings[i], out);
     }
+    if (i < result.tokens.size() && result.tokens[i].truncated()) {
+      out += fmt::format(",\"truncated\":{{\"tokens\":{},\"used\":{}}}", result.tokens[i].seen, result.tokens[i].used);
+    }
     out += '}';
   }
   out += fmt::format("],\"model\":{},\"usage\":{{\"prompt_tokens\":{},\"total_tokens\":{}}}}}",

@@ -108,7 +108,7 @@ Result<EmbeddingsRequest> FromEmbeddings(const Json& body, const std::string& re
   FieldReader fields(body, "");
   embed.model = fields.RequiredString("model");
   embed.dimensions = fields.Integer("dimensions", 1, 1 << 20).value_or(0);
-  embed.truncate = fields.Bool("truncate").value_or(false);
+  embed.truncate = fields.Bool("truncate").value_or(true);
   const std::string format = fields.String("encoding_format").value_or("float");
   if (format != "float" && format != "base64") fields.Fail("encoding_format", "must be \"float\" or \"base64\"");
   request.base64 = format == "base64";
