@@ -364,6 +364,12 @@ Status LoadWordPiece(GgufVocabulary& source, TokenizerParts& parts) {
   special.add_eos = source.add_eos.value_or(true);
   if (special.add_bos) parts.prefix_ids = cls;
   if (special.add_eos) parts.suffix_ids = sep;
+  using Kind = PairPart::Kind;
+  parts.pair.parts = {{Kind::kIds, parts.prefix_ids, 0},
+                      {Kind::kFirst, {}, 0},
+                      {Kind::kIds, sep, 0},
+                      {Kind::kSecond, {}, 1},
+                      {Kind::kIds, parts.suffix_ids, 1}};
   return OkStatus();
 }
 

@@ -141,10 +141,17 @@ Result<int32_t> ReadTokenPair(const JsonFields& fields, const std::string& key) 
   return CheckedId((*pair)[1], fields.PlaceOf(key));
 }
 
-Result<IdTemplate> BuildClsSep(const JsonFields& fields) {
+// BERT: [CLS] a [SEP] b [SEP], of types 0 and 1. RoBERTa: <s> a </s> </s> b </s>, all of type 0.
+Result<IdTemplate> BuildClsSep(const JsonFields& fields, bool is_bert) {
   PENSIEVE_TRY(const int32_t cls, ReadTokenPair(fields, "cls"));
   PENSIEVE_TRY(const int32_t sep, ReadTokenPair(fields, "sep"));
-  return IdTemplate{{cls}, {sep}};
+  using Kind = PairPart::Kind;
+  PairTemplate pair;
+  pair.parts = {{Kind::kIds, {cls}, 0}, {Kind::kFirst, {}, 0}};
+  pair.parts.push_back({Kind::kIds, is_bert ? std::vector<int32_t>{sep} : std::vector<int32_t>{sep, sep}, 0});
+  pair.parts.push_back({Kind::kSecond, {}, is_bert ? 1 : 0});
+  pair.parts.push_back({Kind::kIds, {sep}, is_bert ? 1 : 0});
+  return IdTemplate{{cls}, {sep}, std::move(pair)};
 }
 
 // The ids of special_tokens[name].
@@ -158,6 +165,35 @@ Result<std::vector<int32_t>> TemplateIds(const JsonFields& fields, const std::st
     ids.push_back(id);
   }
   return ids;
+}
+
+// The template of pairs: each text once and in order, token types that only grow, which is what models are made for.
+Result<PairTemplate> BuildPairTemplate(const JsonFields& fields) {
+  PairTemplate pair;
+  if (fields.Find("pair") == nullptr) return pair;
+  PENSIEVE_TRY(const Json* items, fields.Array("pair"));
+  std::string order;
+  int32_t last_type = 0;
+  for (size_t i = 0; i < items->size(); ++i) {
+    PENSIEVE_TRY(const JsonFields item,
+                 JsonFields::Of((*items)[i], fmt::format("{}[{}]", fields.PlaceOf("pair"), i)));
+    const bool is_text = item.Find("Sequence") != nullptr;
+    PENSIEVE_TRY(const JsonFields entry, item.Object(is_text ? "Sequence" : "SpecialToken"));
+    PENSIEVE_TRY(const std::string name, entry.String("id"));
+    PENSIEVE_TRY(const int64_t type, entry.IntegerOr("type_id", 0));
+    PairPart part;
+    if (is_text) {
+      part.kind = name == "A" ? PairPart::Kind::kFirst : PairPart::Kind::kSecond;
+      order += name;
+    } else {
+      PENSIEVE_TRY(part.ids, TemplateIds(fields, name));
+    }
+    if (type < last_type || type > 1) pair.problem = fmt::format("{} has unusual token types", fields.PlaceOf("pair"));
+    part.type = last_type = type == 0 ? 0 : 1;
+    pair.parts.push_back(std::move(part));
+  }
+  if (order != "AB") pair.problem = fmt::format("{} does not hold both texts in order", fields.PlaceOf("pair"));
+  return pair;
 }
 
 Result<IdTemplate> BuildTemplate(const JsonFields& fields) {
@@ -180,6 +216,7 @@ Result<IdTemplate> BuildTemplate(const JsonFields& fields) {
   if (sequences != 1) {
     return Unimplemented(fmt::format("{} with {} sequences is not supported", fields.PlaceOf("single"), sequences));
   }
+  PENSIEVE_TRY(built.pair, BuildPairTemplate(fields));
   return built;
 }
 
@@ -324,13 +361,17 @@ Result<IdTemplate> BuildPostProcessor(const JsonFields& fields) {
   PENSIEVE_TRY(const std::string type, fields.String("type"));
   if (type == "TemplateProcessing") return BuildTemplate(fields);
   if (type == "ByteLevel") return IdTemplate{};
-  if (type == "BertProcessing" || type == "RobertaProcessing") return BuildClsSep(fields);
+  if (type == "BertProcessing" || type == "RobertaProcessing") return BuildClsSep(fields, type == "BertProcessing");
   if (type == "Sequence") {
     PENSIEVE_TRY(const auto parts, BuildAll<IdTemplate>(fields, "processors", BuildPostProcessor));
     IdTemplate whole;
     for (const IdTemplate& part : parts) {
       whole.prefix.insert(whole.prefix.begin(), part.prefix.begin(), part.prefix.end());
       whole.suffix.insert(whole.suffix.end(), part.suffix.begin(), part.suffix.end());
+      if (part.pair.parts.empty()) continue;
+      const bool is_second = !whole.pair.parts.empty();
+      whole.pair = part.pair;
+      if (is_second) whole.pair.problem = fmt::format("{} joins pairs twice", fields.PlaceOf("processors"));
     }
     return whole;
   }

@@ -9,16 +9,18 @@
 #include "tokenizer/decoder.h"
 #include "tokenizer/hf_document.h"
 #include "tokenizer/json_fields.h"
+#include "tokenizer/pair_template.h"
 #include "tokenizer/model.h"
 #include "tokenizer/normalizer.h"
 #include "tokenizer/pre_tokenizer.h"
 
 namespace pensieve::tokenizer {
 
-// What a post-processor puts around the ids of a text.
+// What a post-processor puts around the ids of a text, and how it makes one list of two texts.
 struct IdTemplate {
   std::vector<int32_t> prefix;
   std::vector<int32_t> suffix;
+  PairTemplate pair;  // no parts: it has nothing to say about pairs
 };
 
 Result<NormalizerPtr> BuildNormalizer(const JsonFields& fields);

@@ -179,6 +179,7 @@ Status ReadComponents(const JsonFields& root, HfDocument& document, TokenizerPar
     PENSIEVE_TRY(IdTemplate ids, BuildPostProcessor(fields));
     parts.prefix_ids = std::move(ids.prefix);
     parts.suffix_ids = std::move(ids.suffix);
+    parts.pair = std::move(ids.pair);
   }
   if (root.Find("decoder") == nullptr) {
     parts.decoder.push_back(MakeJoinDecoder());

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/utf8.h"
+#include "fmt/format.h"
 #include "tokenizer/tokenizer_parts.h"
 
 namespace pensieve::tokenizer {
@@ -56,6 +57,23 @@ void EncodePiece(const TokenizerParts& parts, NormalizedText piece, bool parse_s
       EncodeText(parts, text.substr(part.begin, part.end - part.begin), piece.keeps_start && part.begin == 0, ids);
     }
   }
+}
+
+// As the `tokenizers` package does it: the shorter text stays whole while the longer one alone can make room; else both
+// get half, the second (or the longer) one token more when `tokens_max` is odd.
+void CutLongestFirst(int64_t tokens_max, std::vector<int32_t>& a, std::vector<int32_t>& b) {
+  const auto limit = static_cast<size_t>(tokens_max);
+  if (a.size() + b.size() <= limit) return;
+  std::vector<int32_t>& shorter = a.size() > b.size() ? b : a;
+  std::vector<int32_t>& longer = a.size() > b.size() ? a : b;
+  size_t short_len = shorter.size();
+  size_t long_len = short_len > limit ? short_len : std::max(short_len, limit - short_len);
+  if (short_len + long_len > limit) {
+    short_len = limit / 2;
+    long_len = short_len + limit % 2;
+  }
+  shorter.resize(std::min(shorter.size(), short_len));
+  longer.resize(std::min(longer.size(), long_len));
 }
 
 }  // namespace
@@ -123,22 +141,54 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(GgufVocabulary vocabulary
   return std::unique_ptr<Tokenizer>(new Tokenizer(*std::move(parts)));
 }
 
-std::vector<int32_t> Tokenizer::Encode(std::string_view text, const EncodeOptions& options) const {
+void Tokenizer::EncodePlain(std::string_view text, bool parse_special, std::vector<int32_t>& ids) const {
   std::string repaired;
   if (!IsValidUtf8(text)) {
     repaired = ToValidUtf8(text);
     text = repaired;
   }
-  std::vector<int32_t> ids;
-  if (options.add_special) ids = parts_->prefix_ids;
-  for (const auto& piece : parts_->added.Split(text, AddedTokens::Pass::kRaw, options.parse_special)) {
+  for (const auto& piece : parts_->added.Split(text, AddedTokens::Pass::kRaw, parse_special)) {
     if (piece.id >= 0) {
       ids.push_back(piece.id);
     } else {
       NormalizedText part{std::string(text.substr(piece.begin, piece.end - piece.begin)), piece.begin == 0};
-      EncodePiece(*parts_, std::move(part), options.parse_special, ids);
+      EncodePiece(*parts_, std::move(part), parse_special, ids);
     }
   }
+}
+
+Result<EncodedPair> Tokenizer::EncodePair(std::string_view first, std::string_view second,
+                                          const PairOptions& options) const {
+  using Kind = PairPart::Kind;
+  static const PairTemplate kPlain{{{Kind::kFirst, {}, 0}, {Kind::kSecond, {}, 1}}, ""};
+  const PairTemplate& pair = parts_->pair.parts.empty() ? kPlain : parts_->pair;
+  if (!pair.problem.empty()) return Unimplemented(fmt::format("pairs of texts: {}", pair.problem));
+  std::vector<int32_t> a, b;
+  EncodePlain(first, options.parse_special, a);
+  EncodePlain(second, options.parse_special, b);
+  const int64_t added = pair.added_tokens();
+  EncodedPair encoded;
+  encoded.tokens_seen = static_cast<int64_t>(a.size() + b.size()) + added;
+  if (options.tokens_max > 0) {
+    if (options.tokens_max <= added) {
+      return InvalidArgument(fmt::format("a pair of texts needs more than {} tokens for its special tokens alone", added));
+    }
+    CutLongestFirst(options.tokens_max - added, a, b);
+  }
+  encoded.second_from = -1;
+  for (const PairPart& part : pair.parts) {
+    if (part.type == 1 && encoded.second_from < 0) encoded.second_from = static_cast<int32_t>(encoded.ids.size());
+    const std::vector<int32_t>& ids = part.kind == Kind::kFirst ? a : part.kind == Kind::kSecond ? b : part.ids;
+    encoded.ids.insert(encoded.ids.end(), ids.begin(), ids.end());
+  }
+  if (encoded.second_from < 0) encoded.second_from = static_cast<int32_t>(encoded.ids.size());
+  return encoded;
+}
+
+std::vector<int32_t> Tokenizer::Encode(std::string_view text, const EncodeOptions& options) const {
+  std::vector<int32_t> ids;
+  if (options.add_special) ids = parts_->prefix_ids;
+  EncodePlain(text, options.parse_special, ids);
   if (options.add_special) ids.insert(ids.end(), parts_->suffix_ids.begin(), parts_->suffix_ids.end());
   return ids;
 }
@@ -156,6 +206,9 @@ int32_t Tokenizer::vocab_size() const {
   for (const AddedToken& token : parts_->added.tokens()) size = std::max(size, token.id + 1);
   for (const int32_t id : parts_->prefix_ids) size = std::max(size, id + 1);
   for (const int32_t id : parts_->suffix_ids) size = std::max(size, id + 1);
+  for (const PairPart& part : parts_->pair.parts) {
+    for (const int32_t id : part.ids) size = std::max(size, id + 1);
+  }
   return size;
 }
 

@@ -37,6 +37,19 @@ struct TokenizerOptions {
   bool lowercase = false;
 };
 
+// Two texts as one list of ids, as the tokenizer's post-processor joins them.
+struct EncodedPair {
+  std::vector<int32_t> ids;
+  int32_t second_from = 0;   // tokens from here on are of type 1; the number of ids: none is
+  int64_t tokens_seen = 0;   // with all of both texts
+};
+
+struct PairOptions {
+  bool parse_special = true;  // as EncodeOptions::parse_special
+  // > 0: the longer text is cut until all fits; texts of equal length lose from both. That is LongestFirst.
+  int64_t tokens_max = 0;
+};
+
 struct SpecialToken {
   int32_t id = -1;
   std::string text;
@@ -87,6 +100,8 @@ class Tokenizer {
 
   // O(n log n) in the bytes of the text.
   std::vector<int32_t> Encode(std::string_view text, const EncodeOptions& options = {}) const;
+  // Unimplemented when the tokenizer joins pairs in an unusual way; InvalidArgument when nothing of the texts would fit.
+  Result<EncodedPair> EncodePair(std::string_view first, std::string_view second, const PairOptions& options = {}) const;
   // Ids outside the vocabulary add nothing.
   std::string Decode(std::span<const int32_t> ids, bool skip_special = true) const;
 
@@ -104,6 +119,9 @@ class Tokenizer {
 
  private:
   explicit Tokenizer(TokenizerParts parts);
+  // The ids of a text alone, appended.
+  void EncodePlain(std::string_view text, bool parse_special, std::vector<int32_t>& ids) const;
+
   const std::unique_ptr<const TokenizerParts> parts_;
 };
 

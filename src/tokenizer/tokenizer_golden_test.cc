@@ -150,6 +150,39 @@ TEST_P(GoldenTest, EqualsThePackage) {
   RecordProperty("lines", static_cast<int>(lines));
 }
 
+// tools/tokenizer_pairs.py: a line with a tokenizer and its post-processor, then lines with pairs.
+TEST(Pairs, AreJoinedAndCutAsByThePackage) {
+  const std::string folder = std::string(PENSIEVE_SOURCE_DIR) + "/tests/data/tokenizer/";
+  const auto golden = ReadFile(folder + "pairs.jsonl", kFileBytesMax);
+  ASSERT_TRUE(golden.has_value()) << golden.error().ToString();
+  std::unique_ptr<Tokenizer> tokenizer;
+  size_t pairs = 0;
+  for (size_t begin = 0; begin < golden->size();) {
+    const size_t end = std::min(golden->find('\n', begin), golden->size());
+    const Json line = *ParseJson(std::string_view(*golden).substr(begin, end - begin));
+    begin = end + 1;
+    if (line.contains("tokenizer")) {
+      const std::string path = folder + line["tokenizer"].get<std::string>() + ".tokenizer.json";
+      Json document = *ParseJson(*ReadFile(path, kFileBytesMax));
+      document["post_processor"] = line["post_processor"];
+      auto loaded = Tokenizer::FromHuggingFace(DumpJson(document), Json(), path);
+      ASSERT_TRUE(loaded.has_value()) << loaded.error().ToString();
+      tokenizer = *std::move(loaded);
+      continue;
+    }
+    const auto encoded = tokenizer->EncodePair(line["first"].get<std::string>(), line["second"].get<std::string>(),
+                                               {.tokens_max = line["limit"].get<int64_t>()});
+    ASSERT_TRUE(encoded.has_value()) << encoded.error().ToString();
+    EXPECT_EQ(encoded->ids, line["ids"].get<std::vector<int32_t>>()) << DumpJson(line);
+    std::vector<int32_t> types(encoded->ids.size(), 0);
+    std::fill(types.begin() + encoded->second_from, types.end(), 1);
+    EXPECT_EQ(types, line["types"].get<std::vector<int32_t>>()) << DumpJson(line);
+    EXPECT_GE(encoded->tokens_seen, static_cast<int64_t>(encoded->ids.size()));
+    ++pairs;
+  }
+  EXPECT_GT(pairs, 200u);
+}
+
 INSTANTIATE_TEST_SUITE_P(Tokenizers, GoldenTest, testing::ValuesIn(GoldenFiles()), [](const auto& test) {
   std::string name = test.param.filename().string();
   name = name.substr(0, name.find(".golden"));

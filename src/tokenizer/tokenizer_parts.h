@@ -10,6 +10,7 @@
 #include "tokenizer/decoder.h"
 #include "tokenizer/model.h"
 #include "tokenizer/normalizer.h"
+#include "tokenizer/pair_template.h"
 #include "tokenizer/pre_tokenizer.h"
 #include "tokenizer/tokenizer.h"
 
@@ -23,6 +24,7 @@ struct TokenizerParts {
   std::vector<DecoderStagePtr> decoder;
   std::vector<int32_t> prefix_ids;     // what the post-processor puts in front
   std::vector<int32_t> suffix_ids;     // and behind
+  PairTemplate pair;                   // no parts: one text behind the other
   SpecialTokens special;
   std::unordered_set<int32_t> special_aliases;  // ids without an added token, but spelled like a special one
   std::vector<std::string> warnings;

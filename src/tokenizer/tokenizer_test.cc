@@ -391,6 +391,24 @@ TEST(IdsBeyondTheEmbedding, OfGgufVocabulariesToo) {
   EXPECT_EQ((*ordinary)->vocab_size(), 5) << "an ordinary token without a row: whoever loads the model refuses it";
 }
 
+TEST(Pairs, ThatCannotBeJoinedAreRefused) {
+  const auto pair = [](const std::string& template_pair, int64_t tokens_max) {
+    const auto tokenizer =
+        Load(File(kTinyBpe, R"("post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}}],)"
+                            R"("pair":)" + template_pair + R"(,"special_tokens":{"b":{"id":"b","ids":[1]}}})"));
+    const auto encoded = tokenizer->EncodePair("a", "c", {.tokens_max = tokens_max});
+    return encoded ? testing::PrintToString(encoded->ids) : encoded.error().ToString();
+  };
+  const std::string a = R"({"Sequence":{"id":"A"}})", b = R"({"Sequence":{"id":"B","type_id":1}})";
+  const std::string special = R"({"SpecialToken":{"id":"b","type_id":0}})";
+  EXPECT_EQ(pair("[" + a + "," + special + "," + b + "]", 0), "{ 0, 1, 2 }");
+  EXPECT_EQ(pair("[" + a + "," + special + "," + b + "]", 2), "{ 1, 2 }");
+  EXPECT_THAT(pair("[" + a + "," + special + "," + b + "]", 1), HasSubstr("INVALID_ARGUMENT"));
+  EXPECT_THAT(pair("[" + b + "," + a + "]", 0), HasSubstr("both texts in order"));
+  EXPECT_THAT(pair("[" + a + "]", 0), HasSubstr("both texts in order"));
+  EXPECT_THAT(pair("[" + a + "," + b + "," + special + "]", 0), HasSubstr("unusual token types"));
+}
+
 TEST(Lowercase, IsPutFirstWhereTheTokenizerDoesNotDoIt) {
   const std::string text =
       R"({"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0,"A":1},"merges":[]}})";
