@@ -87,3 +87,33 @@ def test_kv_memory_is_what_inspect_says(start_server):
     answer = server.post("/v1/completions", body)
     assert answer.status_code == 200, answer.text
     assert answer.json()["usage"]["total_tokens"] <= 128
+
+
+# ---- files as people have them ----
+
+
+def test_warnings_of_the_loaders_are_seen(tmp_path, start_server):
+    """An unknown way to split words is used by its default, and whoever looks at the model is told."""
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes((MODELS / "tiny-qwen3.gguf").read_bytes().replace(b"gpt-2", b"zzz-9", 1))
+    words = 'warning: {}: tokenizer.ggml.pre "zzz-9" is not known'.format(path)
+    for command in (["tokenize", "--model", path, "abc"], ["inspect", path], ["render", "--model", path, "a"],
+                    ["run", "--model", path, "--raw", "--prompt", "abc", "-n", 1]):
+        done = run(*command)
+        expected = words.replace(f"{path}: ", "") if command[0] == "tokenize" else words
+        assert expected in done.stderr, done.stderr
+    assert "zzz-9" in run_json("inspect", "--json", path)["warnings"][0]
+    server = start_server("--model", path)
+    assert 'tokenizer.ggml.pre "zzz-9" is not known' in server.log().replace('\\"', '"')
+    assert run_json("inspect", "--json", MODELS / "tiny-qwen3.gguf")["warnings"] == []
+
+
+def test_a_directory_with_a_gguf_model_among_other_files(tmp_path):
+    shutil.copy(MODELS / "tiny-qwen3.gguf", tmp_path / "model.GGUF")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "mmproj.gguf").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    done = run("inspect", tmp_path / "mmproj.gguf")
+    assert done.returncode == 1 and "git-lfs pointer" in done.stderr
+    assert run_json("inspect", "--json", tmp_path)["architecture"] == "qwen3"
+    assert run("tokenize", "--model", tmp_path, "abc").stdout == run("tokenize", "--model", MODELS / "tiny-qwen3.gguf",
+                                                                     "abc").stdout

@@ -135,6 +135,11 @@ void ReadSizes(GgufFields& fields, const GgufFile& file, const Keys& key, ModelC
         fields.Error(key("attention.value_length"), "differs from key_length, which is not supported").message()));
   }
   const GgufTensor* embedding = file.FindTensor("token_embd.weight");
+  if (file.tensors().empty()) {
+    const std::string& path = file.files().front().path();
+    fields.Fail(DataLoss(fmt::format("{}: tensor \"token_embd.weight\" is missing, and so are all others (a vocabulary "
+                                     "alone?); give the whole model", path)));
+  }
   if (embedding == nullptr || embedding->shape.size() != 2 || embedding->shape[0] > kVocabRange.max) {
     fields.Fail(
         DataLoss(fmt::format("{}: tensor \"token_embd.weight\" is missing or no matrix", file.files().front().path())));

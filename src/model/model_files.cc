@@ -88,7 +88,6 @@ std::optional<std::string> OtherThanModel(const formats::GgufFile& file) {
     return "is a LoRA adapter, not a model by itself; merge it into its base model and give the merged model";
   }
   if (type == "imatrix" || architecture == "imatrix") return "is an importance matrix for quantizing, not a model";
-  if (file.tensors().empty()) return "holds no weights, perhaps a vocabulary alone; give the whole model";
   return std::nullopt;
 }
 
@@ -111,6 +110,7 @@ Result<std::optional<std::string>> ChooseGguf(const Listing& files) {
   if (found.size() == 1) return std::optional(files.Path(found.front()));
   std::vector<std::string> models;
   for (const std::string& name : found) {
+    if (Lower(name).find("mmproj") != std::string::npos) continue;
     const auto file = formats::GgufFile::Open(files.Path(name));
     if (!file || !OtherThanModel(*file)) models.push_back(name);  // one that cannot be read is reported when it is opened
   }

@@ -141,7 +141,6 @@ TEST(ModelFiles, WhatIsNoModelIsNamedForWhatItIs) {
       {{{"mmproj.gguf", Projector()}}, "mmproj.gguf", {"is the image part"}},
       {{{"a.gguf", GgufOfType("adapter")}}, "a.gguf", {"LoRA adapter"}},
       {{{"a.gguf", GgufOfType("imatrix")}}, "a.gguf", {"importance matrix"}},
-      {{{"a.gguf", GgufWriter().String("general.architecture", "llama").Bytes()}}, "a.gguf", {"holds no weights"}},
       {{{"a.gguf", kPointer}}, "a.gguf", {"git-lfs pointer"}},
       {{{"a.gguf", ""}}, "a.gguf", {"a.gguf: is empty"}},
       {{{"a.gguf/x", ""}}, "", {"a.gguf: is a directory, but a file is needed"}},
