@@ -169,6 +169,10 @@ def test_health(server):
     assert body["status"] == "healthy" and body["model_loaded"] is True and body["message"]
     assert {"model_path", "uptime_seconds", "memory_status", "memory_available_gb", "concurrent_limit"} <= set(body)
     assert {"status", "available_gb", "accepting_requests"} <= set(body["memory"])
+    device = body["device"]
+    assert device["kind"] in device["name"] and device["reason"] and device["threads"] >= 1
+    assert device["company_matters"] is False or device["kind"] != "cpu"
+    assert isinstance(device["precision_differs"], bool) and "f16" in device["kv_dtypes"]
     ready = server.get("/ready")
     assert ready.status_code == 200 and ready.json()["status"] == "ready"
 

@@ -112,7 +112,10 @@ def test_inspect():
     assert facts["vocab_size"] == facts["tokenizer_vocab_size"] == 49152 and facts["context_max"] == 8192
     assert 134_000_000 < facts["parameters"] < 136_000_000
     assert facts["kv_bytes_per_token"] == 2 * 30 * 3 * 64 * 2
-    assert facts["expected_memory_bytes"] >= facts["weight_bytes"] + facts["kv_bytes"] > 0
+    assert facts["expected_memory_bytes"] == facts["weight_bytes"] + facts["activation_bytes"] + facts["kv_bytes"]
+    # Logits are planned for the 64 sequences that may be sampled in a step, not for all of its 512 rows.
+    assert 64 * 49152 * 4 < facts["activation_bytes"] < 256 * 49152 * 4
+    assert facts["device"]["kind"] in facts["device"]["name"] and facts["device"]["reason"]
     assert any(token["text"] == "<|im_end|>" for token in facts["special_tokens"]["stop"])
     assert {entry["type"].upper() for entry in facts["tensors"]} >= {"Q4_1", "Q8_0"}
     assert "<|im_start|>" in facts["chat_template"]
@@ -297,6 +300,15 @@ def test_environment_of_both_ancestors():
         str(2 << 30), "environment GPU_MEMORY_LIMIT")
     assert settings["logging.level"] == ('"debug"', "environment LOG_LEVEL")
     assert "/models/a,b.gguf" in settings["model.models"][0] and EMBEDDER_NAME in settings["embedding.model"][0]
+
+
+@pytest.mark.parametrize("device", ["cuda", "mlx"])
+def test_a_device_that_the_program_lacks_is_refused(device):
+    for command in (["inspect", GENERATOR], ["run", "-p", "Hi", "--model", GENERATOR], ["serve", "--model", GENERATOR]):
+        done = run(*command, "--device", device)
+        if f"without {device}" not in done.stderr:
+            pytest.skip(f"this program has {device}")
+        assert_fails(done, f"without {device}", f"-DPENSIEVE_{device.upper()}=ON")
 
 
 def test_keys_are_not_shown():

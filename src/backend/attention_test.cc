@@ -12,6 +12,7 @@ namespace {
 using testing::ExpectNear;
 using testing::ExpectSameBits;
 using testing::HostMatrix;
+using testing::In;
 using testing::OpTest;
 
 class AttentionTest : public OpTest {};
@@ -48,14 +49,20 @@ std::vector<int32_t> AllBlocks(const KvShape& shape) {
   return blocks;
 }
 
+// One step of the present rows: `fine` rows of them.
+void Begin(Backend& backend, std::span<const SequenceRows> sequences, int64_t rows, bool fine = true) {
+  backend.BeginStep({.rows = rows, .sequences = sequences, .fine_rows = fine ? rows : 0});
+}
+
 // Stores and attends in steps of `chunk` rows, into `out`.
 void RunInSteps(Backend& backend, KvCache& cache, int64_t layer, Conversation& c, int64_t chunk,
-                const AttentionParams& params, Matrix out) {
+                const AttentionParams& params, Matrix out, bool fine = true) {
   for (int64_t done = 0; done < c.length; done += chunk) {
     const int64_t rows = std::min(chunk, c.length - done);
     const SequenceRows step = c.Step(done, rows);
-    backend.StoreKv(cache, layer, {&step, 1}, c.k.view().Rows(done, rows), c.v.view().Rows(done, rows));
-    backend.PagedAttention(cache, layer, {&step, 1}, params, c.q.view().Rows(done, rows), out.Rows(done, rows));
+    Begin(backend, {&step, 1}, rows, fine);
+    backend.StoreKv(cache, layer, c.k.view().Rows(done, rows), c.v.view().Rows(done, rows));
+    backend.PagedAttention(cache, layer, params, c.q.view().Rows(done, rows), out.Rows(done, rows));
   }
 }
 
@@ -81,13 +88,14 @@ TEST_P(AttentionTest, PagedMatchesReference) {
         AttentionParams params;
         params.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
         if (option == 1) params.window = 13;
-        if (option == 2) params.sinks = sinks.data();
         if (option == 3) params.softcap = 2.0f;
         HostMatrix actual(c.length, c.kv_heads * c.share * c.head_dim);
         HostMatrix expected = actual;
         const auto cache = MakeCache(*backend_, shape);
         const auto reference_cache = MakeCache(*reference_, shape);
+        if (option == 2) params.sinks = In(*backend_, sinks);
         RunInSteps(*backend_, *cache, 1, conversation, 1000, params, actual.view());
+        if (option == 2) params.sinks = In(*reference_, sinks);
         RunInSteps(*reference_, *reference_cache, 1, conversation, 1000, params, expected.view());
         ExpectNear(actual.view(), expected.view(), 1e-5f, 5e-6f,
                    fmt::format("head_dim {}, blocks of {}, dtype {}, option {}", c.head_dim, c.block_len,
@@ -121,16 +129,16 @@ TEST_P(AttentionTest, CoarseRowsAreNearTheReference) {
         }
         AttentionParams params;
         params.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-        params.fine_rows = 0;
         if (option == 1) params.window = 13;
-        if (option == 2) params.sinks = sinks.data();
         if (option == 3) params.softcap = 2.0f;
         HostMatrix actual(c.length, c.kv_heads * c.share * c.head_dim);
         HostMatrix expected = actual;
         const auto cache = MakeCache(*backend_, shape);
         const auto reference_cache = MakeCache(*reference_, shape);
-        RunInSteps(*backend_, *cache, 1, conversation, 1000, params, actual.view());
-        RunInSteps(*reference_, *reference_cache, 1, conversation, 1000, params, expected.view());
+        if (option == 2) params.sinks = In(*backend_, sinks);
+        RunInSteps(*backend_, *cache, 1, conversation, 1000, params, actual.view(), /*fine=*/false);
+        if (option == 2) params.sinks = In(*reference_, sinks);
+        RunInSteps(*reference_, *reference_cache, 1, conversation, 1000, params, expected.view(), /*fine=*/false);
         // Values reach 41 in standard deviation.
         ExpectNear(actual.view(), expected.view(), 2e-3f, 0.1f,
                    fmt::format("head_dim {}, blocks of {}, dtype {}, option {}", c.head_dim, c.block_len,
@@ -144,7 +152,7 @@ TEST_P(AttentionTest, NumbersThatAreNoneShow) {
   const KvShape shape = {1, 1, 16, 8, 2, KvDType::kF32};
   const std::vector<int32_t> blocks = {1, 0};
   const SequenceRows rows = {0, 10, 0, blocks};
-  for (const int64_t fine_rows : {0, 10}) {
+  for (const bool fine : {false, true}) {
     for (const float bad : {std::nanf(""), INFINITY}) {
       for (const int where : {0, 1, 2}) {
         std::mt19937 rng(6);
@@ -154,11 +162,11 @@ TEST_P(AttentionTest, NumbersThatAreNoneShow) {
         const auto cache = MakeCache(*backend_, shape);
         AttentionParams params;
         params.scale = 0.25f;
-        params.fine_rows = fine_rows;
         HostMatrix out(10, 16);
-        backend_->StoreKv(*cache, 0, {&rows, 1}, matrices[1].view(), matrices[2].view());
-        backend_->PagedAttention(*cache, 0, {&rows, 1}, params, matrices[0].view(), out.view());
-        EXPECT_FALSE(std::isfinite(out.row(4)[3])) << "in matrix " << where << ", fine rows " << fine_rows;
+        Begin(*backend_, {&rows, 1}, 10, fine);
+        backend_->StoreKv(*cache, 0, matrices[1].view(), matrices[2].view());
+        backend_->PagedAttention(*cache, 0, params, matrices[0].view(), out.view());
+        EXPECT_FALSE(std::isfinite(out.row(4)[3])) << "in matrix " << where << ", fine " << fine;
       }
     }
   }
@@ -186,9 +194,11 @@ TEST_P(AttentionTest, LongContextOverManyBlocks) {
     HostMatrix expected(10, 128);
     for (Backend* backend : {backend_.get(), reference_.get()}) {
       KvCache& own = backend == backend_.get() ? *cache : *reference_cache;
-      backend->StoreKv(own, 0, {&prompt, 1}, c.k.view().Rows(0, 2490), c.v.view().Rows(0, 2490));
-      backend->StoreKv(own, 0, {&last, 1}, c.k.view().Rows(2490, 10), c.v.view().Rows(2490, 10));
-      backend->PagedAttention(own, 0, {&last, 1}, params, c.q.view().Rows(2490, 10),
+      Begin(*backend, {&prompt, 1}, 2490);
+      backend->StoreKv(own, 0, c.k.view().Rows(0, 2490), c.v.view().Rows(0, 2490));
+      Begin(*backend, {&last, 1}, 10);
+      backend->StoreKv(own, 0, c.k.view().Rows(2490, 10), c.v.view().Rows(2490, 10));
+      backend->PagedAttention(own, 0, params, c.q.view().Rows(2490, 10),
                               backend == backend_.get() ? actual.view() : expected.view());
     }
     ExpectNear(actual.view(), expected.view(), 1e-5f, 1e-5f, fmt::format("long context, window {}", window));
@@ -211,30 +221,34 @@ TEST_P(AttentionTest, RowsAreIndependentOfChunksAndCompany) {
     const KvShape shape = {1, 2, 32, 16, 200, dtype};
     std::vector<int32_t> blocks = AllBlocks(shape);
     AttentionParams params;
-    if (!fine) params.fine_rows = 0;
     params.scale = 0.2f;
     params.window = window;
-    params.sinks = window > 0 ? sinks.data() : nullptr;
+    const auto with_sinks = [&](Backend& backend) {
+      AttentionParams own = params;
+      if (window > 0) own.sinks = In(backend, sinks);
+      return own;
+    };
     Conversation a = MakeConversation(shape, 4, 1200, rng, &blocks);
     Conversation b = MakeConversation(shape, 4, 77, rng, &blocks);
     const auto cache = MakeCache(*backend_, shape);
     HostMatrix whole(1200, 128);
-    RunInSteps(*backend_, *cache, 0, a, 1200, params, whole.view());
+    RunInSteps(*backend_, *cache, 0, a, 1200, with_sinks(*backend_), whole.view(), fine);
     for (const int64_t chunk : {1, 7, 100, 512}) {
       const auto single = testing::MakeBackend({GetParam().isa, 1});
       const auto own = MakeCache(*single, shape);
       HostMatrix pieces(1200, 128);
-      RunInSteps(*single, *own, 0, a, chunk, params, pieces.view());
+      RunInSteps(*single, *own, 0, a, chunk, with_sinks(*single), pieces.view(), fine);
       ExpectSameBits(pieces.view(), whole.view(), fmt::format("chunks of {}", chunk));
     }
     // Both in one batch: all of b beside the last 23 rows of a.
     HostMatrix alone(77, 128);
-    RunInSteps(*backend_, *cache, 0, b, 77, params, alone.view());
+    RunInSteps(*backend_, *cache, 0, b, 77, with_sinks(*backend_), alone.view(), fine);
     HostMatrix q(100, 128);
     for (int64_t r = 0; r < 100; ++r) std::copy_n(r < 77 ? b.q.row(r) : a.q.row(1177 + r - 77), 128, q.row(r));
     const SequenceRows both[] = {{0, 77, 0, b.blocks}, {77, 23, 1177, a.blocks}};
     HostMatrix out(100, 128);
-    backend_->PagedAttention(*cache, 0, both, params, q.view(), out.view());
+    Begin(*backend_, both, 100, fine);
+    backend_->PagedAttention(*cache, 0, with_sinks(*backend_), q.view(), out.view());
     ExpectSameBits(out.view().Rows(0, 77), alone.view(), "short sequence in company");
     ExpectSameBits(out.view().Rows(77, 23), whole.view().Rows(1177, 23), "long sequence in company");
   }
@@ -260,15 +274,47 @@ TEST_P(AttentionTest, EncoderMatchesReferenceAndIgnoresCompany) {
       params.window = window;
       HostMatrix actual(160, width * c.share);
       HostMatrix expected = actual;
-      backend_->EncoderAttention(sequences, c.head_dim, params, q.view(), k.view(), v.view(), actual.view());
-      reference_->EncoderAttention(sequences, c.head_dim, params, q.view(), k.view(), v.view(), expected.view());
+      for (Backend* backend : {backend_.get(), reference_.get()}) {
+        Begin(*backend, sequences, 160);
+        backend->EncoderAttention(c.head_dim, params, q.view(), k.view(), v.view(),
+                                  backend == backend_.get() ? actual.view() : expected.view());
+      }
       ExpectNear(actual.view(), expected.view(), 1e-5f, 5e-6f, fmt::format("head_dim {}, window {}", c.head_dim, window));
       HostMatrix alone(126, width * c.share);
       const SequenceRows last = {0, 126, 0, {}};
-      backend_->EncoderAttention({&last, 1}, c.head_dim, params, q.view().Rows(34, 126), k.view().Rows(34, 126),
+      Begin(*backend_, {&last, 1}, 126);
+      backend_->EncoderAttention(c.head_dim, params, q.view().Rows(34, 126), k.view().Rows(34, 126),
                                  v.view().Rows(34, 126), alone.view());
       ExpectSameBits(actual.view().Rows(34, 126), alone.view(), "alone");
     }
+  }
+}
+
+// A block moved to another place, and to another cache, gives the same answer.
+TEST_P(AttentionTest, BlocksTravelAsBytes) {
+  std::mt19937 rng(9);
+  for (const KvDType dtype : {KvDType::kF16, KvDType::kF32, KvDType::kInt8}) {
+    const KvShape shape = {2, 2, 24, 16, 5, dtype};
+    const auto cache = MakeCache(*backend_, shape);
+    const auto other = MakeCache(*backend_, {2, 2, 24, 16, 9, dtype});
+    std::vector<int32_t> blocks = AllBlocks(shape);
+    Conversation c = MakeConversation(shape, 4, 40, rng, &blocks);
+    AttentionParams params;
+    params.scale = 0.2f;
+    HostMatrix expected(40, 96);
+    for (const int64_t layer : {0, 1}) RunInSteps(*backend_, *cache, layer, c, 40, params, expected.view());
+    const std::vector<int32_t> moved = {8, 0, 4};
+    std::vector<std::byte> bytes(static_cast<size_t>(cache->block_bytes()));
+    ASSERT_EQ(cache->block_bytes(), other->block_bytes());
+    for (size_t b = 0; b < moved.size(); ++b) {
+      ASSERT_TRUE(cache->ReadBlock(c.blocks[b], bytes).ok());
+      ASSERT_TRUE(other->WriteBlock(moved[b], bytes).ok());
+    }
+    const SequenceRows rows = {0, 40, 0, moved};
+    HostMatrix actual(40, 96);
+    Begin(*backend_, {&rows, 1}, 40);
+    backend_->PagedAttention(*other, 1, params, c.q.view(), actual.view());
+    ExpectSameBits(actual.view(), expected.view(), "moved blocks");
   }
 }
 
@@ -293,9 +339,10 @@ TEST_P(AttentionTest, SinksExample) {
   }
   AttentionParams params;
   params.scale = 1.0f;
-  params.sinks = &sink;
-  backend_->StoreKv(*cache, 0, {&rows, 1}, k.view(), v.view());
-  backend_->PagedAttention(*cache, 0, {&rows, 1}, params, q.view(), out.view());
+  params.sinks = In(*backend_, std::span(&sink, 1));
+  Begin(*backend_, {&rows, 1}, 2);
+  backend_->StoreKv(*cache, 0, k.view(), v.view());
+  backend_->PagedAttention(*cache, 0, params, q.view(), out.view());
   EXPECT_NEAR(out.row(1)[0], .2312239f, 1e-6f);
   EXPECT_NEAR(out.row(1)[1], .6285317f, 1e-6f);
 }

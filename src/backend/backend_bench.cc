@@ -15,24 +15,21 @@ namespace {
 
 using testing::WeightMaker;
 
-CpuOptions OptionsFromEnvironment(ActivationMode mode) {
+std::shared_ptr<Backend> MakeMeasured(ActivationMode mode) {
   CpuOptions options;
-  options.activations = mode;
   if (const char* isa = std::getenv("BACKEND_ISA")) options.isa = isa;
   if (const char* threads = std::getenv("BACKEND_THREADS")) options.threads = std::atoi(threads);
-  return options;
-}
-
-std::unique_ptr<Backend> MakeMeasured(ActivationMode mode) {
-  auto backend = NewCpuBackend(OptionsFromEnvironment(mode));
-  return backend ? *std::move(backend) : nullptr;
+  const auto device = NewCpuDevice(options);
+  if (!device) return nullptr;
+  auto backend = (*device)->NewBackend({.activations = mode});
+  return {(*std::move(backend)).release(), [kept = *device](Backend* owned) { delete owned; }};
 }
 
 Matrix RandomMatrix(Backend& backend, int64_t rows, int64_t cols) {
   std::mt19937 rng(1);
   Matrix m = *backend.NewMatrix(rows, cols);
   const std::vector<float> values = testing::NormalVector(rows * cols, rng);
-  backend.CopyToDevice(values, m.data);
+  PENSIEVE_CHECK(backend.CopyToDevice(values, m).ok());
   return m;
 }
 
@@ -60,16 +57,17 @@ void MatMul(benchmark::State& state, Form form, ActivationMode mode, Shape s, bo
   const auto backend = MakeMeasured(mode);
   if (backend == nullptr) return state.SkipWithError("no such instruction set");
   WeightMaker maker(1);
-  std::vector<tensor::Weight> weights = {MakeWeight(maker, form, s)};
-  const auto bytes = static_cast<double>(tensor::WeightBytes(weights[0]));
+  std::vector<Weight> weights = {testing::In(*backend, MakeWeight(maker, form, s))};
+  const auto bytes = static_cast<double>(weights[0].bytes);
   const int copies = s.m > 64 ? 1 : static_cast<int>(0x20000000 / bytes) + 1;
-  while (static_cast<int>(weights.size()) < copies) weights.push_back(MakeWeight(maker, form, s));
+  while (static_cast<int>(weights.size()) < copies) weights.push_back(testing::In(*backend, MakeWeight(maker, form, s)));
   const Matrix x = RandomMatrix(*backend, s.m, s.k);
   const Matrix out = *backend->NewMatrix(s.m, s.n);
+  testing::BeginRows(*backend, s.m, fine ? s.m : 0);
   size_t turn = 0;
   for (auto _ : state) {
-    const Product product = {&weights[turn], nullptr, out};
-    backend->MatMul({x, fine ? s.m : 0}, {&product, 1});
+    const Product product = {.weight = weights[turn], .out = out};
+    backend->MatMul({x}, {&product, 1});
     turn = (turn + 1) % weights.size();
   }
   const auto runs = static_cast<double>(state.iterations());
@@ -89,16 +87,17 @@ void PagedAttention(benchmark::State& state, int64_t rows, int64_t cached, int64
   for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<int32_t>(i);
   const Matrix kv = RandomMatrix(*backend, total, kv_heads * dim);
   const SequenceRows whole = {0, total, 0, blocks};
-  for (int64_t i = 0; i < layers; ++i) backend->StoreKv(*cache, i, {&whole, 1}, kv, kv);
+  backend->BeginStep({.rows = total, .sequences = {&whole, 1}});
+  for (int64_t i = 0; i < layers; ++i) backend->StoreKv(*cache, i, kv, kv);
   const Matrix q = RandomMatrix(*backend, rows, heads * dim);
   const Matrix out = *backend->NewMatrix(rows, heads * dim);
   const SequenceRows last = {0, rows, cached, blocks};
   AttentionParams params;
   params.scale = 0.1f;
-  if (rows > 1) params.fine_rows = 0;
+  backend->BeginStep({.rows = rows, .sequences = {&last, 1}, .fine_rows = rows > 1 ? 0 : rows});
   int64_t layer = 0;
   for (auto _ : state) {
-    backend->PagedAttention(*cache, layer, {&last, 1}, params, q, out);
+    backend->PagedAttention(*cache, layer, params, q, out);
     layer = (layer + 1) % layers;
   }
   const auto runs = static_cast<double>(state.iterations());
@@ -113,16 +112,19 @@ void Rows(benchmark::State& state, bool norm) {
   const auto backend = MakeMeasured(ActivationMode::kInt8);
   if (backend == nullptr) return state.SkipWithError("no such instruction set");
   const Matrix x = RandomMatrix(*backend, 512, 1024);
-  const Matrix weight = RandomMatrix(*backend, 1, 1024);
+  const Vector weight = testing::In(*backend, std::vector<float>(1024, 0.5f));
   const Matrix out = *backend->NewMatrix(512, 1024);
   const std::vector<float> frequencies(64, 0.1f);
   std::vector<int32_t> positions(512);
   for (size_t i = 0; i < 512; ++i) positions[i] = static_cast<int32_t>(i);
+  const Rope rope = testing::In(*backend, RopeTable{frequencies, 128, false, 1.0f});
+  const SequenceRows sequence = {0, 512, 0, {}};
+  backend->BeginStep({.rows = 512, .positions = positions, .sequences = {&sequence, 1}});
   for (auto _ : state) {
     if (norm) {
-      backend->RmsNorm(x, weight.data, 1e-6f, out);
+      backend->RmsNorm(x, weight, 1e-6f, out);
     } else {
-      backend->Rope(x, 128, positions, {frequencies.data(), 128, false, 1.0f});
+      backend->Rotate(x, 128, rope);
     }
   }
 }

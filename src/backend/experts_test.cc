@@ -22,6 +22,12 @@ struct TestExperts {
   std::vector<float> gate_bias, up_bias, down_bias;
   std::vector<Expert> experts;
   ExpertLayer layer;
+
+  void Run(Backend& backend, Matrix x, int64_t fine_rows, Matrix logits, Matrix out) {
+    layer.experts = experts;
+    testing::BeginRows(backend, x.rows, fine_rows);
+    backend.Experts({x}, logits, *backend.ImportExperts(layer), out);
+  }
 };
 
 struct Shape {
@@ -40,9 +46,9 @@ tensor::Weight Stacked(WeightMaker& maker, Form form, int64_t rows, int64_t cols
   return {};
 }
 
-TestExperts MakeExperts(WeightMaker& maker, Form form, Shape shape, bool interleaved, std::mt19937* biases) {
+TestExperts MakeExperts(WeightMaker& maker, Form form, Shape shape, bool alternating, std::mt19937* biases) {
   TestExperts made;
-  const int64_t gate_rows = interleaved ? 2 * shape.inner : shape.inner;
+  const int64_t gate_rows = alternating ? 2 * shape.inner : shape.inner;
   const tensor::Weight gate = Stacked(maker, form, shape.experts * gate_rows, shape.hidden);
   const tensor::Weight up = Stacked(maker, form, shape.experts * shape.inner, shape.hidden);
   const tensor::Weight down = Stacked(maker, form, shape.experts * shape.hidden, shape.inner);
@@ -57,14 +63,16 @@ TestExperts MakeExperts(WeightMaker& maker, Form form, Shape shape, bool interle
     expert.up = tensor::SliceRows(up, e * shape.inner, shape.inner);
     expert.down = tensor::SliceRows(down, e * shape.hidden, shape.hidden);
     if (biases != nullptr) {
-      expert.gate_bias = made.gate_bias.data() + e * gate_rows;
-      if (!interleaved) expert.up_bias = made.up_bias.data() + e * shape.inner;
-      expert.down_bias = made.down_bias.data() + e * shape.hidden;
+      const auto part = [&](const std::vector<float>& all, int64_t rows) {
+        return std::span(all).subspan(static_cast<size_t>(e * rows), static_cast<size_t>(rows));
+      };
+      expert.gate_bias = part(made.gate_bias, gate_rows);
+      if (!alternating) expert.up_bias = part(made.up_bias, shape.inner);
+      expert.down_bias = part(made.down_bias, shape.hidden);
     }
     made.experts.push_back(expert);
   }
-  made.layer.experts = made.experts;
-  made.layer.interleaved = interleaved;
+  made.layer.alternating = alternating;
   return made;
 }
 
@@ -75,20 +83,20 @@ TEST_P(ExpertTest, ExactModeMatchesReferenceForEveryForm) {
   std::mt19937 rng(1);
   WeightMaker maker(2);
   for (const Form form : {Form::kDense, Form::kBf16, Form::kAffine4, Form::kAffine2, Form::kAffine8, Form::kMxfp4}) {
-    for (const bool interleaved : {false, true}) {
+    for (const bool alternating : {false, true}) {
       for (const bool biased : {false, true}) {
-        TestExperts made = MakeExperts(maker, form, {5, 64, 128}, interleaved, biased ? &rng : nullptr);
+        TestExperts made = MakeExperts(maker, form, {5, 64, 128}, alternating, biased ? &rng : nullptr);
         made.layer.top_k = 2;
         for (const int64_t rows : {0, 1, 2, 13, 40}) {
           HostMatrix x = HostMatrix(rows, 64).FillNormal(rng);
           HostMatrix logits = HostMatrix(rows, 5).FillNormal(rng);
           HostMatrix actual = HostMatrix(rows, 64).FillNormal(rng);
           HostMatrix expected = actual;
-          backend_->Experts({x.view(), 0}, logits.view(), made.layer, actual.view());
-          reference_->Experts({x.view(), 0}, logits.view(), made.layer, expected.view());
+          made.Run(*backend_, x.view(), 0, logits.view(), actual.view());
+          made.Run(*reference_, x.view(), 0, logits.view(), expected.view());
           ExpectNear(actual.view(), expected.view(), 2e-5f, 1e-4f,
-                     fmt::format("form {}, {} rows, interleaved {}, biased {}", static_cast<int>(form), rows,
-                                 interleaved, biased));
+                     fmt::format("form {}, {} rows, alternating {}, biased {}", static_cast<int>(form), rows,
+                                 alternating, biased));
         }
       }
     }
@@ -111,8 +119,8 @@ TEST_P(ExpertTest, EveryRoutingAndActivationAtOddSizes) {
         HostMatrix logits = HostMatrix(11, 7).FillNormal(rng, 2.0f);
         HostMatrix actual(11, 33);
         HostMatrix expected(11, 33);
-        backend_->Experts({x.view(), 0}, logits.view(), made.layer, actual.view());
-        reference_->Experts({x.view(), 0}, logits.view(), made.layer, expected.view());
+        made.Run(*backend_, x.view(), 0, logits.view(), actual.view());
+        made.Run(*reference_, x.view(), 0, logits.view(), expected.view());
         ExpectNear(actual.view(), expected.view(), 2e-5f, 2e-5f,
                    fmt::format("routing {}, top {}", static_cast<int>(routing), top_k));
       }
@@ -130,10 +138,9 @@ TestExperts Telling(int64_t experts, std::vector<float>& storage) {
     Expert expert;
     expert.gate = expert.up = tensor::DenseWeight{1, 1, DType::kF32, row};
     expert.down = tensor::DenseWeight{1, 1, DType::kF32, row + 2};
-    expert.down_bias = row + 1;
+    expert.down_bias = {row + 1, 1};
     made.experts.push_back(expert);
   }
-  made.layer.experts = made.experts;
   return made;
 }
 
@@ -148,7 +155,7 @@ TEST_P(ExpertTest, WeightsAreThoseOfTheDefinition) {
   const auto result = [&](Routing routing) {
     made.layer.routing = routing;
     HostMatrix out(1, 1);
-    backend_->Experts({x.view(), 0}, logits.view(), made.layer, out.view());
+    made.Run(*backend_, x.view(), 0, logits.view(), out.view());
     return out.row(0)[0];
   };
   EXPECT_NEAR(result(Routing::kSoftmax), 0.23688f * 10 + 0.64391f * 100, 1e-3f);
@@ -166,7 +173,7 @@ TEST_P(ExpertTest, EqualLogitsChooseTheFirstAndNanShows) {
   logits.row(1)[2] = std::nanf("");
   for (int64_t e = 0; e < 4; ++e) logits.row(2)[e] = e == 3 ? 1.0f : -INFINITY;
   HostMatrix out(3, 1);
-  backend_->Experts({x.view(), 0}, logits.view(), made.layer, out.view());
+  made.Run(*backend_, x.view(), 0, logits.view(), out.view());
   EXPECT_NEAR(out.row(0)[0], 0.5f * 1 + 0.5f * 10, 1e-5f);
   EXPECT_TRUE(std::isnan(out.row(1)[0]));
   EXPECT_NEAR(out.row(2)[0], 1000.0f, 1e-3f);
@@ -178,12 +185,14 @@ TEST_P(ExpertTest, ClampedGateOfTheDefinition) {
   for (const auto& [gate, up, wanted] : {std::array{1.0f, 2.0f, 2.537387f}, {8.0f, -9.0f, -41.999719f},
                                          {-3.0f, 0.5f, -0.027107f}}) {
     const float zero = 0.0f;
-    Expert expert{.gate = unit, .up = unit, .down = unit, .gate_bias = &gate, .up_bias = &up, .down_bias = &zero};
-    const ExpertLayer layer{.experts = {&expert, 1}, .activation = Activation::kQuickGelu, .limit = 7.0f};
+    TestExperts made;
+    made.experts = {{.gate = unit, .up = unit, .down = unit, .gate_bias = {&gate, 1}, .up_bias = {&up, 1},
+                     .down_bias = {&zero, 1}}};
+    made.layer = {.activation = Activation::kQuickGelu, .limit = 7.0f};
     HostMatrix x(1, 1);
     HostMatrix logits(1, 1);
     HostMatrix out(1, 1);
-    backend_->Experts({x.view(), 0}, logits.view(), layer, out.view());
+    made.Run(*backend_, x.view(), 0, logits.view(), out.view());
     EXPECT_NEAR(out.row(0)[0], wanted, 2e-5f);
   }
 }
@@ -215,12 +224,12 @@ TEST_P(ExpertTest, RowsAreIndependentOfTheBatch) {
         HostMatrix logits = Spread(m, 6, kind, rng);
         HostMatrix all = HostMatrix(m, 128).FillNormal(rng);
         HostMatrix apart = all;
-        backend->Experts({x.view(), 9}, logits.view(), made.layer, all.view());
+        made.Run(*backend, x.view(), 9, logits.view(), all.view());
         int64_t first = 0;
         for (const int64_t count : {1, 1, 2, 3, 5, 1, 16, 0, 32}) {
           const int64_t fine = std::clamp<int64_t>(9 - first, 0, count);
-          single->Experts({x.view().Rows(first, count), fine}, logits.view().Rows(first, count), made.layer,
-                          apart.view().Rows(first, count));
+          made.Run(*single, x.view().Rows(first, count), fine, logits.view().Rows(first, count),
+                   apart.view().Rows(first, count));
           first += count;
         }
         ASSERT_EQ(first, m);

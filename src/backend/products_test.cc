@@ -43,10 +43,15 @@ std::vector<NamedWeight> QuantizedWeights(WeightMaker& maker, int64_t rows, int6
 class ProductTest : public OpTest {};
 INSTANTIATE_TEST_SUITE_P(Backends, ProductTest, ::testing::ValuesIn(testing::AllVariants()), testing::VariantName);
 
-Matrix Multiply(Backend& backend, const tensor::Weight& weight, Matrix x, Matrix out, int64_t fine_rows = 0) {
-  const Product product = {&weight, nullptr, out, Activation::kNone, false};
-  backend.MatMul({x, fine_rows}, {&product, 1});
+Matrix MultiplyImported(Backend& backend, const Weight& weight, Matrix x, Matrix out, int64_t fine_rows = 0) {
+  const Product product = {.weight = weight, .out = out};
+  testing::BeginRows(backend, x.rows, fine_rows);
+  backend.MatMul({x}, {&product, 1});
   return out;
+}
+
+Matrix Multiply(Backend& backend, const tensor::Weight& weight, Matrix x, Matrix out, int64_t fine_rows = 0) {
+  return MultiplyImported(backend, testing::In(backend, weight), x, out, fine_rows);
 }
 
 // f32 sums of K terms against f64: 2e-6 of the sum of magnitudes; here terms are about 0.05 x 1.
@@ -90,13 +95,13 @@ TEST_P(ProductTest, WeightsOfEncodersGiveTheSameBits) {
   for (const int64_t cols : {1, 7, 16, 191, 192, 193, 400}) {
     for (const int64_t rows : {1, 31, 32, 33, 75}) {
       const tensor::Weight weight = maker.Dense(rows, cols, DType::kF32);
-      const tensor::Weight imported = *backend_->ImportForEncoder(weight);
+      const Weight imported = *backend_->Import(weight, WeightUse::kEncoderLayer);
       for (const int64_t m : {1, 12, 13, 100}) {
         HostMatrix x = HostMatrix(m, cols).FillNormal(rng);
         HostMatrix plain(m, rows);
         HostMatrix copied(m, rows);
         ExpectSameBits(Multiply(*backend_, weight, x.view(), plain.view()),
-                       Multiply(*backend_, imported, x.view(), copied.view()),
+                       MultiplyImported(*backend_, imported, x.view(), copied.view()),
                        fmt::format("{} x {} x {}", m, rows, cols));
       }
     }
@@ -116,8 +121,9 @@ TEST_P(ProductTest, BiasActivationAndAccumulate) {
       HostMatrix expected = actual;
       for (Backend* backend : {backend_.get(), reference_.get()}) {
         const Matrix out = backend == backend_.get() ? actual.view() : expected.view();
-        const Product product = {&w, bias.data(), out, activation, accumulate};
-        backend->MatMul({x.view(), 0}, {&product, 1});
+        const Product product = {testing::In(*backend, w), testing::In(*backend, bias), out, activation, accumulate};
+        testing::BeginRows(*backend, 7);
+        backend->MatMul({x.view()}, {&product, 1});
       }
       ExpectNear(actual.view(), expected.view(), 1e-5f, 2e-5f,
                  fmt::format("activation {}, accumulate {}", static_cast<int>(activation), accumulate));
@@ -136,10 +142,12 @@ TEST_P(ProductTest, SeveralProductsShareAnInput) {
   HostMatrix apart(9, 52);
   for (const ActivationMode mode : {ActivationMode::kInt8, ActivationMode::kInt16, ActivationMode::kF32}) {
     const auto backend = testing::MakeBackend(GetParam(), mode);
-    const std::array<Product, 3> products = {{{&a, nullptr, together.view().Columns(0, 33)},
-                                              {&b, nullptr, together.view().Columns(33, 7)},
-                                              {&c, nullptr, together.view().Columns(40, 12)}}};
-    backend->MatMul({x.view(), 2}, products);
+    const std::array<Product, 3> products = {
+        {{.weight = testing::In(*backend, a), .out = together.view().Columns(0, 33)},
+         {.weight = testing::In(*backend, b), .out = together.view().Columns(33, 7)},
+         {.weight = testing::In(*backend, c), .out = together.view().Columns(40, 12)}}};
+    testing::BeginRows(*backend, 9, 2);
+    backend->MatMul({x.view()}, products);
     Multiply(*backend, a, x.view(), apart.view().Columns(0, 33), 2);
     Multiply(*backend, b, x.view(), apart.view().Columns(33, 7), 2);
     Multiply(*backend, c, x.view(), apart.view().Columns(40, 12), 2);
@@ -158,8 +166,12 @@ TEST_P(ProductTest, Gated) {
     for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
       HostMatrix actual(14, 50);
       HostMatrix expected(14, 50);
-      backend_->GatedMatMul({x.view(), 0}, gate, *second, activation, actual.view());
-      reference_->GatedMatMul({x.view(), 0}, gate, *second, activation, expected.view());
+      for (Backend* backend : {backend_.get(), reference_.get()}) {
+        const Matrix out = backend == backend_.get() ? actual.view() : expected.view();
+        testing::BeginRows(*backend, 14);
+        backend->GatedMatMul({x.view()},
+                             {testing::In(*backend, gate), testing::In(*backend, *second), activation, out});
+      }
       ExpectNear(actual.view(), expected.view(), 2e-5f, 2e-5f, "gated");
     }
   }
@@ -172,12 +184,14 @@ TEST_P(ProductTest, NoRowsAndNoProducts) {
   HostMatrix x(0, 8);
   HostMatrix out(0, 3);
   Multiply(*backend_, w, x.view(), out.view());
-  backend_->MatMul({x.view(), 0}, {});
-  backend_->GatedMatMul({x.view(), 0}, w, w, Activation::kSilu, out.view());
+  backend_->MatMul({x.view()}, {});
+  backend_->GatedMatMul({x.view()}, {testing::In(*backend_, w), testing::In(*backend_, w), Activation::kSilu, out.view()});
 }
 
 // sqrt(sum (a - b)^2 / sum b^2)
-double RelativeError(Matrix a, Matrix b) {
+double RelativeError(Matrix a_matrix, Matrix b_matrix) {
+  const MatrixView a = View(a_matrix);
+  const MatrixView b = View(b_matrix);
   double difference = 0.0;
   double size = 0.0;
   for (int64_t r = 0; r < a.rows; ++r) {

@@ -14,10 +14,7 @@ namespace pensieve::backend::testing {
 std::vector<Variant> AllVariants() {
   std::vector<Variant> variants = {{"reference", 1}};
   for (const char* isa : {"scalar", "avx2", "avxvnni", "avx512", "amx", "neon", "i8mm"}) {
-    CpuOptions options;
-    options.threads = 1;
-    options.isa = isa;
-    if (!NewCpuBackend(options)) continue;
+    if (!NewCpuDevice({.threads = 1, .isa = isa})) continue;
     variants.push_back({isa, 1});
     variants.push_back({isa, 3});
   }
@@ -28,19 +25,18 @@ std::string VariantName(const ::testing::TestParamInfo<Variant>& info) {
   return fmt::format("{}_{}", info.param.isa, info.param.threads);
 }
 
-std::unique_ptr<Backend> MakeBackend(const Variant& variant, ActivationMode mode) {
-  if (variant.isa == "reference") return NewReferenceBackend();
-  CpuOptions options;
-  options.threads = variant.threads;
-  options.activations = mode;
-  options.isa = variant.isa;
-  auto backend = NewCpuBackend(options);
+std::shared_ptr<Backend> MakeBackend(const Variant& variant, ActivationMode mode) {
+  std::shared_ptr<Device> device = variant.isa == "reference"
+                                       ? NewReferenceDevice()
+                                       : *NewCpuDevice({.threads = variant.threads, .isa = variant.isa});
+  auto backend = device->NewBackend({.activations = mode});
   PENSIEVE_CHECK(backend.has_value());
-  return *std::move(backend);
+  // The device goes after its backend.
+  return {(*std::move(backend)).release(), [device](Backend* owned) { delete owned; }};
 }
 
 HostMatrix::HostMatrix(int64_t rows, int64_t cols, int64_t padding)
-    : rows_(rows), cols_(cols), stride_(cols + padding), data_(static_cast<size_t>(rows * stride_ + 1), 0.0f) {}
+    : rows_(rows), cols_(cols), stride_(cols + padding), memory_(static_cast<size_t>(rows * stride_ + 1)) {}
 
 HostMatrix& HostMatrix::FillNormal(std::mt19937& rng, float scale) {
   std::normal_distribution<float> normal(0.0f, scale);
@@ -126,7 +122,9 @@ tensor::Weight WeightMaker::Dense(int64_t rows, int64_t cols, tensor::DType dtyp
   return tensor::DenseWeight{rows, cols, dtype, Floats(rows * cols, dtype, 0.0f, 0.05f)};
 }
 
-void ExpectNear(Matrix actual, Matrix expected, float relative, float absolute, const std::string& what) {
+void ExpectNear(Matrix actual_matrix, Matrix expected_matrix, float relative, float absolute, const std::string& what) {
+  const MatrixView actual = View(actual_matrix);
+  const MatrixView expected = View(expected_matrix);
   ASSERT_EQ(actual.rows, expected.rows) << what;
   ASSERT_EQ(actual.cols, expected.cols) << what;
   double worst = -1.0;
@@ -148,7 +146,9 @@ void ExpectNear(Matrix actual, Matrix expected, float relative, float absolute, 
   EXPECT_LE(worst, 1.0) << what << " worst at " << where;
 }
 
-void ExpectSameBits(Matrix actual, Matrix expected, const std::string& what) {
+void ExpectSameBits(Matrix actual_matrix, Matrix expected_matrix, const std::string& what) {
+  const MatrixView actual = View(actual_matrix);
+  const MatrixView expected = View(expected_matrix);
   ASSERT_EQ(actual.rows, expected.rows) << what;
   ASSERT_EQ(actual.cols, expected.cols) << what;
   for (int64_t r = 0; r < actual.rows; ++r) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/matrix_view.h"
 
 namespace pensieve::backend::testing {
 
@@ -25,28 +26,48 @@ struct Variant {
 // The reference and every instruction set that this processor runs, with 1 and 3 threads.
 std::vector<Variant> AllVariants();
 std::string VariantName(const ::testing::TestParamInfo<Variant>& info);
-std::unique_ptr<Backend> MakeBackend(const Variant& variant, ActivationMode mode = ActivationMode::kF32);
+std::shared_ptr<Backend> MakeBackend(const Variant& variant, ActivationMode mode = ActivationMode::kF32);
 
 class OpTest : public ::testing::TestWithParam<Variant> {
  protected:
   void SetUp() override { backend_ = MakeBackend(GetParam()); }
-  std::unique_ptr<Backend> reference_ = NewReferenceBackend();
-  std::unique_ptr<Backend> backend_;
+  std::shared_ptr<Backend> reference_ = MakeBackend({"reference"});
+  std::shared_ptr<Backend> backend_;
 };
+
+// Operands in a backend's memory.
+inline Weight In(Backend& backend, const tensor::Weight& weight) { return *backend.Import(weight); }
+inline Vector In(Backend& backend, std::span<const float> values) { return *backend.ImportVector(values); }
+inline Rope In(Backend& backend, const RopeTable& table) { return *backend.ImportRope(table, table); }
+// Begins a step of `rows` rows about which nothing else need be known.
+inline void BeginRows(Backend& backend, int64_t rows, int64_t fine_rows = 0) {
+  backend.BeginStep({.rows = rows, .fine_rows = fine_rows});
+}
 
 // Row-major f32 on the host with the padding and first offset asked for: rows start at odd floats.
 class HostMatrix {
  public:
   HostMatrix(int64_t rows, int64_t cols, int64_t padding = 3);
-  Matrix view() { return {data_.data() + 1, rows_, cols_, stride_}; }
-  float* row(int64_t r) { return data_.data() + 1 + r * stride_; }
+  Matrix view() { return {&memory_, 1, rows_, cols_, stride_}; }
+  float* row(int64_t r) { return memory_.base + 1 + r * stride_; }
   HostMatrix& FillNormal(std::mt19937& rng, float scale = 1.0f);
 
  private:
+  struct Memory : Buffer {
+    explicit Memory(size_t size) : values(size, 0.0f) { base = values.data(); }
+    Memory(const Memory& other) : Buffer(other), values(other.values) { base = values.data(); }
+    Memory& operator=(const Memory& other) {
+      values = other.values;
+      base = values.data();
+      return *this;
+    }
+    std::vector<float> values;
+  };
+
   int64_t rows_;
   int64_t cols_;
   int64_t stride_;
-  std::vector<float> data_;
+  Memory memory_;
 };
 
 std::vector<float> NormalVector(int64_t n, std::mt19937& rng, float scale = 1.0f);

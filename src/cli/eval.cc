@@ -128,9 +128,13 @@ Result<std::vector<Divergence>> CompareModels(const Options& options, model::Loa
 int EvalKl(const Options& options) {
   Options resolved = options;
   if (resolved.other.model.empty()) resolved.other.model = resolved.model.model;
+  resolved.other.device = resolved.model.device;
+  resolved.other.threads = resolved.model.threads;
   auto reference = LoadModel(resolved.other, DefaultModel::kGenerator);
   if (!reference.has_value()) return Fail(reference.error());
-  auto tested = LoadModel(resolved.model, DefaultModel::kGenerator);
+  // One device computes both, unless one of them is the reference.
+  auto tested = LoadModel(resolved.model, DefaultModel::kGenerator,
+                          resolved.model.reference ? nullptr : (*reference)->device);
   if (!tested.has_value()) return Fail(tested.error());
   if ((*reference)->config.vocab_size != (*tested)->config.vocab_size) {
     return Fail(InvalidArgument("the two models have different vocabularies"));

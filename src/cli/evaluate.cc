@@ -21,34 +21,46 @@ class WindowRunner {
     host_.resize(static_cast<size_t>(model.config.vocab_size));
   }
 
-  void Run(std::span<const int32_t> window, size_t first_position, const OnLogits& on_logits) {
+  Status Run(std::span<const int32_t> window, size_t first_position, const OnLogits& on_logits) {
     const auto length = static_cast<int64_t>(window.size());
-    long_rope_ = model_.network->UsesLongRope(length) ? 1 : 0;
+    long_rope_ = model_.network->UsesLongRope(length);
     for (int64_t at = 0; at + 1 < length;) {
       int64_t rows = std::min({kRows, model_.network->rows_max(), length - 1 - at});
       if (at < model::kFinePositions) rows = std::min(rows, model::kFinePositions - at);  // one precision a pass
-      RunRows(window.subspan(static_cast<size_t>(at), static_cast<size_t>(rows)), at, first_position, on_logits);
+      const auto part = window.subspan(static_cast<size_t>(at), static_cast<size_t>(rows));
+      PENSIEVE_RETURN_IF_ERROR(RunRows(part, at, first_position, on_logits));
       at += rows;
     }
+    return OkStatus();
   }
 
  private:
-  void RunRows(std::span<const int32_t> tokens, int64_t cached_len, size_t first_position, const OnLogits& on_logits) {
+  Status RunRows(std::span<const int32_t> tokens, int64_t cached_len, size_t first_position, const OnLogits& on_logits) {
     const auto rows = static_cast<int64_t>(tokens.size());
     positions_.resize(tokens.size());
     std::iota(positions_.begin(), positions_.end(), static_cast<int32_t>(cached_len));
     output_rows_.resize(tokens.size());
     std::iota(output_rows_.begin(), output_rows_.end(), 0);
-    const backend::SequenceRows sequence{.first_row = 0, .num_rows = rows, .cached_len = cached_len, .block_table = blocks_};
+    const backend::SequenceRows sequence{.first_row = 0,
+                                         .num_rows = rows,
+                                         .cached_len = cached_len,
+                                         .block_table = blocks_,
+                                         .long_rope = long_rope_};
     const bool fine = options_.as_decode || cached_len < model::kFinePositions;
-    const model::Batch batch{.tokens = tokens, .positions = positions_, .sequences = {&sequence, 1},
-                             .fine_rows = fine ? rows : 0, .output_rows = output_rows_,
-                             .long_rope = {&long_rope_, 1}};
+    const model::Batch batch{.rows = rows,
+                             .ids = tokens,
+                             .positions = positions_,
+                             .sequences = {&sequence, 1},
+                             .fine_rows = fine ? rows : 0,
+                             .output_rows = output_rows_};
     const auto logits = model_.network->Forward(batch, cache_);
+    model_.backend->Submit();
+    PENSIEVE_RETURN_IF_ERROR(model_.backend->EndStep());
     for (int64_t row = 0; row < rows; ++row) {
-      model_.backend->CopyToHost(logits.row(row), host_);
+      PENSIEVE_RETURN_IF_ERROR(model_.backend->CopyToHost(logits.Rows(row, 1), host_));
       on_logits(first_position + static_cast<size_t>(cached_len + row), host_);
     }
+    return OkStatus();
   }
 
   model::LoadedModel& model_;
@@ -57,7 +69,7 @@ class WindowRunner {
   std::vector<int32_t> blocks_;
   std::vector<int32_t> positions_;
   std::vector<int32_t> output_rows_;
-  uint8_t long_rope_ = 0;
+  bool long_rope_ = false;
   std::vector<float> host_;
 };
 
@@ -77,7 +89,8 @@ Status ForEachPosition(model::LoadedModel& model, std::span<const int32_t> ids, 
   PENSIEVE_TRY(const auto cache, model.backend->NewKvCache(shape));
   WindowRunner runner(model, options, *cache);
   for (size_t at = 0; at < ids.size(); at += static_cast<size_t>(window)) {
-    runner.Run(ids.subspan(at, std::min(static_cast<size_t>(window), ids.size() - at)), at, on_logits);
+    const auto part = ids.subspan(at, std::min(static_cast<size_t>(window), ids.size() - at));
+    PENSIEVE_RETURN_IF_ERROR(runner.Run(part, at, on_logits));
   }
   return OkStatus();
 }

@@ -7,6 +7,8 @@
 #include "cli/commands.h"
 #include "cli/model_options.h"
 #include "cli/terminal.h"
+#include "config/server_config.h"
+#include "model/decoder.h"
 #include "model/loader.h"
 
 namespace pensieve::cli {
@@ -43,9 +45,30 @@ Json SpecialTokensJson(const model::ModelText& text) {
   return json;
 }
 
+// What it would be computed on, and what that promises.
+Json DeviceJson(const backend::ChosenDevice& chosen, const backend::BackendOptions& options) {
+  const backend::BackendDescription device = chosen.device->Describe(options);
+  return {{"kind", device.device},
+          {"name", device.name},
+          {"reason", chosen.reason},
+          {"threads", device.threads},
+          {"memory_bytes", device.memory_bytes},
+          {"memory_available_bytes", chosen.device->AvailableBytes()},
+          {"company_matters", device.company_matters},
+          {"precision_differs", device.precision_differs}};
+}
+
+// Activations and logits of a step, as a server with its default settings plans them.
+int64_t PlannedBytes(const model::ModelConfig& config) {
+  const config::ServerConfig server;
+  const int64_t rows = std::max<int64_t>(server.step_rows_max, config.is_encoder ? config.context_max : 0);
+  return model::ActivationBytes(config, rows, std::min<int64_t>(server.sequences_max, rows));
+}
+
 Json Describe(const std::string& path, const model::ModelHeader& header, int64_t context) {
   const auto& config = header.config;
   const int64_t kv = KvBytesPerToken(config);
+  const int64_t planned = PlannedBytes(config);
   Json json = {{"path", path},
                {"name", config.name},
                {"architecture", config.architecture},
@@ -65,7 +88,8 @@ Json Describe(const std::string& path, const model::ModelHeader& header, int64_t
                {"kv_bytes_per_token", kv},
                {"kv_bytes", kv * context},
                {"kv_context", context},
-               {"expected_memory_bytes", header.weight_bytes + kv * context},
+               {"activation_bytes", planned},
+               {"expected_memory_bytes", header.weight_bytes + planned + kv * context},
                {"experts", config.experts.count},
                {"experts_active", config.experts.active},
                {"expert_intermediate_size", config.experts.intermediate_size},
@@ -122,9 +146,17 @@ void Print(const Json& json, bool show_template) {
   PrintRow("context", fmt::format("{} tokens", number("context_max")));
   if (number("kv_bytes_per_token") > 0) PrintRow("KV", fmt::format("{} bytes a token (f16)", number("kv_bytes_per_token")));
   PrintRow("memory", number("kv_bytes_per_token") > 0
-                         ? fmt::format("{} weights + {} KV for {} tokens = {}", HumanBytes(number("weight_bytes")),
-                                       HumanBytes(number("kv_bytes")), number("kv_context"), HumanBytes(number("expected_memory_bytes")))
-                         : fmt::format("{} weights", HumanBytes(number("weight_bytes"))));
+                         ? fmt::format("{} weights + {} activations and logits + {} KV for {} tokens = {}",
+                                       HumanBytes(number("weight_bytes")), HumanBytes(number("activation_bytes")),
+                                       HumanBytes(number("kv_bytes")), number("kv_context"),
+                                       HumanBytes(number("expected_memory_bytes")))
+                         : fmt::format("{} weights + {} activations", HumanBytes(number("weight_bytes")),
+                                       HumanBytes(number("activation_bytes"))));
+  const Json& device = json["device"];
+  PrintRow("device", fmt::format("{} ({})", device["name"].get<std::string>(), device["reason"].get<std::string>()));
+  PrintRow("", fmt::format("company {}; precision {} from token to token",
+                           device["company_matters"].get<bool>() ? "may change a result's low bits" : "does not matter",
+                           device["precision_differs"].get<bool>() ? "differs" : "is the same"));
   PrintSpecialTokens(json["special_tokens"]);
   if (json["chat_template"].is_null()) {
     PrintRow("chat template", "none");
@@ -142,7 +174,10 @@ int Inspect(const Options& options) {
   if (!header.has_value()) return Fail(header.error());
   PrintWarnings(header->warnings);
   const int64_t context = options.context > 0 ? options.context : header->config.context_max;
-  const Json json = Describe(resolved->path, *header, context);
+  const auto chosen = OpenDevice(options.model);
+  if (!chosen.has_value()) return Fail(chosen.error());
+  Json json = Describe(resolved->path, *header, context);
+  json["device"] = DeviceJson(*chosen, {});
   if (options.json) {
     fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
   } else {
@@ -158,6 +193,7 @@ void AddInspect(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
   AddModelOption(*command, options->model, true);
   AddQuantizeOptions(*command, options->model);
+  AddDeviceOption(*command, options->model);
   command->add_option("--context", options->context, "Tokens to count KV memory for (default: the model's context)")
       ->check(CLI::PositiveNumber);
   command->add_flag("--template", options->show_template, "Print the chat template");

@@ -26,6 +26,7 @@ void AddModelOption(CLI::App& command, ModelOptions& options, bool positional) {
 
 void AddModelOptions(CLI::App& command, ModelOptions& options, bool positional) {
   AddModelOption(command, options, positional);
+  AddDeviceOption(command, options);
   command.add_option("--activations", options.activations, "int8 (fast, default), int16 (near exact) or f32 (exact)")
       ->check(CLI::IsMember({"int8", "int16", "f32"}));
   command.add_option("--longrope", options.longrope, "Phi-3's factors: auto (by each sequence's length), short, long or mlx (as mlx-lm: long)")
@@ -34,6 +35,11 @@ void AddModelOptions(CLI::App& command, ModelOptions& options, bool positional) 
   command.add_option("--context", options.context_max, "Longest sequence in tokens (default: the model's own)");
   AddQuantizeOptions(command, options);
   command.add_flag("--reference", options.reference, "Use the slow scalar reference kernels (for comparisons)");
+}
+
+void AddDeviceOption(CLI::App& command, ModelOptions& options) {
+  command.add_option("--device", options.device, "What to compute on: auto (default), cpu, cuda or mlx")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda", "mlx"}));
 }
 
 void AddQuantizeOptions(CLI::App& command, ModelOptions& options) {
@@ -62,12 +68,21 @@ std::optional<formats::AffineFormat> ParseQuantize(const std::string& bits, cons
   return formats::AffineFormat{.bits = std::atoi(bits.c_str()), .group = std::atoi(group.c_str())};
 }
 
-Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& options, DefaultModel fallback) {
+Result<backend::ChosenDevice> OpenDevice(const ModelOptions& options) {
+  if (options.reference) return backend::ChosenDevice{backend::NewReferenceDevice(), "asked for"};
+  return backend::OpenDevice(options.device, {.cpu = {.threads = options.threads}});
+}
+
+Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& options, DefaultModel fallback,
+                                                      std::shared_ptr<backend::Device> device) {
   PENSIEVE_TRY(const auto resolved, ResolveModel(options.model, fallback));
-  PENSIEVE_TRY(const auto activations, ParseActivations(options.activations));
   model::LoadOptions load;
-  load.cpu = {.threads = options.threads, .activations = activations, .isa = ""};
-  load.reference_backend = options.reference;
+  PENSIEVE_TRY(load.compute.activations, ParseActivations(options.activations));
+  load.device = std::move(device);
+  if (load.device == nullptr) {
+    PENSIEVE_TRY(auto chosen, OpenDevice(options));
+    load.device = std::move(chosen.device);
+  }
   PENSIEVE_TRY(load.longrope, ParseLongrope(options.longrope));
   load.embeds = fallback == DefaultModel::kEmbedder;
   load.context_max = options.context_max;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/devices.h"
 #include "base/status.h"
 #include "cli/models.h"
 #include "model/loader.h"
@@ -18,6 +19,7 @@ namespace pensieve::cli {
 
 struct ModelOptions {
   std::string model;               // path or name, see ResolveModel; "" for the default
+  std::string device = "auto";
   std::string activations = "int8";
   std::string longrope = "auto";
   int threads = 0;
@@ -40,8 +42,12 @@ std::optional<formats::AffineFormat> ParseQuantize(const std::string& bits, cons
 
 Result<backend::ActivationMode> ParseActivations(const std::string& text);
 Result<model::LongropeChoice> ParseLongrope(const std::string& text);
-// Warnings go to stderr.
-Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& options, DefaultModel fallback);
+// Without `device` on the one that the options name. Warnings go to stderr.
+Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& options, DefaultModel fallback,
+                                                      std::shared_ptr<backend::Device> device = nullptr);
+// --device alone, for commands that read no weights.
+void AddDeviceOption(CLI::App& command, ModelOptions& options);
+Result<backend::ChosenDevice> OpenDevice(const ModelOptions& options);
 
 // All of a file, or of standard input for "-".
 Result<std::string> ReadTextArgument(const std::string& path);

@@ -108,11 +108,13 @@ backend::KvDType ToKvDType(const std::string& name) {
   return name == "f32" ? backend::KvDType::kF32 : name == "int8" ? backend::KvDType::kInt8 : backend::KvDType::kF16;
 }
 
-Result<std::unique_ptr<model::LoadedModel>> LoadOne(const config::ServerConfig& config, const ResolvedModel& choice) {
+Result<std::unique_ptr<model::LoadedModel>> LoadOne(const config::ServerConfig& config, const ResolvedModel& choice,
+                                                   const std::shared_ptr<backend::Device>& device) {
   model::LoadOptions load;
-  PENSIEVE_TRY(const auto activations, ParseActivations(config.activations));
-  load.cpu = {.threads = static_cast<int>(config.threads), .activations = activations, .isa = ""};
+  PENSIEVE_TRY(load.compute.activations, ParseActivations(config.activations));
+  load.device = device;
   load.rows_max = config.step_rows_max;
+  load.outputs_max = config.sequences_max;
   load.context_max = config.context_max;
   load.chat_template_file = config.chat_template_file;
   load.quantize = ParseQuantize(config.quantize, config.quantize_group);
@@ -122,16 +124,18 @@ Result<std::unique_ptr<model::LoadedModel>> LoadOne(const config::ServerConfig& 
 }
 
 Status LoadModels(const config::ServerConfig& config, const std::vector<ResolvedModel>& choices, Logger& logger,
-                  service::Service& service) {
+                  const backend::ChosenDevice& chosen, service::Service& service) {
   for (const auto& choice : choices) {
     const auto start = Clock::now();
-    PENSIEVE_TRY(auto model, LoadOne(config, choice));
+    PENSIEVE_TRY(auto model, LoadOne(config, choice, chosen.device));
     for (const auto& warning : model->warnings) logger.Warn(warning, {{"model", choice.name}});
+    const backend::BackendDescription description = model->backend->Describe();
     LogFields fields = {{"model", choice.name},
                         {"architecture", model->config.architecture},
                         {"quantization", model->config.quantization},
-                        {"device", model->backend->Describe().name},
-                        {"threads", model->backend->Describe().threads}};
+                        {"device", description.name},
+                        {"device_reason", chosen.reason},
+                        {"threads", description.threads}};
     PENSIEVE_RETURN_IF_ERROR(service.AddModel(choice.name, choice.aliases, std::move(model)));
     fields.emplace_back("seconds", std::chrono::duration<double>(Clock::now() - start).count());
     logger.Info("model loaded", fields);
@@ -139,8 +143,10 @@ Status LoadModels(const config::ServerConfig& config, const std::vector<Resolved
   return OkStatus();
 }
 
-service::ServiceOptions ToServiceOptions(const config::ServerConfig& config, size_t num_models) {
+service::ServiceOptions ToServiceOptions(const config::ServerConfig& config, size_t num_models,
+                                         const backend::ChosenDevice& chosen) {
   service::ServiceOptions options;
+  options.device_reason = chosen.reason;
   options.memory_gate = config.memory_gate;
   options.memory_critical_gb = config.memory_critical_gb;
   options.memory_emergency_gb = config.memory_emergency_gb;
@@ -237,10 +243,13 @@ Status ServeUntilSignal(const config::LoadedConfig& loaded, Logger& logger) {
   const auto start = Clock::now();
   const auto& config = loaded.config;
   for (const auto& warning : loaded.warnings) logger.Warn(warning);
+  PENSIEVE_RETURN_IF_ERROR(backend::CheckDevice(config.device));
   PENSIEVE_TRY(const auto choices, ChooseModels(config));  // before signals are blocked: Ctrl-C ends a download
   const StopSignals signals;
-  const auto service = service::Service::Create(ToServiceOptions(config, choices.size()));
-  PENSIEVE_RETURN_IF_ERROR(LoadModels(config, choices, logger, *service));
+  PENSIEVE_TRY(const auto device,
+               backend::OpenDevice(config.device, {.cpu = {.threads = static_cast<int>(config.threads)}}));
+  const auto service = service::Service::Create(ToServiceOptions(config, choices.size(), device));
+  PENSIEVE_RETURN_IF_ERROR(LoadModels(config, choices, logger, device, *service));
   const auto metrics = Metrics::Create(PENSIEVE_VERSION, [&service] { return http::CollectServiceMetrics(*service); });
   const http::HttpContext context{*service, logger, *metrics};
   PENSIEVE_TRY(const auto http_server, http::HttpServer::Start(http::ToHttpOptions(config, PENSIEVE_VERSION), context));

@@ -139,6 +139,13 @@ void AddModelKeys(std::vector<Key>& keys) {
                   .help = "most tokens of one conversation; 0 is the model's own limit",
                   .min = 0,
                   .max = 1 << 26});
+  keys.push_back({.name = "model.device",
+                  .flag = "--device",
+                  .environment = {"PENSIEVE_DEVICE"},
+                  .type = ValueType::kChoice,
+                  .field = &C::device,
+                  .help = "what models compute on; auto takes the first of cuda, mlx and cpu that is there",
+                  .choices = {"auto", "cpu", "cuda", "mlx"}});
   keys.push_back({.name = "model.activations",
                   .flag = "--activations",
                   .environment = {"PENSIEVE_ACTIVATIONS"},

@@ -39,6 +39,7 @@ struct ServerConfig {
   std::vector<std::string> models;   // paths or names; empty: the default models
   std::string cache_dir;             // PENSIEVE_CACHE_DIR, AKIDB_CACHE_DIR; default ~/.cache/pensieve
   int64_t context_max = 0;           // MAX_CONTEXT_LENGTH; 0: the model's own
+  std::string device = "auto";       // auto, cpu, cuda, mlx
   std::string activations = "int8";  // int8, int16, f32
   std::string kv_dtype = "f16";      // f16, f32, int8
   std::string longrope = "auto";     // auto, short, long, mlx

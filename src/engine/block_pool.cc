@@ -1,20 +1,34 @@
 #include "engine/block_pool.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 namespace pensieve::engine {
 
-BlockPool::BlockPool(int64_t num_blocks) : references_(static_cast<size_t>(num_blocks), 0) {
-  free_.reserve(references_.size());
-  for (int64_t block = num_blocks - 1; block >= 0; --block) free_.push_back(static_cast<int32_t>(block));
+BlockPool::BlockPool(int64_t num_blocks) : references_(static_cast<size_t>(num_blocks), 0), num_free_(num_blocks) {}
+
+int32_t BlockPool::Allocate(int32_t after) {
+  if (num_free_ == 0) return kNoBlock;
+  const int32_t block = after != kNoBlock && IsFree(after + 1) ? after + 1 : BestStart();
+  references_[static_cast<size_t>(block)] = 1;
+  --num_free_;
+  return block;
 }
 
-int32_t BlockPool::Allocate() {
-  if (free_.empty()) return kNoBlock;
-  const int32_t block = free_.back();
-  free_.pop_back();
-  references_[static_cast<size_t>(block)] = 1;
-  return block;
+int32_t BlockPool::BestStart() const {
+  int64_t best = 0;
+  int64_t best_len = 0;
+  for (int64_t block = 0; block < num_blocks();) {
+    const int64_t begin = block;
+    while (IsFree(block)) ++block;
+    if (block - begin > best_len) {
+      best = begin;
+      best_len = block - begin;
+    }
+    ++block;
+  }
+  return static_cast<int32_t>(best == 0 ? 0 : best + best_len / 2);
 }
 
 void BlockPool::AddReference(int32_t block) {
@@ -26,22 +40,14 @@ void BlockPool::AddReference(int32_t block) {
 int32_t BlockPool::Release(int32_t block) {
   int32_t& references = references_[static_cast<size_t>(block)];
   PENSIEVE_CHECK(references > 0);
-  if (--references == 0) free_.push_back(block);
+  if (--references == 0) ++num_free_;
   return references;
 }
 
 Status BlockPool::CheckIntegrity() const {
-  std::vector<bool> is_free(references_.size(), false);
-  for (const int32_t block : free_) {
-    if (is_free[static_cast<size_t>(block)]) return Internal(fmt::format("block {} is free twice", block));
-    is_free[static_cast<size_t>(block)] = true;
-  }
-  for (size_t block = 0; block < references_.size(); ++block) {
-    if (is_free[block] != (references_[block] == 0))
-      return Internal(fmt::format("block {} has {} references and is{} free", block, references_[block],
-                                  is_free[block] ? "" : " not"));
-  }
-  return OkStatus();
+  const auto free = std::count(references_.begin(), references_.end(), 0);
+  if (free == num_free_) return OkStatus();
+  return Internal(fmt::format("{} blocks have no references, but {} are counted as free", free, num_free_));
 }
 
 }  // namespace pensieve::engine

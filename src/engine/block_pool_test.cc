@@ -31,6 +31,37 @@ TEST(BlockPool, IsFreeAfterTheLastReference) {
   EXPECT_DEATH(pool.Release(block), "check failed");
 }
 
+// Sequences that start one after the other and grow in turns.
+TEST(BlockPool, GrowingSequencesStayConsecutive) {
+  BlockPool pool(64);
+  std::vector<std::vector<int32_t>> sequences(4);
+  for (auto& blocks : sequences) {
+    blocks.push_back(pool.Allocate());
+    blocks.push_back(pool.Allocate(blocks.back()));
+  }
+  for (int i = 0; i < 6; ++i) {
+    for (auto& blocks : sequences) blocks.push_back(pool.Allocate(blocks.back()));
+  }
+  for (const auto& blocks : sequences) {
+    for (size_t b = 1; b < blocks.size(); ++b) EXPECT_EQ(blocks[b], blocks[b - 1] + 1);
+  }
+  EXPECT_EQ(pool.num_free(), 64 - 4 * 8);
+}
+
+TEST(BlockPool, TakesWhatIsLeftWhenTheNextIsHeld) {
+  BlockPool pool(4);
+  const int32_t a = pool.Allocate();
+  const int32_t b = pool.Allocate(a);
+  EXPECT_EQ(b, a + 1);
+  const int32_t c = pool.Allocate(a);
+  EXPECT_TRUE(c == 2 || c == 3);
+  const int32_t d = pool.Allocate(3);  // there is no block 4
+  EXPECT_NE(d, BlockPool::kNoBlock);
+  EXPECT_EQ(pool.Allocate(d), BlockPool::kNoBlock);
+  pool.Release(b);
+  EXPECT_EQ(pool.Allocate(a), b);
+}
+
 TEST(BlockPool, EmptyPool) {
   BlockPool pool(0);
   EXPECT_EQ(pool.Allocate(), BlockPool::kNoBlock);

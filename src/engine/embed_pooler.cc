@@ -18,33 +18,27 @@ Result<EmbedPooler> EmbedPooler::Create(backend::Backend& backend, model::Model&
 EmbedPooler::EmbedPooler(backend::Backend& backend, model::Model& network, backend::Matrix pooled)
     : backend_(&backend), network_(&network), pooled_(pooled), host_row_(static_cast<size_t>(pooled.cols)) {}
 
-void EmbedPooler::PoolWhole(backend::Matrix hidden, std::span<Sequence* const> members,
-                            std::span<const backend::SequenceRows> rows) {
-  PENSIEVE_CHECK(static_cast<int64_t>(members.size()) <= pooled_.rows);
-  // One call per kind of pooling that is there, seldom more than one in all.
+Status EmbedPooler::PoolWhole(backend::Matrix hidden, std::span<Sequence* const> members) {
+  const auto count = static_cast<int64_t>(members.size());
+  PENSIEVE_CHECK(count <= pooled_.rows);
+  // One pass per kind of pooling that is there, seldom more than one in all.
   for (const auto pooling :
        {backend::Pooling::kMean, backend::Pooling::kCls, backend::Pooling::kLast, backend::Pooling::kMax}) {
     for (const bool normalize : {false, true}) {
-      group_.clear();
-      group_rows_.clear();
-      for (size_t i = 0; i < members.size(); ++i) {
-        if (PoolingOf(*members[i]) != pooling || Normalizes(*members[i]) != normalize) continue;
-        group_.push_back(members[i]);
-        group_rows_.push_back(rows[i]);
+      const auto wants = [&](const Sequence* s) { return PoolingOf(*s) == pooling && Normalizes(*s) == normalize; };
+      if (std::none_of(members.begin(), members.end(), wants)) continue;
+      backend_->Pool(hidden, pooling, pooled_.Rows(0, count));
+      const backend::Matrix vectors = ToVectors(count, normalize);
+      for (int64_t i = 0; i < count; ++i) {
+        const Sequence* member = members[static_cast<size_t>(i)];
+        if (wants(member)) PENSIEVE_RETURN_IF_ERROR(CopyOut(*member, vectors, i));
       }
-      if (!group_.empty()) PoolGroup(hidden, group_, normalize);
     }
   }
+  return OkStatus();
 }
 
-void EmbedPooler::PoolGroup(backend::Matrix hidden, std::span<Sequence* const> group, bool normalize) {
-  const backend::Matrix out = pooled_.Rows(0, static_cast<int64_t>(group.size()));
-  backend_->Pool(hidden, group_rows_, PoolingOf(*group.front()), out);
-  const backend::Matrix vectors = ToVectors(out.rows, normalize);
-  for (size_t i = 0; i < group.size(); ++i) CopyOut(*group[i], vectors, static_cast<int64_t>(i));
-}
-
-void EmbedPooler::PoolChunk(backend::Matrix hidden, Sequence& sequence, const backend::SequenceRows& rows) {
+Status EmbedPooler::PoolChunk(backend::Matrix hidden, Sequence& sequence, const backend::SequenceRows& rows) {
   const backend::Pooling pooling = PoolingOf(sequence);
   const bool is_first = rows.cached_len == 0;
   const bool is_last = rows.cached_len + rows.num_rows == sequence.len();
@@ -54,7 +48,7 @@ void EmbedPooler::PoolChunk(backend::Matrix hidden, Sequence& sequence, const ba
                         : pooling == backend::Pooling::kLast ? is_last && r == rows.num_rows - 1
                                                              : true;
     if (!wanted) continue;
-    backend_->CopyToHost(hidden.row(rows.first_row + r), host_row_);
+    PENSIEVE_RETURN_IF_ERROR(backend_->CopyToHost(hidden.Rows(rows.first_row + r, 1), host_row_));
     if (pooled.empty()) {
       pooled = host_row_;
     } else if (pooling == backend::Pooling::kMean) {
@@ -63,12 +57,12 @@ void EmbedPooler::PoolChunk(backend::Matrix hidden, Sequence& sequence, const ba
       for (size_t d = 0; d < pooled.size(); ++d) pooled[d] = std::max(pooled[d], host_row_[d]);
     }
   }
-  if (!is_last) return;
+  if (!is_last) return OkStatus();
   if (pooling == backend::Pooling::kMean) {
     for (float& value : pooled) value /= static_cast<float>(sequence.len());
   }
-  backend_->CopyToDevice(pooled, pooled_.row(0));
-  CopyOut(sequence, ToVectors(1, Normalizes(sequence)), 0);
+  PENSIEVE_RETURN_IF_ERROR(backend_->CopyToDevice(pooled, pooled_.Rows(0, 1)));
+  return CopyOut(sequence, ToVectors(1, Normalizes(sequence)), 0);
 }
 
 backend::Matrix EmbedPooler::ToVectors(int64_t rows, bool normalize) {
@@ -77,10 +71,10 @@ backend::Matrix EmbedPooler::ToVectors(int64_t rows, bool normalize) {
   return vectors;
 }
 
-void EmbedPooler::CopyOut(const Sequence& sequence, backend::Matrix vectors, int64_t row) {
+Status EmbedPooler::CopyOut(const Sequence& sequence, backend::Matrix vectors, int64_t row) {
   std::vector<float>& out = sequence.request->embeddings[sequence.input_idx];
   out.resize(static_cast<size_t>(vectors.cols));
-  backend_->CopyToHost(vectors.row(row), out);
+  return backend_->CopyToHost(vectors.Rows(row, 1), out);
 }
 
 }  // namespace pensieve::engine

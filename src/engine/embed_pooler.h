@@ -18,26 +18,23 @@ class EmbedPooler {
   // `backend` and `network` must outlive the pooler. At most `sequences_max` texts a step.
   static Result<EmbedPooler> Create(backend::Backend& backend, model::Model& network, int64_t sequences_max);
 
-  // Whole texts: pools the rows of each of `members` into its place in the request's embeddings.
-  void PoolWhole(backend::Matrix hidden, std::span<Sequence* const> members,
-                 std::span<const backend::SequenceRows> rows);
+  // Whole texts, the sequences of the present step: pools the rows of each of `members` into its place in the request's
+  // embeddings.
+  Status PoolWhole(backend::Matrix hidden, std::span<Sequence* const> members);
 
   // One chunk of a text, before its computed_len moves on. After the last chunk the vector is in its place.
-  void PoolChunk(backend::Matrix hidden, Sequence& sequence, const backend::SequenceRows& rows);
+  Status PoolChunk(backend::Matrix hidden, Sequence& sequence, const backend::SequenceRows& rows);
 
  private:
   EmbedPooler(backend::Backend& backend, model::Model& network, backend::Matrix pooled);
-  void PoolGroup(backend::Matrix hidden, std::span<Sequence* const> group, bool normalize);
   // The first `rows` of pooled_ as vectors: projected as the model asks and normalized if wanted.
   backend::Matrix ToVectors(int64_t rows, bool normalize);
-  void CopyOut(const Sequence& sequence, backend::Matrix vectors, int64_t row);
+  Status CopyOut(const Sequence& sequence, backend::Matrix vectors, int64_t row);
 
   backend::Backend* backend_;
   model::Model* network_;
-  backend::Matrix pooled_;                         // [sequences_max, hidden_size]
-  std::vector<float> host_row_;                    // [hidden_size]
-  std::vector<backend::SequenceRows> group_rows_;  // scratch
-  std::vector<Sequence*> group_;                   // scratch
+  backend::Matrix pooled_;       // [sequences_max, hidden_size]
+  std::vector<float> host_row_;  // [hidden_size]
 };
 
 }  // namespace pensieve::engine

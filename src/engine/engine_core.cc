@@ -66,7 +66,7 @@ Result<std::unique_ptr<EngineCore>> EngineCore::Create(backend::Backend& backend
 EngineCore::EngineCore(backend::Backend& backend, model::Model& network, const EngineOptions& options)
     : backend_(backend), network_(network), options_(options) {
   options_.step_rows_max = std::min(options.step_rows_max, network.rows_max());
-  running_max_ = std::min(options.sequences_max, std::max<int64_t>(options_.step_rows_max - 1, 1));
+  running_max_ = std::min({options.sequences_max, network.outputs_max(), std::max<int64_t>(options_.step_rows_max - 1, 1)});
   requests_max_ = options.sequences_max + options.queue_depth_max;
   context_max_ = std::numeric_limits<int32_t>::max() - 1;  // positions are int32
   for (const int64_t limit : {network.config().context_max, options.context_max}) {
@@ -102,7 +102,10 @@ Status EngineCore::Allocate() {
   const int64_t rows_max = is_encoder() ? std::max(options_.step_rows_max, context_max_) : options_.step_rows_max;
   generate_batch_.emplace(is_encoder() ? 0 : rows_max, options_.kv_block_len);
   embed_batch_.emplace(rows_max, options_.kv_block_len);
-  if (!is_encoder()) logits_.resize(static_cast<size_t>(config.vocab_size));
+  if (!is_encoder()) {
+    logits_.resize(static_cast<size_t>(config.vocab_size));
+    sampler_scratch_->Reserve(config.vocab_size);
+  }
   running_.reserve(static_cast<size_t>(running_max_));
   views_.reserve(static_cast<size_t>(running_max_));
   return OkStatus();
@@ -131,6 +134,10 @@ Status EngineCore::Check(const EmbedRequest& request) const {
 }
 
 Status EngineCore::Reserve() {
+  if (lost_.load(std::memory_order_acquire)) {
+    CountRefusal();
+    return Unavailable("the model's device is lost; the server must be started again");
+  }
   if (counters_.in.fetch_add(1) < requests_max_) return OkStatus();
   counters_.in.fetch_sub(1);
   CountRefusal();
@@ -206,6 +213,7 @@ bool EngineCore::TakeUpNext() {
   requests_.pop_front();
   auto sequence = std::make_unique<Sequence>(request, request->inputs_started++, context_max_, options_.kv_block_len,
                                              model::kFinePositions);
+  if (!request->is_embed) sequence->sampler.emplace(request->generate.sampling, sampler_scratch_);
   sequence->long_rope = network_.UsesLongRope(sequence->len_max);
   if (sequence->sampler.has_value()) {
     sequence->sampler->Reserve(sequence->len_max, static_cast<int32_t>(network_.config().vocab_size));
@@ -232,7 +240,7 @@ bool EngineCore::TryStart(Sequence& sequence) {
     ReleaseBlocks(sequence);
     return false;
   }
-  for (int64_t i = 0; i < missing; ++i) sequence.block_table.push_back(AllocateBlock());
+  for (int64_t i = 0; i < missing; ++i) sequence.block_table.push_back(AllocateBlock(sequence));
   sequence.cached_len = sequence.computed_len = sequence.shared_blocks * options_.kv_block_len;
   const int64_t cached_prompt_len = std::min(sequence.cached_len, sequence.prompt_len);
   counters_.cached_tokens.fetch_add(cached_prompt_len, std::memory_order_relaxed);
@@ -244,9 +252,10 @@ bool EngineCore::TryStart(Sequence& sequence) {
   return true;
 }
 
-int32_t EngineCore::AllocateBlock() {
-  int32_t block = pool_->Allocate();
-  if (block == BlockPool::kNoBlock && prefix_cache_->EvictOne()) block = pool_->Allocate();
+int32_t EngineCore::AllocateBlock(const Sequence& sequence) {
+  const int32_t last = sequence.block_table.empty() ? BlockPool::kNoBlock : sequence.block_table.back();
+  int32_t block = pool_->Allocate(last);
+  if (block == BlockPool::kNoBlock && prefix_cache_->EvictOne()) block = pool_->Allocate(last);
   return block;
 }
 
@@ -308,6 +317,17 @@ void EngineCore::FinishWithError(Request& request, Status error) {
   event.kind = Event::Kind::kError;
   event.error = std::move(error);
   Finish(request, std::move(event));
+}
+
+void EngineCore::EndAll(const Status& error) {
+  lost_error_ = error;
+  lost_.store(true, std::memory_order_release);
+  const auto end = [&](Request& request) {
+    if (!request.over) FinishWithError(request, error);
+  };
+  for (const auto& request : requests_) end(*request);
+  for (const auto& sequence : starting_) end(*sequence->request);
+  for (const auto& sequence : running_) end(*sequence->request);
 }
 
 void EngineCore::Sweep() {

@@ -41,7 +41,8 @@ class EngineCore {
   // InvalidArgument for what can never run.
   Status Check(const GenerateRequest& request) const;
   Status Check(const EmbedRequest& request) const;
-  // Counts a request in; ResourceExhausted (and counted as refused) when as many as allowed are in already.
+  // Counts a request in; ResourceExhausted (and counted as refused) when as many as allowed are in already, Unavailable
+  // when the device is lost.
   Status Reserve();
   void CountRefusal() { counters_.refused.fetch_add(1, std::memory_order_relaxed); }
   EngineSnapshot Snapshot() const;
@@ -83,9 +84,12 @@ class EngineCore {
   // Sends the terminal event of a request and gives back all it holds; its objects go in Sweep.
   void Finish(Request& request, Event event);
   void FinishWithError(Request& request, Status error);
+  // Every request that is in, once the device is lost.
+  void EndAll(const Status& error);
   void Sweep();
 
-  int32_t AllocateBlock();  // evicts when needed; BlockPool::kNoBlock when all blocks are held
+  // The next block of a sequence. Evicts when needed; BlockPool::kNoBlock when all blocks are held.
+  int32_t AllocateBlock(const Sequence& sequence);
   void PublishGauges();
 
   // One step (engine_step.cc).
@@ -95,10 +99,13 @@ class EngineCore {
   bool ComputesNextBlockOf(const Sequence& older, const Sequence& younger) const;
   void BuildDecoderBatches();
   void BuildEncoderBatch();
-  void RunGuarded(const StepBatch& batch, void (EngineCore::*compute)());
-  void ComputeGenerate();
-  void ComputeEmbed();
-  void DrawToken(Sequence& sequence, const float* logits);
+  void RunGuarded(const StepBatch& batch, Status (EngineCore::*compute)());
+  Status ComputeGenerate();
+  Status ComputeEmbed();
+  static bool DrawsOnDevice(const Sequence& sequence);
+  void DrawOnDevice(backend::Matrix logits);
+  Status DrawOnHost(Sequence& sequence, backend::Matrix logits, sampling::Sample& sample);
+  void AddToken(Sequence& sequence, sampling::Sample sample);
   // Offers the full blocks of the first `len` <= computed_len tokens to others: those of a prompt as soon as they are
   // computed, those of an answer when the sequence gives them back, so that a decode step allocates nothing.
   void ShareBlocks(Sequence& sequence, int64_t len);
@@ -127,6 +134,13 @@ class EngineCore {
   std::optional<StepBatch> generate_batch_;
   std::optional<StepBatch> embed_batch_;
   std::vector<float> logits_;  // [vocab_size]
+  std::vector<int32_t> draw_rows_;
+  std::vector<backend::DrawParams> draw_params_;
+  std::vector<int32_t> drawn_;
+  const std::shared_ptr<sampling::SamplerScratch> sampler_scratch_ = std::make_shared<sampling::SamplerScratch>();
+
+  std::atomic<bool> lost_{false};  // the device: nothing can be computed any more
+  Status lost_error_;              // engine thread only
 
   Counters counters_;
 };

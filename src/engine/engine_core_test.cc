@@ -13,7 +13,7 @@ namespace {
 // A core with its device, driven by hand. Every step ends with CheckIntegrity.
 class Bench {
  public:
-  explicit Bench(EngineOptions options = {}, const TestModelOptions& model_options = {}) : network(model_options) {
+  explicit Bench(EngineOptions options = {}, const TestModelOptions& model_options = {}) : network(model_options, backend) {
     auto created = EngineCore::Create(backend, network, options);
     EXPECT_TRUE(created.has_value()) << created.status().ToString();
     core = *std::move(created);
@@ -200,7 +200,7 @@ TEST(EngineCore, RefusesWhatCanNeverRun) {
 
 TEST(EngineCore, BadOptionsAreNamed) {
   TestBackend backend;
-  TestModel network({});
+  TestModel network({}, backend);
   const auto message = [&](const EngineOptions& options) {
     return EngineCore::Create(backend, network, options).status().message();
   };
@@ -539,6 +539,28 @@ TEST(EngineCore, FailedStepEndsItsRequestsAndNothingElse) {
   EXPECT_EQ(TakeAll(*later).tokens, ExpectAnswer(request, bench.core->context_max()));
 }
 
+TEST(EngineCore, LostDeviceEndsAllRequestsAndRefusesNewOnes) {
+  EngineOptions options = Small();
+  options.sequences_max = 1;
+  Bench bench(options);
+  const auto running = bench.Submit(Prompt(Tokens(5), 10));
+  const auto waiting = bench.Submit(Prompt(Tokens(6), 10));
+  bench.Step();
+  bench.backend.waits_to_fail = 0;
+  bench.backend.fails_for_good = true;
+  bench.Step();
+  for (const auto& request : {running, waiting}) {
+    const Taken taken = TakeAll(*request);
+    ASSERT_EQ(taken.ends.size(), 1u);
+    EXPECT_EQ(taken.ends[0].kind, Event::Kind::kError);
+    EXPECT_EQ(taken.ends[0].error.code(), StatusCode::kUnavailable);
+    EXPECT_NE(taken.ends[0].error.message().find("fell off the bus"), std::string::npos);
+  }
+  EXPECT_EQ(bench.core->Snapshot().kv_blocks_used, 0);
+  EXPECT_EQ(bench.core->Reserve().code(), StatusCode::kUnavailable);
+  EXPECT_FALSE(bench.Step());
+}
+
 TEST(EngineCore, LogitsWithoutANumberAreAnError) {
   Bench bench(Small());
   bench.network.give_nan = true;
@@ -614,8 +636,9 @@ TEST(EngineCore, DecoderEmbeddingsDoNotDependOnChunks) {
   }
 }
 
-// Random arrivals, cancellations, slow consumers, failing steps and a pool that is too small: every request ends
-// exactly once, answers are right up to where they ended, and no block is lost.
+// Random arrivals, cancellations, slow consumers, failing steps, a device that fails at a random operation (in every
+// fourth run for good) and a pool that is too small: every request ends exactly once, answers are right up to where
+// they ended, and no block is lost.
 class RandomSchedule : public testing::TestWithParam<uint32_t> {};
 
 TEST_P(RandomSchedule, EveryRequestEndsOnce) {
@@ -664,6 +687,8 @@ TEST_P(RandomSchedule, EveryRequestEndsOnce) {
     } else {
       client.asked = Prompt(Tokens(len(), pick(3)), pick(60));
       client.asked.sampling.temperature = static_cast<float>(pick(3));
+      // Some are drawn on the device, some on the host.
+      if (pick(3) == 0) client.asked.sampling.presence_penalty = 1.0f;
       client.asked.sampling.seed = random();
       client.asked.stop_ids = {pick(kTestVocab)};
       client.request = bench.Submit(client.asked);
@@ -674,6 +699,8 @@ TEST_P(RandomSchedule, EveryRequestEndsOnce) {
   for (int step = 0; step < 1250; ++step) {
     if (pick(4) == 0) arrive();
     if (pick(300) == 0) bench.network.steps_to_throw = 0;
+    if (pick(200) == 0) bench.backend.waits_to_fail = pick(6);
+    if (step == 1000) bench.backend.fails_for_good = GetParam() % 4 == 3;
     for (auto it = clients.begin(); it != clients.end();) {
       if (pick(100) == 0) it->second.request->cancelled.store(true);
       const bool over = pick(8) < it->second.reads_of_8 && take(it->second);

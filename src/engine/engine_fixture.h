@@ -6,12 +6,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <stdexcept>
 #include <vector>
 
-#include "backend/backend.h"
+#include "backend/host_backend.h"
 #include "engine/engine.h"
 #include "model/model.h"
 
@@ -41,6 +42,15 @@ class TestKvCache : public backend::KvCache {
   explicit TestKvCache(const backend::KvShape& shape)
       : slots(static_cast<size_t>(shape.num_blocks * shape.block_len), 0), shape_(shape) {}
   const backend::KvShape& shape() const override { return shape_; }
+  int64_t block_bytes() const override { return shape_.block_len * static_cast<int64_t>(sizeof(uint64_t)); }
+  Status ReadBlock(int64_t block, std::span<std::byte> bytes) const override {
+    std::memcpy(bytes.data(), slots.data() + block * shape_.block_len, bytes.size());
+    return OkStatus();
+  }
+  Status WriteBlock(int64_t block, std::span<const std::byte> bytes) override {
+    std::memcpy(slots.data() + block * shape_.block_len, bytes.data(), bytes.size());
+    return OkStatus();
+  }
 
   uint64_t& At(const backend::SequenceRows& rows, int64_t position) {
     const int32_t block = rows.block_table[static_cast<size_t>(position / shape_.block_len)];
@@ -54,29 +64,58 @@ class TestKvCache : public backend::KvCache {
   backend::KvShape shape_;
 };
 
-class TestBackend : public backend::Backend {
+// Memory of a test's network.
+struct TestBuffer : backend::Buffer {
+  explicit TestBuffer(size_t size) : values(size, 0.0f) { base = values.data(); }
+  std::vector<float> values;
+};
+
+class TestBackend : public backend::HostBackend {
  public:
-  backend::DeviceDescription Describe() const override { return {"test", 1, 0}; }
-  Result<tensor::Weight> Import(const tensor::Weight& weight) override { return weight; }
-  Result<backend::Matrix> NewMatrix(int64_t rows, int64_t cols) override {
-    memory_.push_back(std::make_unique<std::vector<float>>(static_cast<size_t>(rows * cols), 0.0f));
-    return backend::Matrix{memory_.back()->data(), rows, cols, cols};
+  backend::BackendDescription Describe() const override {
+    backend::BackendDescription description;
+    description.device = description.name = "test";
+    description.threads = 1;
+    description.precision_differs = true;
+    description.kv_dtypes = {backend::KvDType::kF16, backend::KvDType::kF32, backend::KvDType::kInt8};
+    return description;
   }
+  // How the device shall fail: of the calls that wait for it, the one with this number from now on (0: the next).
+  int waits_to_fail = -1;
+  bool fails_for_good = false;
+
+  Status EndStep() override { return Wait(); }
+  bool CanGoOn() const override { return !lost_; }
+  Status CopyToDevice(std::span<const float> host, backend::Matrix device) override {
+    PENSIEVE_RETURN_IF_ERROR(Wait());
+    return HostBackend::CopyToDevice(host, device);
+  }
+  Status CopyToHost(backend::Matrix device, std::span<float> host) override {
+    PENSIEVE_RETURN_IF_ERROR(Wait());
+    return HostBackend::CopyToHost(device, host);
+  }
+  Status ReadDrawn(std::span<int32_t> tokens) override {
+    PENSIEVE_RETURN_IF_ERROR(Wait());
+    return HostBackend::ReadDrawn(tokens);
+  }
+
   Result<std::unique_ptr<backend::KvCache>> NewKvCache(const backend::KvShape& shape) override {
     return std::unique_ptr<backend::KvCache>(std::make_unique<TestKvCache>(shape));
   }
-  void CopyToDevice(std::span<const float> host, float* device) override {
-    std::copy(host.begin(), host.end(), device);
-  }
-  void CopyToHost(const float* device, std::span<float> host) override {
-    std::copy_n(device, host.size(), host.begin());
-  }
-  void Synchronize() override {}
 
-  void Pool(backend::Matrix x, std::span<const backend::SequenceRows> sequences, backend::Pooling pooling,
-            backend::Matrix out) override {
-    for (size_t s = 0; s < sequences.size(); ++s) {
-      const backend::Matrix rows = x.Rows(sequences[s].first_row, sequences[s].num_rows);
+  void Draw(backend::Matrix logits, std::span<const int32_t> rows,
+            std::span<const backend::DrawParams> params) override {
+    drawn_.clear();
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const std::span<float> row(View(logits).row(rows[i]), static_cast<size_t>(logits.cols));
+      backend::MakeComparable(row);
+      drawn_.push_back(drawer_.Draw(row, params[i]));
+    }
+  }
+  void Pool(backend::Matrix matrix, backend::Pooling pooling, backend::Matrix out) override {
+    const backend::MatrixView x = View(matrix);
+    for (size_t s = 0; s < step().sequences.size(); ++s) {
+      const backend::MatrixView rows = x.Rows(step().sequences[s].first_row, step().sequences[s].num_rows);
       for (int64_t d = 0; d < x.cols; ++d) {
         float sum = 0.0f;
         float largest = rows.row(0)[d];
@@ -84,14 +123,16 @@ class TestBackend : public backend::Backend {
           sum += rows.row(r)[d];
           largest = std::max(largest, rows.row(r)[d]);
         }
-        out.row(static_cast<int64_t>(s))[d] = pooling == backend::Pooling::kMean   ? sum / static_cast<float>(rows.rows)
-                                              : pooling == backend::Pooling::kCls  ? rows.row(0)[d]
-                                              : pooling == backend::Pooling::kLast ? rows.row(rows.rows - 1)[d]
-                                                                                   : largest;
+        View(out).row(static_cast<int64_t>(s))[d] =
+            pooling == backend::Pooling::kMean   ? sum / static_cast<float>(rows.rows)
+            : pooling == backend::Pooling::kCls  ? rows.row(0)[d]
+            : pooling == backend::Pooling::kLast ? rows.row(rows.rows - 1)[d]
+                                                 : largest;
       }
     }
   }
-  void L2Normalize(backend::Matrix x) override {
+  void L2Normalize(backend::Matrix matrix) override {
+    const backend::MatrixView x = View(matrix);
     for (int64_t r = 0; r < x.rows; ++r) {
       float norm = 0.0f;
       for (int64_t d = 0; d < x.cols; ++d) norm += x.row(r)[d] * x.row(r)[d];
@@ -100,44 +141,48 @@ class TestBackend : public backend::Backend {
   }
 
   // The engine itself asks for none of these.
+  Result<backend::Weight> Import(const tensor::Weight&, backend::WeightUse) override { return Unimplemented("test"); }
+  Result<backend::ExpertSet> ImportExperts(const backend::ExpertLayer&) override { return Unimplemented("test"); }
+  Result<backend::Rope> ImportRope(const backend::RopeTable&, const backend::RopeTable&) override {
+    return Unimplemented("test");
+  }
   void MatMul(const backend::MatMulInput&, std::span<const backend::Product>) override { PENSIEVE_UNREACHABLE(); }
-  void GatedMatMul(const backend::MatMulInput&, const tensor::Weight&, const tensor::Weight&, backend::Activation,
-                   backend::Matrix) override {
+  void GatedMatMul(const backend::MatMulInput&, const backend::GatedProduct&) override { PENSIEVE_UNREACHABLE(); }
+  void Experts(const backend::MatMulInput&, backend::Matrix, const backend::ExpertSet&, backend::Matrix) override {
     PENSIEVE_UNREACHABLE();
   }
-  void Experts(const backend::MatMulInput&, backend::Matrix, const backend::ExpertLayer&, backend::Matrix) override {
+  void EmbedRows(const backend::Weight&, backend::EmbedBy, float, backend::Matrix, bool) override {
     PENSIEVE_UNREACHABLE();
   }
-  void EmbedRows(const tensor::Weight&, std::span<const int32_t>, float, backend::Matrix, bool) override {
+  void RmsNorm(backend::Matrix, backend::Vector, float, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
+  void RmsNormHeads(backend::Matrix, int64_t, backend::Vector, float) override { PENSIEVE_UNREACHABLE(); }
+  void LayerNorm(backend::Matrix, backend::Vector, backend::Vector, float, backend::Matrix) override {
     PENSIEVE_UNREACHABLE();
   }
-  void RmsNorm(backend::Matrix, const float*, float, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
-  void RmsNormHeads(backend::Matrix, int64_t, const float*, float) override { PENSIEVE_UNREACHABLE(); }
-  void LayerNorm(backend::Matrix, const float*, const float*, float, backend::Matrix) override {
-    PENSIEVE_UNREACHABLE();
-  }
-  void Rope(backend::Matrix, int64_t, std::span<const int32_t>, const backend::RopeTable&) override {
-    PENSIEVE_UNREACHABLE();
-  }
+  void Rotate(backend::Matrix, int64_t, const backend::Rope&) override { PENSIEVE_UNREACHABLE(); }
+  void ScaleQueries(backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
   void Add(backend::Matrix, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
-  void Scale(backend::Matrix, float) override { PENSIEVE_UNREACHABLE(); }
   void Softcap(backend::Matrix, float) override { PENSIEVE_UNREACHABLE(); }
-  void GatherRows(backend::Matrix, std::span<const int32_t>, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
-  void StoreKv(backend::KvCache&, int64_t, std::span<const backend::SequenceRows>, backend::Matrix,
-               backend::Matrix) override {
+  void GatherOutputs(backend::Matrix, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
+  void StoreKv(backend::KvCache&, int64_t, backend::Matrix, backend::Matrix) override { PENSIEVE_UNREACHABLE(); }
+  void PagedAttention(const backend::KvCache&, int64_t, const backend::AttentionParams&, backend::Matrix,
+                      backend::Matrix) override {
     PENSIEVE_UNREACHABLE();
   }
-  void PagedAttention(const backend::KvCache&, int64_t, std::span<const backend::SequenceRows>,
-                      const backend::AttentionParams&, backend::Matrix, backend::Matrix) override {
-    PENSIEVE_UNREACHABLE();
-  }
-  void EncoderAttention(std::span<const backend::SequenceRows>, int64_t, const backend::AttentionParams&,
-                        backend::Matrix, backend::Matrix, backend::Matrix, backend::Matrix) override {
+  void EncoderAttention(int64_t, const backend::AttentionParams&, backend::Matrix, backend::Matrix, backend::Matrix,
+                        backend::Matrix) override {
     PENSIEVE_UNREACHABLE();
   }
 
  private:
-  std::vector<std::unique_ptr<std::vector<float>>> memory_;
+  Status Wait() {
+    if (!lost_ && (waits_to_fail < 0 || waits_to_fail-- > 0)) return OkStatus();
+    lost_ = lost_ || fails_for_good;
+    return Unavailable("the device fell off the bus");
+  }
+
+  backend::TokenDrawer drawer_;
+  bool lost_ = false;
 };
 
 struct TestModelOptions {
@@ -150,15 +195,18 @@ struct TestModelOptions {
 
 class TestModel : public model::Model {
  public:
-  explicit TestModel(const TestModelOptions& options)
-      : rows_max_(options.rows_max), short_context_max_(options.short_context_max) {
+  // `backend` must outlive it.
+  TestModel(const TestModelOptions& options, backend::Backend& backend)
+      : backend_(backend),
+        rows_max_(options.rows_max),
+        short_context_max_(options.short_context_max),
+        output_(static_cast<size_t>(options.rows_max * std::max(kTestVocab, kTestHidden))) {
     config_.hidden_size = kTestHidden;
     config_.layers = config_.kv_heads = config_.head_dim = 1;
     config_.vocab_size = kTestVocab;
     config_.context_max = options.context_max;
     config_.is_encoder = options.is_encoder;
     config_.is_embedding = options.is_encoder || options.is_embedding;
-    output_.resize(static_cast<size_t>(rows_max_ * std::max(kTestVocab, kTestHidden)));
   }
 
   const model::ModelConfig& config() const override { return config_; }
@@ -176,19 +224,19 @@ class TestModel : public model::Model {
         if (output == batch.output_rows.size() || batch.output_rows[output] != rows.first_row + i) continue;
         const uint64_t hash = HistoryHash(static_cast<TestKvCache&>(cache), rows, rows.cached_len + i);
         for (int64_t v = 0; v < kTestVocab; ++v)
-          output_[output * kTestVocab + static_cast<size_t>(v)] = give_nan ? std::nanf("") : Column(hash, v);
+          output_.values[output * kTestVocab + static_cast<size_t>(v)] = give_nan ? std::nanf("") : Column(hash, v);
         ++output;
       }
     }
     PENSIEVE_CHECK(output == batch.output_rows.size());
-    return {output_.data(), static_cast<int64_t>(output), kTestVocab, kTestVocab};
+    return {&output_, 0, static_cast<int64_t>(output), kTestVocab, kTestVocab};
   }
 
   backend::Matrix Hidden(const model::Batch& batch, backend::KvCache* cache) override {
     PENSIEVE_CHECK((cache == nullptr) == config_.is_encoder);
     BeginStep(batch, cache);
     for (const backend::SequenceRows& rows : batch.sequences) {
-      const auto tokens = batch.tokens.subspan(static_cast<size_t>(rows.first_row), static_cast<size_t>(rows.num_rows));
+      const auto tokens = batch.ids.subspan(static_cast<size_t>(rows.first_row), static_cast<size_t>(rows.num_rows));
       for (int64_t i = 0; i < rows.num_rows; ++i) {
         uint64_t hash = 1;
         if (cache != nullptr) {
@@ -198,10 +246,10 @@ class TestModel : public model::Model {
           hash = Mix(hash, static_cast<uint64_t>(i));
         }
         for (int64_t d = 0; d < kTestHidden; ++d)
-          output_[static_cast<size_t>((rows.first_row + i) * kTestHidden + d)] = Column(hash, d);
+          output_.values[static_cast<size_t>((rows.first_row + i) * kTestHidden + d)] = Column(hash, d);
       }
     }
-    return {output_.data(), static_cast<int64_t>(batch.tokens.size()), kTestHidden, kTestHidden};
+    return {&output_, 0, batch.rows, kTestHidden, kTestHidden};
   }
 
   // What the next steps should do wrong.
@@ -221,13 +269,13 @@ class TestModel : public model::Model {
   void BeginStep(const model::Batch& batch, backend::KvCache* cache) {
     ++steps;
     if (steps_to_throw >= 0 && steps_to_throw-- == 0) throw std::runtime_error("the device is gone");
-    PENSIEVE_CHECK(!batch.tokens.empty() && static_cast<int64_t>(batch.tokens.size()) <= rows_max_);
-    PENSIEVE_CHECK(batch.positions.size() == batch.tokens.size());
+    PENSIEVE_CHECK(batch.rows > 0 && batch.rows <= rows_max_);
+    PENSIEVE_CHECK(static_cast<int64_t>(batch.ids.size()) == batch.rows);
+    backend_.BeginStep(batch);
+    PENSIEVE_CHECK(batch.positions.size() == batch.ids.size());
     rows_of_last_step.clear();
     int64_t next_row = 0;
-    PENSIEVE_CHECK(batch.long_rope.size() == batch.sequences.size());
     for (const backend::SequenceRows& rows : batch.sequences) {
-      const bool long_rope = batch.long_rope[rows_of_last_step.size()] != 0;
       PENSIEVE_CHECK(rows.first_row == next_row && rows.num_rows > 0);
       next_row += rows.num_rows;
       rows_of_last_step.push_back(rows.num_rows);
@@ -235,20 +283,21 @@ class TestModel : public model::Model {
       for (int64_t i = 0; i < rows.num_rows; ++i) {
         const auto row = static_cast<size_t>(rows.first_row + i);
         PENSIEVE_CHECK(batch.positions[row] == rows.cached_len + i);
-        PENSIEVE_CHECK(batch.tokens[row] >= 0 && batch.tokens[row] < kTestVocab);
+        PENSIEVE_CHECK(batch.ids[row] >= 0 && batch.ids[row] < kTestVocab);
         if (cache == nullptr) continue;
         const bool fine = rows.first_row + i < batch.fine_rows;
         static_cast<TestKvCache&>(*cache).At(rows, rows.cached_len + i) =
-            SlotValue(batch.tokens[row], fine, long_rope);
+            SlotValue(batch.ids[row], fine, rows.long_rope);
       }
     }
-    PENSIEVE_CHECK(next_row == static_cast<int64_t>(batch.tokens.size()));
+    PENSIEVE_CHECK(next_row == static_cast<int64_t>(batch.ids.size()));
   }
 
+  backend::Backend& backend_;
   const int64_t rows_max_;
   const int64_t short_context_max_;
   model::ModelConfig config_;
-  std::vector<float> output_;
+  TestBuffer output_;
 };
 
 // Whether the row of the prompt's token at `position` must be fine.

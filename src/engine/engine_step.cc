@@ -11,6 +11,11 @@ namespace pensieve::engine {
 
 bool EngineCore::Step() {
   EndCancelled();
+  if (lost_.load(std::memory_order_relaxed)) {
+    EndAll(lost_error_);
+    Sweep();
+    return false;
+  }
   generate_batch_->Clear();
   embed_batch_->Clear();
   if (is_encoder()) {
@@ -40,10 +45,10 @@ void EngineCore::GrowAnswers() {
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
     if (sequence.paused || BlocksFor(sequence.len()) <= static_cast<int64_t>(sequence.block_table.size())) continue;
-    int32_t block = AllocateBlock();
+    int32_t block = AllocateBlock(sequence);
     while (block == BlockPool::kNoBlock && running_.size() > i + 1) {
       Preempt(running_.size() - 1);
-      block = AllocateBlock();
+      block = AllocateBlock(sequence);
     }
     if (block == BlockPool::kNoBlock) {
       Preempt(i);  // itself the youngest
@@ -137,25 +142,32 @@ void EngineCore::BuildEncoderBatch() {
   std::erase_if(requests_, [](const auto& request) { return request->inputs_started == request->num_inputs(); });
 }
 
-// The last line of defence: backends stop the exceptions of their libraries, but what slips through may end the
-// requests of this step only, never the server.
-void EngineCore::RunGuarded(const StepBatch& batch, void (EngineCore::*compute)()) {
+// A step that fails ends its own requests, and with a device that is lost all others too; never the server. Exceptions
+// are the last line of defence: backends stop those of their libraries.
+void EngineCore::RunGuarded(const StepBatch& batch, Status (EngineCore::*compute)()) {
   Status error;
   try {
-    (this->*compute)();
-    return;
+    error = (this->*compute)();
   } catch (const std::exception& exception) {
-    error = Internal(fmt::format("the model failed while it computed a step: {}", exception.what()));
+    error = Internal(exception.what());
   }
+  if (error.ok()) return;
+  error = error.WithContext("the model failed while it computed a step");
   for (const StepBatch::Member& member : batch.members()) {
     Request& request = *member.sequence->request;
     if (!request.over) FinishWithError(request, error);
   }
+  if (!backend_.CanGoOn()) EndAll(error);
 }
 
-void EngineCore::ComputeGenerate() {
+Status EngineCore::ComputeGenerate() {
   generate_batch_->Seal();
   const backend::Matrix logits = network_.Forward(generate_batch_->batch(), *kv_cache_);
+  DrawOnDevice(logits);
+  backend_.Submit();
+  PENSIEVE_RETURN_IF_ERROR(backend_.EndStep());
+  PENSIEVE_RETURN_IF_ERROR(backend_.ReadDrawn(drawn_));
+  size_t drawn = 0;
   for (const StepBatch::Member& member : generate_batch_->members()) {
     Sequence& sequence = *member.sequence;
     Request& request = *sequence.request;
@@ -176,22 +188,51 @@ void EngineCore::ComputeGenerate() {
       event.finish = FinishReason::kLength;
       Finish(request, std::move(event));
     } else if (sequence.rows_pending() == 0) {
-      DrawToken(sequence, logits.row(member.output_idx));
+      sampling::Sample sample;
+      if (DrawsOnDevice(sequence)) {
+        sample.id = drawn_[drawn++];
+      } else {
+        PENSIEVE_RETURN_IF_ERROR(DrawOnHost(sequence, logits.Rows(member.output_idx, 1), sample));
+      }
+      AddToken(sequence, std::move(sample));
     }
   }
+  return OkStatus();
 }
 
-void EngineCore::DrawToken(Sequence& sequence, const float* logits) {
-  Request& request = *sequence.request;
-  const GenerateRequest& generate = request.generate;
-  backend_.CopyToHost(logits, logits_);
+bool EngineCore::DrawsOnDevice(const Sequence& sequence) {
+  return sequence.sampler->DrawsPlainly() && !sequence.request->generate.ignore_stop_ids;
+}
+
+// The next token of every sequence whose sampler looks at nothing but its logits; those of the others come to the host.
+void EngineCore::DrawOnDevice(backend::Matrix logits) {
+  draw_rows_.clear();
+  draw_params_.clear();
+  for (const StepBatch::Member& member : generate_batch_->members()) {
+    Sequence& sequence = *member.sequence;
+    if (member.output_idx < 0 || !DrawsOnDevice(sequence)) continue;
+    draw_rows_.push_back(static_cast<int32_t>(member.output_idx));
+    draw_params_.push_back(sequence.sampler->NextDraw());
+    draw_params_.back().vocab_limit = sequence.request->generate.vocab_limit;
+  }
+  drawn_.resize(draw_rows_.size());
+  backend_.Draw(logits, draw_rows_, draw_params_);
+}
+
+Status EngineCore::DrawOnHost(Sequence& sequence, backend::Matrix logits, sampling::Sample& sample) {
+  const GenerateRequest& generate = sequence.request->generate;
+  PENSIEVE_RETURN_IF_ERROR(backend_.CopyToHost(logits, logits_));
   std::span<float> drawable = logits_;
   if (generate.vocab_limit > 0) drawable = drawable.first(static_cast<size_t>(generate.vocab_limit));
   const std::span<const int32_t> banned = generate.ignore_stop_ids ? generate.stop_ids : std::span<const int32_t>();
+  sample = sequence.sampler->Draw(drawable, banned);
+  return OkStatus();
+}
 
-  Event event;
-  event.sample = sequence.sampler->Draw(drawable, banned);
-  const int32_t id = event.sample.id;
+void EngineCore::AddToken(Sequence& sequence, sampling::Sample sample) {
+  Request& request = *sequence.request;
+  const GenerateRequest& generate = request.generate;
+  const int32_t id = sample.id;
   if (id == sampling::kNoToken)
     return FinishWithError(request, Internal("the model gave no usable logits for the next token"));
 
@@ -205,6 +246,8 @@ void EngineCore::DrawToken(Sequence& sequence, const float* logits) {
   sequence.Append(id);
   if (request.stats.new_tokens++ == 0) request.stats.first_token_s = request.SecondsSince();
   counters_.generated.fetch_add(1, std::memory_order_relaxed);
+  Event event;
+  event.sample = std::move(sample);
   request.events.Push(std::move(event));
   if (sequence.len() < sequence.len_max) return;
   done.finish = sequence.answer_len() == generate.new_tokens_max ? FinishReason::kLength : FinishReason::kContextFull;
@@ -227,17 +270,20 @@ void EngineCore::ShareBlocks(Sequence& sequence, int64_t len) {
   }
 }
 
-void EngineCore::ComputeEmbed() {
+Status EngineCore::ComputeEmbed() {
   embed_batch_->Seal();
   const backend::Matrix hidden = network_.Hidden(embed_batch_->batch(), kv_cache_.get());
   const auto owners = embed_batch_->owners();
   const auto pieces = embed_batch_->pieces();
-  if (is_encoder()) pooler_->PoolWhole(hidden, owners, pieces);
+  if (is_encoder()) PENSIEVE_RETURN_IF_ERROR(pooler_->PoolWhole(hidden, owners));
   // In the order of positions: of a text to embed, only the first ones are fine.
+  for (size_t i = 0; i < pieces.size() && !is_encoder(); ++i) {
+    PENSIEVE_RETURN_IF_ERROR(pooler_->PoolChunk(hidden, *owners[i], pieces[i]));
+  }
+  PENSIEVE_RETURN_IF_ERROR(backend_.EndStep());
   for (size_t i = 0; i < pieces.size(); ++i) {
     Sequence& sequence = *owners[i];
     Request& request = *sequence.request;
-    if (!is_encoder()) pooler_->PoolChunk(hidden, sequence, pieces[i]);
     sequence.computed_len += pieces[i].num_rows;
     if (sequence.rows_pending() > 0) continue;
     ReleaseBlocks(sequence);
@@ -250,6 +296,7 @@ void EngineCore::ComputeEmbed() {
     event.embeddings = std::move(request.embeddings);
     Finish(request, std::move(event));
   }
+  return OkStatus();
 }
 
 }  // namespace pensieve::engine

@@ -66,7 +66,7 @@ EngineOptions Small() {
 
 struct Served {
   explicit Served(const EngineOptions& options = Small(), const TestModelOptions& model_options = {})
-      : network(model_options) {
+      : network(model_options, backend) {
     auto created = Engine::Create(backend, network, options);
     EXPECT_TRUE(created.has_value()) << created.status().ToString();
     engine = *std::move(created);
@@ -92,7 +92,7 @@ std::pair<std::vector<int32_t>, Event> ReadAll(EventStream& stream) {
 
 TEST(EngineStep, DecodeAllocatesNothing) {
   TestBackend backend;
-  TestModel network({});
+  TestModel network({}, backend);
   EngineOptions options = Small();
   options.stream_depth_max = 64;
   const auto core = *EngineCore::Create(backend, network, options);

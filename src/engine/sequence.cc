@@ -30,7 +30,6 @@ Sequence::Sequence(std::shared_ptr<Request> owner, size_t index, int64_t context
     tokens.reserve(static_cast<size_t>(len_max));
     row_keys.reserve(static_cast<size_t>(len_max));
     for (const TokenRange& range : generate.fine_ranges) MakeFine(row_keys, range);
-    sampler.emplace(generate.sampling);
     share_more = true;
   }
   block_table.reserve(static_cast<size_t>((len_max + block_len - 1) / block_len));

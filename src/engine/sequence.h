@@ -29,7 +29,7 @@ struct Sequence {
 
   std::shared_ptr<Request> request;
   size_t input_idx = 0;
-  std::optional<sampling::Sampler> sampler;  // generate only
+  std::optional<sampling::Sampler> sampler;  // generate only; set by the core
 
   std::vector<int32_t> tokens;  // prompt, then answer
   // What the prefix cache must find equal: each token's id, as ~id where its row is fine. As long as `tokens`.

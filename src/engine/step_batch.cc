@@ -10,7 +10,6 @@ StepBatch::StepBatch(int64_t rows_max, int64_t block_len) : block_len_(block_len
   pieces_.reserve(rows);
   owners_.reserve(rows);
   output_rows_.reserve(rows);
-  long_rope_.reserve(rows);
 }
 
 void StepBatch::Clear() {
@@ -21,7 +20,6 @@ void StepBatch::Clear() {
   pieces_.clear();
   owners_.clear();
   output_rows_.clear();
-  long_rope_.clear();
 }
 
 void StepBatch::Add(Sequence& sequence, int64_t num_rows, bool wants_output) {
@@ -61,13 +59,17 @@ void StepBatch::AddPiece(Sequence& sequence, int64_t first, int64_t end) {
     PENSIEVE_CHECK(num_blocks <= sequence.block_table.size());
     block_table = std::span(sequence.block_table).first(num_blocks);
   }
-  pieces_.push_back({first_row, end - first, first, block_table});
+  pieces_.push_back({first_row, end - first, first, block_table, sequence.long_rope});
   owners_.push_back(&sequence);
-  long_rope_.push_back(sequence.long_rope ? 1 : 0);
 }
 
 model::Batch StepBatch::batch() const {
-  return {tokens_, positions_, pieces_, fine_rows_, output_rows_, long_rope_};
+  return {.rows = static_cast<int64_t>(tokens_.size()),
+          .ids = tokens_,
+          .positions = positions_,
+          .sequences = pieces_,
+          .fine_rows = fine_rows_,
+          .output_rows = output_rows_};
 }
 
 }  // namespace pensieve::engine

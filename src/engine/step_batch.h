@@ -51,7 +51,6 @@ class StepBatch {
   std::vector<backend::SequenceRows> pieces_;
   std::vector<Sequence*> owners_;
   std::vector<int32_t> output_rows_;
-  std::vector<uint8_t> long_rope_;
 };
 
 }  // namespace pensieve::engine

@@ -1,5 +1,7 @@
 #include "http/info.h"
 
+#include <fmt/format.h>
+
 #include "api/models.h"
 
 namespace pensieve::http {
@@ -18,6 +20,29 @@ std::string ModelPath(const service::Service& service) {
   for (const auto& model : models)
     if (model.generates) return model.path;
   return models.empty() ? "" : models.front().path;
+}
+
+const char* NameOf(backend::KvDType dtype) {
+  switch (dtype) {
+    case backend::KvDType::kF16: return "f16";
+    case backend::KvDType::kF32: return "f32";
+    case backend::KvDType::kInt8: return "int8";
+  }
+  PENSIEVE_UNREACHABLE();
+}
+
+Json DeviceJson(const service::Health& health) {
+  if (!health.device) return nullptr;
+  Json dtypes = Json::array();
+  for (const auto dtype : health.device->kv_dtypes) dtypes.push_back(NameOf(dtype));
+  return {{"kind", health.device->device},
+          {"name", health.device->name},
+          {"reason", health.device_reason},
+          {"threads", health.device->threads},
+          {"memory_bytes", health.device->memory_bytes},
+          {"company_matters", health.device->company_matters},
+          {"precision_differs", health.device->precision_differs},
+          {"kv_dtypes", std::move(dtypes)}};
 }
 
 }  // namespace
@@ -42,6 +67,7 @@ api::HttpReply HealthReply(const service::Service& service, const std::string& v
                     {"memory_status", health.memory_status},
                     {"memory_available_gb", health.memory_available_gb},
                     {"concurrent_limit", health.concurrent_limit},
+                    {"device", DeviceJson(health)},
                     {"memory",
                      {{"status", health.memory_status},
                       {"available_gb", fmt::format("{:.2f}", health.memory_available_gb)},

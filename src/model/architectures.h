@@ -22,6 +22,7 @@ struct NetworkInputs {
   WeightSource& weights;
   backend::Backend& backend;
   int64_t rows_max = 0;
+  int64_t outputs_max = 0;  // of them, rows whose logits may be wanted
   int64_t context_max = 0;
 };
 

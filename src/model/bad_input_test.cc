@@ -17,7 +17,7 @@ using formats::TempDirectory;
 
 LoadOptions TinyOptions() {
   LoadOptions options;
-  options.reference_backend = true;
+  options.device = backend::NewReferenceDevice();
   options.rows_max = 8;
   return options;
 }

@@ -15,8 +15,8 @@ using backend::Matrix;
 using backend::Product;
 
 struct Norm {
-  const float* weight = nullptr;
-  const float* bias = nullptr;
+  backend::Vector weight;
+  backend::Vector bias;
 };
 
 struct LayerWeights {
@@ -49,7 +49,7 @@ class Bert final : public Model {
 
   Matrix Hidden(const Batch& batch, backend::KvCache*) override {
     const Matrix x = Embed(batch);
-    for (const LayerWeights& layer : layers_) RunLayer(batch, layer, x);
+    for (const LayerWeights& layer : layers_) RunLayer(layer, x);
     return x;
   }
 
@@ -67,22 +67,18 @@ class Bert final : public Model {
   void Normalize(const Norm& norm, Matrix x) { backend_.LayerNorm(x, norm.weight, norm.bias, config_.norm_eps, x); }
 
   Matrix Embed(const Batch& batch) {
-    const auto rows = static_cast<int64_t>(batch.tokens.size());
-    PENSIEVE_CHECK(rows <= rows_max_ && batch.positions.size() == batch.tokens.size());
-    const Matrix x = x_.Rows(0, rows);
-    for (size_t i = 0; i < batch.positions.size(); ++i) {
-      position_ids_[i] = batch.positions[i] + static_cast<int32_t>(config_.position_offset);
-    }
-    backend_.EmbedRows(words_, batch.tokens, 1.0f, x, /*add=*/false);
-    backend_.EmbedRows(positions_, {position_ids_.data(), batch.positions.size()}, 1.0f, x, /*add=*/true);
-    if (config_.type_vocab_size > 0) {
-      backend_.EmbedRows(types_, {type_ids_.data(), batch.positions.size()}, 1.0f, x, /*add=*/true);
-    }
+    PENSIEVE_CHECK(batch.rows <= rows_max_ && static_cast<int64_t>(batch.positions.size()) == batch.rows);
+    const Matrix x = x_.Rows(0, batch.rows);
+    backend_.BeginStep(batch);
+    backend_.EmbedRows(words_, backend::EmbedBy::kId, 1.0f, x, /*add=*/false);
+    backend_.EmbedRows(positions_, backend::EmbedBy::kPosition, 1.0f, x, /*add=*/true);
+    // Texts are never pairs: all of the first type.
+    if (config_.type_vocab_size > 0) backend_.EmbedRows(types_, backend::EmbedBy::kFirst, 1.0f, x, /*add=*/true);
     Normalize(embedding_norm_, x);
     return x;
   }
 
-  void RunLayer(const Batch& batch, const LayerWeights& w, Matrix x) {
+  void RunLayer(const LayerWeights& w, Matrix x) {
     const Matrix qkv = qkv_.Rows(0, x.rows);
     const Matrix attended = attended_.Rows(0, x.rows);
     const Matrix inner = inner_.Rows(0, x.rows);
@@ -90,20 +86,21 @@ class Bert final : public Model {
     const Matrix q = qkv.Columns(0, hidden);
     const Matrix k = qkv.Columns(hidden, hidden);
     const Matrix v = qkv.Columns(2 * hidden, hidden);
-    const Product projections[] = {{.weight = &w.q.weight, .bias = w.q.bias, .out = q},
-                                   {.weight = &w.k.weight, .bias = w.k.bias, .out = k},
-                                   {.weight = &w.v.weight, .bias = w.v.bias, .out = v}};
-    backend_.MatMul({x, batch.fine_rows}, projections);
-    backend_.EncoderAttention(batch.sequences, config_.head_dim, {.scale = attention_scale_}, q, k, v, attended);
-    const Product dense{.weight = &w.dense.weight, .bias = w.dense.bias, .out = x, .accumulate = true};
-    backend_.MatMul({attended, batch.fine_rows}, {&dense, 1});
+    const Product projections[] = {{.weight = w.q.weight, .bias = w.q.bias, .out = q},
+                                   {.weight = w.k.weight, .bias = w.k.bias, .out = k},
+                                   {.weight = w.v.weight, .bias = w.v.bias, .out = v}};
+    backend_.MatMul({x}, projections);
+    backend_.EncoderAttention(config_.head_dim,
+                              {.scale = attention_scale_, .precision = backend::RowPrecision::kFine}, q, k, v, attended);
+    const Product dense{.weight = w.dense.weight, .bias = w.dense.bias, .out = x, .accumulate = true};
+    backend_.MatMul({attended}, {&dense, 1});
     Normalize(w.attention_norm, x);
 
     const Product to_inner{
-        .weight = &w.inner.weight, .bias = w.inner.bias, .out = inner, .activation = config_.activation};
-    backend_.MatMul({x, batch.fine_rows}, {&to_inner, 1});
-    const Product to_out{.weight = &w.out.weight, .bias = w.out.bias, .out = x, .accumulate = true};
-    backend_.MatMul({inner, batch.fine_rows}, {&to_out, 1});
+        .weight = w.inner.weight, .bias = w.inner.bias, .out = inner, .activation = config_.activation};
+    backend_.MatMul({x}, {&to_inner, 1});
+    const Product to_out{.weight = w.out.weight, .bias = w.out.bias, .out = x, .accumulate = true};
+    backend_.MatMul({inner}, {&to_out, 1});
     Normalize(w.output_norm, x);
   }
 
@@ -112,12 +109,10 @@ class Bert final : public Model {
   const int64_t rows_max_;
   int64_t weight_bytes_per_step_ = 0;
   float attention_scale_ = 1.0f;
-  tensor::Weight words_, positions_, types_;  // [vocab | positions | types, hidden]
+  backend::Weight words_, positions_, types_;  // [vocab | positions | types, hidden]
   Norm embedding_norm_;
   std::vector<LayerWeights> layers_;
   DenseStack dense_;
-  std::vector<int32_t> position_ids_;  // [rows_max], rewritten by every pass
-  std::vector<int32_t> type_ids_;      // [rows_max], all zero: texts are never pairs
   Matrix x_, qkv_, attended_, inner_;  // planned activations, [rows_max, ...]
 };
 
@@ -126,8 +121,8 @@ Status Bert::Build(const NetworkInputs& inputs) {
   const int64_t hidden = config_.hidden_size;
   attention_scale_ = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
   PENSIEVE_TRY(words_, builder.Matrix("embeddings.word_embeddings", config_.vocab_size, hidden));
-  PENSIEVE_TRY(positions_,
-               builder.Matrix("embeddings.position_embeddings", config_.context_max + config_.position_offset, hidden));
+  PENSIEVE_TRY(positions_, builder.MatrixFrom("embeddings.position_embeddings", config_.position_offset,
+                                              config_.context_max + config_.position_offset, hidden));
   if (config_.type_vocab_size > 0) {
     PENSIEVE_TRY(types_, builder.Matrix("embeddings.token_type_embeddings", config_.type_vocab_size, hidden));
   }
@@ -138,8 +133,6 @@ Status Bert::Build(const NetworkInputs& inputs) {
   weight_bytes_per_step_ = builder.weight_bytes() - embedding_bytes;
   PENSIEVE_RETURN_IF_ERROR(dense_.Build(builder, config_));
 
-  position_ids_.resize(static_cast<size_t>(rows_max_));
-  type_ids_.resize(static_cast<size_t>(rows_max_));
   PENSIEVE_TRY(x_, builder.Plan(hidden));
   PENSIEVE_TRY(qkv_, builder.Plan(3 * hidden));
   PENSIEVE_TRY(attended_, builder.Plan(hidden));

@@ -17,19 +17,18 @@ using backend::MatMulInput;
 using backend::Product;
 
 struct LayerWeights {
-  const float* attention_norm = nullptr;  // [hidden]
-  const float* post_attention_norm = nullptr;  // [hidden], or null
+  backend::Vector attention_norm;       // [hidden]
+  backend::Vector post_attention_norm;  // [hidden], or null
   Linear q, k, v, o;
-  const float* q_norm = nullptr;          // [head_dim], or null
-  const float* k_norm = nullptr;
-  const float* ffn_norm = nullptr;        // [hidden]
-  const float* post_ffn_norm = nullptr;   // [hidden], or null
+  backend::Vector q_norm;               // [head_dim], or null
+  backend::Vector k_norm;
+  backend::Vector ffn_norm;             // [hidden]
+  backend::Vector post_ffn_norm;        // [hidden], or null
   Linear gate, up, down;
-  std::optional<ExpertFfn> experts;       // runs instead of those
-  const float* sinks = nullptr;           // [heads], or null
-  int64_t window = 0;                     // > 0: sliding attention
-  bool rotates = true;
-  bool sliding_rope = false;              // rotates with the sliding layers' own table
+  std::optional<ExpertFfn> experts;     // runs instead of those
+  backend::Vector sinks;                // [heads], or null
+  int64_t window = 0;                   // > 0: sliding attention
+  backend::Rope rope;                   // null: does not rotate
 };
 
 // Planned activations, [rows_max, ...]; every forward pass uses their first rows.
@@ -40,25 +39,23 @@ struct Activations {
   Matrix attended;  // [., heads * head_dim]
   Matrix ffn;       // [., intermediate]
   Matrix routing;   // [., RoutingCols]: logits of the experts
-  Matrix gathered;  // [., hidden]: the rows whose logits are wanted
-  Matrix logits;    // [., vocab]
-};
-
-// The table of short sequences and that of long ones; the same unless the model has longrope.
-struct RopeTables {
-  backend::RopeTable brief;
-  backend::RopeTable lengthy;
+  Matrix gathered;  // [outputs_max, hidden]: the rows whose logits are wanted
+  Matrix logits;    // [outputs_max, vocab]
 };
 
 class Decoder final : public Model {
  public:
   explicit Decoder(const NetworkInputs& inputs)
-      : config_(inputs.config), backend_(inputs.backend), rows_max_(inputs.rows_max) {}
+      : config_(inputs.config),
+        backend_(inputs.backend),
+        rows_max_(inputs.rows_max),
+        outputs_max_(inputs.outputs_max) {}
 
   Status Build(const NetworkInputs& inputs, const DecoderTraits& traits);
 
   const ModelConfig& config() const override { return config_; }
   int64_t rows_max() const override { return rows_max_; }
+  int64_t outputs_max() const override { return outputs_max_; }
   int64_t weight_bytes_per_step() const override { return weight_bytes_per_step_; }
 
   bool UsesLongRope(int64_t planned_len) const override {
@@ -73,16 +70,16 @@ class Decoder final : public Model {
 
   Matrix Forward(const Batch& batch, backend::KvCache& cache) override {
     PENSIEVE_CHECK(config_.can_generate());
-    Run(batch, &cache);
     const auto wanted = static_cast<int64_t>(batch.output_rows.size());
+    PENSIEVE_CHECK(wanted <= outputs_max_);
+    Run(batch, &cache);
     const Matrix gathered = act_.gathered.Rows(0, wanted);
     const Matrix logits = act_.logits.Rows(0, wanted);
     if (wanted == 0) return logits;
-    backend_.GatherRows(act_.x.Rows(0, static_cast<int64_t>(batch.tokens.size())), batch.output_rows, gathered);
-    backend_.RmsNorm(gathered, final_norm_, config_.norm_eps, gathered);
+    backend_.GatherOutputs(act_.x.Rows(0, batch.rows), gathered);
     // Sampled rows decide the answer whatever phase they come from: always the finer products.
-    const Product head{.weight = &head_, .out = logits};
-    backend_.MatMul({gathered, wanted}, {&head, 1});
+    const Product head{.weight = head_, .out = logits};
+    backend_.NormMatMul(gathered, final_norm_, config_.norm_eps, {gathered, backend::RowPrecision::kFine}, {&head, 1});
     if (config_.logit_softcap > 0.0f) backend_.Softcap(logits, config_.logit_softcap);
     return logits;
   }
@@ -90,9 +87,8 @@ class Decoder final : public Model {
   Matrix Hidden(const Batch& batch, backend::KvCache* cache) override {
     PENSIEVE_CHECK((cache == nullptr) == config_.is_encoder);
     Run(batch, cache);
-    const auto rows = static_cast<int64_t>(batch.tokens.size());
-    const Matrix normed = act_.normed.Rows(0, rows);
-    backend_.RmsNorm(act_.x.Rows(0, rows), final_norm_, config_.norm_eps, normed);
+    const Matrix normed = act_.normed.Rows(0, batch.rows);
+    backend_.RmsNorm(act_.x.Rows(0, batch.rows), final_norm_, config_.norm_eps, normed);
     return normed;
   }
 
@@ -108,18 +104,31 @@ class Decoder final : public Model {
 
   // All layers; leaves the residual stream in act_.x. `cache` is null for encoders.
   void Run(const Batch& batch, backend::KvCache* cache) {
-    const auto rows = static_cast<int64_t>(batch.tokens.size());
-    PENSIEVE_CHECK(rows <= rows_max_ && batch.positions.size() == batch.tokens.size());
-    backend_.EmbedRows(embedding_, batch.tokens, config_.embedding_scale, act_.x.Rows(0, rows), /*add=*/false);
+    PENSIEVE_CHECK(batch.rows <= rows_max_ && static_cast<int64_t>(batch.positions.size()) == batch.rows);
+    Batch step = batch;
+    if (config_.rope.query_growth != 0.0) step.query_factors = GrowQueries(batch.positions);
+    backend_.BeginStep(step);
+    backend_.EmbedRows(embedding_, backend::EmbedBy::kId, config_.embedding_scale, act_.x.Rows(0, batch.rows),
+                       /*add=*/false);
     for (int64_t layer = 0; layer < config_.layers; ++layer) {
-      Attention(batch, layer, cache);
-      Ffn(batch, layer);
+      Attention(batch.rows, layer, cache);
+      Ffn(batch.rows, layer);
     }
   }
 
-  void Attention(const Batch& batch, int64_t layer, backend::KvCache* cache) {
+  // Ministral: queries grow with every stretch of the original context, so that attention stays as sharp.
+  std::span<const float> GrowQueries(std::span<const int32_t> positions) {
+    query_factors_.clear();
+    for (const int32_t position : positions) {
+      const int64_t stretch = position / config_.rope.original_context;
+      const double factor = 1.0 + config_.rope.query_growth * std::log1p(static_cast<double>(stretch));
+      query_factors_.push_back(static_cast<float>(factor));
+    }
+    return query_factors_;
+  }
+
+  void Attention(int64_t rows, int64_t layer, backend::KvCache* cache) {
     const LayerWeights& w = layers_[static_cast<size_t>(layer)];
-    const auto rows = static_cast<int64_t>(batch.tokens.size());
     const Matrix x = act_.x.Rows(0, rows);
     const Matrix normed = act_.normed.Rows(0, rows);
     const Matrix attended = act_.attended.Rows(0, rows);
@@ -130,95 +139,74 @@ class Decoder final : public Model {
     const Matrix k = qkv.Columns(q_cols, kv_cols);
     const Matrix v = qkv.Columns(q_cols + kv_cols, kv_cols);
 
-    backend_.RmsNorm(x, w.attention_norm, config_.norm_eps, normed);
-    const Product projections[] = {{.weight = &w.q.weight, .bias = w.q.bias, .out = q},
-                                   {.weight = &w.k.weight, .bias = w.k.bias, .out = k},
-                                   {.weight = &w.v.weight, .bias = w.v.bias, .out = v}};
-    backend_.MatMul({normed, batch.fine_rows}, projections);
-    if (w.q_norm != nullptr) {
+    const Product projections[] = {{.weight = w.q.weight, .bias = w.q.bias, .out = q},
+                                   {.weight = w.k.weight, .bias = w.k.bias, .out = k},
+                                   {.weight = w.v.weight, .bias = w.v.bias, .out = v}};
+    backend_.NormMatMul(x, w.attention_norm, config_.norm_eps, {normed}, projections);
+    if (w.q_norm) {
       backend_.RmsNormHeads(q, config_.head_dim, w.q_norm, config_.norm_eps);
       backend_.RmsNormHeads(k, config_.head_dim, w.k_norm, config_.norm_eps);
     }
-    if (w.rotates) Rotate(batch, w.sliding_rope ? sliding_rope_ : rope_, q, k);
-    if (config_.rope.query_growth != 0.0) GrowQueries(batch, q);
-    const backend::AttentionParams params{.scale = attention_scale_,
-                                          .window = w.window,
-                                          .softcap = config_.attention_softcap,
-                                          .sinks = w.sinks,
-                                          .fine_rows = batch.fine_rows};
-    if (cache == nullptr) {
-      backend_.EncoderAttention(batch.sequences, config_.head_dim, params, q, k, v, attended);
-    } else {
-      backend_.StoreKv(*cache, layer, batch.sequences, k, v);
-      backend_.PagedAttention(*cache, layer, batch.sequences, params, q, attended);
-    }
-    AddProduct({attended, batch.fine_rows}, w.o, w.post_attention_norm, x);
+    const backend::AttentionStep step{.layer = layer,
+                                      .params = {.scale = attention_scale_,
+                                                 .window = w.window,
+                                                 .softcap = config_.attention_softcap,
+                                                 .sinks = w.sinks},
+                                      .rope = w.rope,
+                                      .scales_queries = config_.rope.query_growth != 0.0,
+                                      .q = q,
+                                      .k = k,
+                                      .v = v,
+                                      .out = attended};
+    cache == nullptr ? EncoderAttention(step) : backend_.RotateStoreAttend(*cache, step);
+    AddProduct({attended}, w.o, w.post_attention_norm, x);
   }
 
-  // Rotates q and k, each row by the table of its sequence.
-  void Rotate(const Batch& batch, const RopeTables& tables, Matrix q, Matrix k) {
-    for (size_t s = 0; s < batch.sequences.size();) {
-      const auto is_long = [&](size_t i) { return !batch.long_rope.empty() && batch.long_rope[i] != 0; };
-      const bool lengthy = is_long(s);
-      const int64_t first = batch.sequences[s].first_row;
-      int64_t rows = 0;
-      for (; s < batch.sequences.size() && is_long(s) == lengthy; ++s) rows += batch.sequences[s].num_rows;
-      const auto positions = batch.positions.subspan(static_cast<size_t>(first), static_cast<size_t>(rows));
-      const backend::RopeTable& table = lengthy ? tables.lengthy : tables.brief;
-      backend_.Rope(q.Rows(first, rows), config_.head_dim, positions, table);
-      backend_.Rope(k.Rows(first, rows), config_.head_dim, positions, table);
+  void EncoderAttention(const backend::AttentionStep& step) {
+    if (step.rope.storage != nullptr) {
+      backend_.Rotate(step.q, config_.head_dim, step.rope);
+      backend_.Rotate(step.k, config_.head_dim, step.rope);
     }
-  }
-
-  // Ministral: queries grow with every stretch of the original context, so that attention stays as sharp.
-  void GrowQueries(const Batch& batch, Matrix q) {
-    const auto stretch = [&](size_t row) { return batch.positions[row] / config_.rope.original_context; };
-    for (size_t row = 0; row < batch.positions.size();) {
-      const size_t first = row;
-      while (row < batch.positions.size() && stretch(row) == stretch(first)) ++row;
-      if (stretch(first) == 0) continue;
-      const double factor = 1.0 + config_.rope.query_growth * std::log1p(static_cast<double>(stretch(first)));
-      backend_.Scale(q.Rows(static_cast<int64_t>(first), static_cast<int64_t>(row - first)),
-                     static_cast<float>(factor));
-    }
+    if (step.scales_queries) backend_.ScaleQueries(step.q);
+    backend_.EncoderAttention(config_.head_dim, step.params, step.q, step.k, step.v, step.out);
   }
 
   // x += input . W^T + bias, normalized on the way where the block has a norm there.
-  void AddProduct(const MatMulInput& input, const Linear& linear, const float* norm, Matrix x) {
+  void AddProduct(const MatMulInput& input, const Linear& linear, backend::Vector norm, Matrix x) {
     const Matrix branch = act_.normed.Rows(0, x.rows);
-    const Product product{.weight = &linear.weight, .bias = linear.bias, .out = norm == nullptr ? x : branch,
-                          .accumulate = norm == nullptr};
+    const Product product{
+        .weight = linear.weight, .bias = linear.bias, .out = norm ? branch : x, .accumulate = !norm};
     backend_.MatMul(input, {&product, 1});
-    if (norm == nullptr) return;
-    backend_.RmsNorm(branch, norm, config_.norm_eps, branch);
-    backend_.Add(branch, x);
+    if (norm) backend_.AddNormed(branch, norm, config_.norm_eps, x);
   }
 
-  void Ffn(const Batch& batch, int64_t layer) {
+  void Ffn(int64_t rows, int64_t layer) {
     const LayerWeights& w = layers_[static_cast<size_t>(layer)];
-    const auto rows = static_cast<int64_t>(batch.tokens.size());
     const Matrix x = act_.x.Rows(0, rows);
     const Matrix normed = act_.normed.Rows(0, rows);
     const Matrix ffn = act_.ffn.Rows(0, rows);
-    backend_.RmsNorm(x, w.ffn_norm, config_.norm_eps, normed);
     if (w.experts) {
-      w.experts->Run(backend_, {normed, batch.fine_rows}, act_.routing.Rows(0, rows), x);
+      backend_.RmsNorm(x, w.ffn_norm, config_.norm_eps, normed);
+      w.experts->Run(backend_, {normed}, act_.routing.Rows(0, rows), x);
       return;
     }
-    backend_.GatedMatMul({normed, batch.fine_rows}, w.gate.weight, w.up.weight, config_.activation, ffn);
-    AddProduct({ffn, batch.fine_rows}, w.down, w.post_ffn_norm, x);
+    backend_.NormGatedMatMul(x, w.ffn_norm, config_.norm_eps, {normed},
+                             {.gate = w.gate.weight, .up = w.up.weight, .activation = config_.activation, .out = ffn});
+    AddProduct({ffn}, w.down, w.post_ffn_norm, x);
   }
 
   const ModelConfig config_;
   backend::Backend& backend_;
   const int64_t rows_max_;
+  const int64_t outputs_max_;
   int64_t weight_bytes_per_step_ = 0;
   float attention_scale_ = 1.0f;
-  tensor::Weight embedding_;  // [vocab, hidden]
-  tensor::Weight head_;       // [vocab, hidden]; the embedding when tied; unset when the model cannot generate
-  const float* final_norm_ = nullptr;
-  RopeTables rope_;
-  RopeTables sliding_rope_;  // of layers with LayerWeights::sliding_rope
+  backend::Weight embedding_;  // [vocab, hidden]
+  backend::Weight head_;       // [vocab, hidden]; the embedding when tied; unset when the model cannot generate
+  backend::Vector final_norm_;
+  backend::Rope rope_;
+  backend::Rope sliding_rope_;  // of sliding layers, where they rotate in another way; else null
+  std::vector<float> query_factors_;  // of the present step
   std::vector<LayerWeights> layers_;
   DenseStack dense_;
   Activations act_;
@@ -249,25 +237,23 @@ Status Decoder::Build(const NetworkInputs& inputs, const DecoderTraits& traits) 
 }
 
 Status Decoder::BuildRope(NetworkBuilder& builder, const NetworkInputs& inputs) {
-  const auto build = [&](const RopeConfig& rope, int64_t context_max) -> Result<backend::RopeTable> {
-    PENSIEVE_TRY(const RopeFrequencies computed, ComputeRope(rope, context_max, config_.context_max));
-    backend::RopeTable table;
-    PENSIEVE_TRY(table.frequencies, builder.Upload(computed.frequencies));
-    table.rotated = rope.rotated;
-    table.magnitude = computed.magnitude;
-    return table;
-  };
-  if (config_.rope.scaling == RopeScaling::kLongrope) {
+  // The tables of sequences up to `usual` and up to `longest` tokens; the same unless the model has longrope.
+  const auto build = [&](const RopeConfig& rope, int64_t usual, int64_t longest) -> Result<backend::Rope> {
     // The longer use first: a file with bad lists is told by the one that it is for.
-    PENSIEVE_TRY(rope_.lengthy, build(config_.rope, config_.rope.original_context + 1));
-    PENSIEVE_TRY(rope_.brief, build(config_.rope, config_.rope.original_context));
-  } else {
-    PENSIEVE_TRY(rope_.brief, build(config_.rope, inputs.context_max));
-    rope_.lengthy = rope_.brief;
-  }
+    PENSIEVE_TRY(const RopeFrequencies for_long, ComputeRope(rope, longest, config_.context_max));
+    PENSIEVE_TRY(const RopeFrequencies for_usual, ComputeRope(rope, usual, config_.context_max));
+    const auto table = [&](const RopeFrequencies& computed) {
+      return backend::RopeTable{
+          .frequencies = computed.frequencies, .rotated = rope.rotated, .magnitude = computed.magnitude};
+    };
+    return builder.Rope(table(for_usual), table(for_long));
+  };
+  const bool is_longrope = config_.rope.scaling == RopeScaling::kLongrope;
+  const int64_t original = config_.rope.original_context;
+  PENSIEVE_TRY(rope_, build(config_.rope, is_longrope ? original : inputs.context_max,
+                            is_longrope ? original + 1 : inputs.context_max));
   if (!config_.sliding_rope) return OkStatus();
-  PENSIEVE_TRY(sliding_rope_.brief, build(*config_.sliding_rope, inputs.context_max));
-  sliding_rope_.lengthy = sliding_rope_.brief;
+  PENSIEVE_TRY(sliding_rope_, build(*config_.sliding_rope, inputs.context_max, inputs.context_max));
   return OkStatus();
 }
 
@@ -291,8 +277,8 @@ Status Decoder::BuildLayer(NetworkBuilder& builder, const DecoderTraits& traits,
   const auto index = static_cast<size_t>(layer);
   const bool slides = config_.sliding_layers.empty() || config_.sliding_layers[index];
   w.window = slides ? config_.sliding_window : 0;
-  w.sliding_rope = slides && config_.sliding_rope.has_value();
-  w.rotates = config_.nope_layers.empty() || !config_.nope_layers[index];
+  const bool rotates = config_.nope_layers.empty() || !config_.nope_layers[index];
+  if (rotates) w.rope = slides && config_.sliding_rope ? sliding_rope_ : rope_;
   layers_.push_back(std::move(w));
   return OkStatus();
 }
@@ -302,11 +288,11 @@ Status Decoder::BuildAttention(NetworkBuilder& builder, const DecoderTraits& tra
   const int64_t q_rows = config_.heads * config_.head_dim;
   const int64_t kv_rows = config_.kv_heads * config_.head_dim;
   if (traits.fused_projections) {
-    PENSIEVE_TRY(std::vector<Linear> parts,
-                 builder.SplitLayer(prefix + "qkv_proj", {q_rows, kv_rows, kv_rows}, config_.hidden_size));
-    w.q = parts[0];
-    w.k = parts[1];
-    w.v = parts[2];
+    const std::string module = prefix + "qkv_proj";
+    PENSIEVE_TRY(const auto parts, builder.FetchSplit(module, {q_rows, kv_rows, kv_rows}, config_.hidden_size));
+    PENSIEVE_TRY(w.q, builder.Import(module, parts[0]));
+    PENSIEVE_TRY(w.k, builder.Import(module, parts[1]));
+    PENSIEVE_TRY(w.v, builder.Import(module, parts[2]));
   } else {
     const bool bias = traits.requires_qkv_bias;
     PENSIEVE_TRY(w.q, builder.LinearLayer(prefix + "q_proj", q_rows, config_.hidden_size, bias));
@@ -327,20 +313,26 @@ Status Decoder::BuildAttention(NetworkBuilder& builder, const DecoderTraits& tra
 Status Decoder::BuildFfn(NetworkBuilder& builder, const DecoderTraits& traits, const std::string& prefix,
                          LayerWeights& w) {
   const int64_t inner = config_.intermediate_size;
+  const auto fetch = [&](const char* part, int64_t rows, int64_t cols) {
+    return builder.FetchLayer(prefix + part, rows, cols, /*bias_required=*/false);
+  };
+  HostExpert ffn;
   if (traits.fused_projections) {
-    PENSIEVE_TRY(std::vector<Linear> parts,
-                 builder.SplitLayer(prefix + "gate_up_proj", {inner, inner}, config_.hidden_size));
-    w.gate = parts[0];
-    w.up = parts[1];
+    PENSIEVE_TRY(auto parts, builder.FetchSplit(prefix + "gate_up_proj", {inner, inner}, config_.hidden_size));
+    ffn.gate = std::move(parts[0]);
+    ffn.up = std::move(parts[1]);
   } else {
-    PENSIEVE_TRY(w.gate,
-                 builder.LinearLayer(prefix + "gate_proj", inner, config_.hidden_size, /*bias_required=*/false));
-    PENSIEVE_TRY(w.up, builder.LinearLayer(prefix + "up_proj", inner, config_.hidden_size, /*bias_required=*/false));
+    PENSIEVE_TRY(ffn.gate, fetch("gate_proj", inner, config_.hidden_size));
+    PENSIEVE_TRY(ffn.up, fetch("up_proj", inner, config_.hidden_size));
   }
-  PENSIEVE_TRY(w.down, builder.LinearLayer(prefix + "down_proj", config_.hidden_size, inner, /*bias_required=*/false));
-  if (w.gate.bias != nullptr || w.up.bias != nullptr) {
-    w.experts = ExpertFfn::OfOne(w.gate, w.up, w.down, config_.activation);
+  PENSIEVE_TRY(ffn.down, fetch("down_proj", config_.hidden_size, inner));
+  if (!ffn.gate.bias.empty() || !ffn.up.bias.empty()) {
+    PENSIEVE_TRY(w.experts, ExpertFfn::OfOne(builder, prefix, ffn, config_.activation));
+    return OkStatus();
   }
+  PENSIEVE_TRY(w.gate, builder.Import(prefix + "gate_proj", ffn.gate));
+  PENSIEVE_TRY(w.up, builder.Import(prefix + "up_proj", ffn.up));
+  PENSIEVE_TRY(w.down, builder.Import(prefix + "down_proj", ffn.down));
   return OkStatus();
 }
 
@@ -353,8 +345,8 @@ Status Decoder::PlanActivations(NetworkBuilder& builder) {
   PENSIEVE_TRY(act_.ffn, builder.Plan(config_.intermediate_size));
   PENSIEVE_TRY(act_.routing, builder.Plan(RoutingCols(config_)));
   if (!config_.can_generate()) return OkStatus();
-  PENSIEVE_TRY(act_.gathered, builder.Plan(config_.hidden_size));
-  PENSIEVE_TRY(act_.logits, builder.Plan(config_.vocab_size));
+  PENSIEVE_TRY(act_.gathered, builder.PlanOutputs(config_.hidden_size));
+  PENSIEVE_TRY(act_.logits, builder.PlanOutputs(config_.vocab_size));
   return OkStatus();
 }
 
@@ -366,15 +358,16 @@ Result<std::unique_ptr<Model>> NewDecoder(const NetworkInputs& inputs, const Dec
   return std::unique_ptr<Model>(std::move(decoder));
 }
 
-int64_t ActivationBytes(const ModelConfig& config, int64_t rows_max) {
+int64_t ActivationBytes(const ModelConfig& config, int64_t rows_max, int64_t outputs_max) {
   const int64_t attention = (2 * config.heads + 2 * config.kv_heads) * config.head_dim;
-  const int64_t logits = config.can_generate() ? config.vocab_size : 0;
   int64_t dense = 0;
   for (const DenseLayer& layer : config.dense) dense += layer.outputs;
   // The backend's own matrices while experts run: their rows before and after, and gate, up and their product between.
   const int64_t inner = std::max(config.experts.intermediate_size, config.experts.shared_intermediate_size);
   const int64_t experts = RoutingCols(config) + (inner > 0 ? 2 * config.hidden_size + 3 * inner : 0);
-  return rows_max * (3 * config.hidden_size + attention + config.intermediate_size + experts + logits + dense) * 4;
+  const int64_t row = 2 * config.hidden_size + attention + config.intermediate_size + experts + dense;
+  const int64_t output = config.can_generate() ? config.hidden_size + config.vocab_size : 0;
+  return (rows_max * row + outputs_max * output) * 4;
 }
 
 }  // namespace pensieve::model

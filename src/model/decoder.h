@@ -24,7 +24,7 @@ struct DecoderTraits {
 
 Result<std::unique_ptr<Model>> NewDecoder(const NetworkInputs& inputs, const DecoderTraits& traits);
 
-// Bytes of the activations that a network plans at load.
-int64_t ActivationBytes(const ModelConfig& config, int64_t rows_max);
+// Bytes of the activations that a network plans at load, for `rows_max` rows of a step and logits of `outputs_max`.
+int64_t ActivationBytes(const ModelConfig& config, int64_t rows_max, int64_t outputs_max);
 
 }  // namespace pensieve::model

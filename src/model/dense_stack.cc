@@ -24,8 +24,8 @@ Status DenseStack::Build(NetworkBuilder& builder, const ModelConfig& config) {
 backend::Matrix DenseStack::Run(backend::Backend& backend, backend::Matrix pooled) const {
   for (const Layer& layer : layers_) {
     const backend::Matrix out = layer.out.Rows(0, pooled.rows);
-    const backend::Product product{.weight = &layer.linear.weight, .bias = layer.linear.bias, .out = out};
-    backend.MatMul({pooled, pooled.rows}, {&product, 1});
+    const backend::Product product{.weight = layer.linear.weight, .bias = layer.linear.bias, .out = out};
+    backend.MatMul({pooled, backend::RowPrecision::kFine}, {&product, 1});
     pooled = out;
   }
   return pooled;

@@ -24,6 +24,11 @@ struct ExpertNames {
   std::array<std::string_view, 3> parts = {"gate_proj", "up_proj", "down_proj"};
 };
 
+// gate, up and down of one network, as the files have them.
+struct HostExpert {
+  HostLinear gate, up, down;
+};
+
 // Borrows weights that belong to the backend and to the model's weight store.
 class ExpertFfn {
  public:
@@ -32,7 +37,8 @@ class ExpertFfn {
                                  const std::string& prefix);
 
   // One ordinary network, of which every row makes full use: for layers with biases on gate and up.
-  static ExpertFfn OfOne(const Linear& gate, const Linear& up, const Linear& down, backend::Activation activation);
+  static Result<ExpertFfn> OfOne(NetworkBuilder& builder, const std::string& module, const HostExpert& network,
+                                 backend::Activation activation);
 
   // out += what the experts of each row make of it. `routing`: scratch, [M, RoutingCols(config)].
   void Run(backend::Backend& backend, const backend::MatMulInput& input, backend::Matrix routing,
@@ -47,10 +53,9 @@ class ExpertFfn {
   Status BuildShared(NetworkBuilder& builder, const ModelConfig& config, const std::string& prefix);
 
   Linear router_;       // [experts, hidden]; no rows when there is nothing to choose from
-  std::vector<backend::Expert> experts_;
-  backend::ExpertLayer layer_;  // its span is set at each call, for this object may move
+  backend::ExpertSet experts_;
   Linear shared_gate_;  // [1, hidden]
-  std::vector<backend::Expert> shared_;  // none or one
+  backend::ExpertSet shared_;  // of one, or null
   int64_t idle_bytes_ = 0;
 };
 

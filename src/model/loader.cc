@@ -174,9 +174,15 @@ std::vector<std::string> Warnings(const OpenedModel& opened, const ModelText& te
   return warnings;
 }
 
-Status CheckMemory(const std::string& path, const OpenedModel& opened, const LoadOptions& options, int64_t rows_max) {
-  const int64_t available = options.memory_bytes_max > 0 ? options.memory_bytes_max : AvailableMemoryBytes().value_or(0);
-  const int64_t needed = opened.census.weight_bytes + ActivationBytes(opened.hf.config, rows_max);
+// How many rows a step of the network may have, and how many of them may want logits.
+struct StepSize {
+  int64_t rows_max;
+  int64_t outputs_max;
+};
+
+Status CheckMemory(const std::string& path, const OpenedModel& opened, int64_t available, const StepSize& size) {
+  const int64_t needed =
+      opened.census.weight_bytes + ActivationBytes(opened.hf.config, size.rows_max, size.outputs_max);
   if (available == 0 || needed <= available) return OkStatus();
   return ResourceExhausted(fmt::format("{}: the model needs {} of memory, but only {} are available", path,
                                        FormatBytes(needed), FormatBytes(available)));
@@ -224,25 +230,29 @@ Result<std::unique_ptr<LoadedModel>> Load(const std::string& path, const LoadOpt
       options.context_max > 0 ? std::min(options.context_max, config.context_max) : config.context_max;
   // An encoder's text runs in one pass.
   const int64_t rows_max = std::max<int64_t>({options.rows_max, config.is_encoder ? context_max : 0, 1});
-  PENSIEVE_RETURN_IF_ERROR(CheckMemory(path, opened, options, rows_max));
+  const StepSize size = {rows_max, options.outputs_max > 0 ? std::min(options.outputs_max, rows_max) : rows_max};
 
   auto loaded = std::make_unique<LoadedModel>();
   loaded->path = path;
+  loaded->device = options.device;
+  if (loaded->device == nullptr) {
+    PENSIEVE_TRY(loaded->device, backend::NewCpuDevice({}));
+  }
+  const int64_t available = options.memory_bytes_max > 0 ? options.memory_bytes_max : loaded->device->AvailableBytes();
+  PENSIEVE_RETURN_IF_ERROR(CheckMemory(path, opened, available, size));
   PENSIEVE_TRY(loaded->text, ReadText(opened, options.chat_template_file));
   PENSIEVE_RETURN_IF_ERROR(CheckVocabulary(path, config, loaded->text));
   RecognizeEmbedder(opened, loaded->text, options.embeds, config);
   loaded->config = config;
   loaded->warnings = Warnings(opened, loaded->text);
   loaded->weights = opened.store;
-  if (options.reference_backend) {
-    loaded->backend = backend::NewReferenceBackend();
-  } else {
-    PENSIEVE_TRY(loaded->backend, backend::NewCpuBackend(options.cpu));
-  }
+  PENSIEVE_TRY(loaded->backend, loaded->device->NewBackend(options.compute));
   for (const MappedFile& file : Files(*opened.store)) file.AdviseWillNeed();
   const std::unique_ptr<WeightSource> source = NewSource(opened);
   auto network = FindArchitecture(config.architecture)->create({.config = config, .weights = *source,
-                                                                .backend = *loaded->backend, .rows_max = rows_max,
+                                                                .backend = *loaded->backend,
+                                                                .rows_max = size.rows_max,
+                                                                .outputs_max = size.outputs_max,
                                                                 .context_max = context_max});
   if (!network) {
     const Status& error = network.error();

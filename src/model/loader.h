@@ -45,23 +45,25 @@ struct LoadedModel {
   ModelConfig config;
   ModelText text;
   std::vector<std::string> warnings;  // sentences for people about what was guessed or ignored; usually none
-  // Declared in this order so that destruction runs backwards: network, then backend, then the weights' memory.
+  // Declared in this order so that destruction runs backwards: network, backend, device, then the weights' memory.
   std::shared_ptr<const WeightStore> weights;
+  std::shared_ptr<backend::Device> device;
   std::unique_ptr<backend::Backend> backend;
   std::unique_ptr<Model> network;
 };
 
 struct LoadOptions {
-  backend::CpuOptions cpu;
-  bool reference_backend = false;  // the scalar oracle instead of SIMD kernels (tests, eval)
-  int64_t rows_max = 512;          // rows of one forward pass
-  int64_t context_max = 0;         // 0: the model's own
+  std::shared_ptr<backend::Device> device;  // shared by the models of a process; null: a CPU device of its own
+  backend::BackendOptions compute;
+  int64_t rows_max = 512;     // rows of one forward pass
+  int64_t outputs_max = 0;    // of them, rows whose logits may be wanted; 0: all
+  int64_t context_max = 0;    // 0: the model's own
   LongropeChoice longrope = LongropeChoice::kAuto;
   bool embeds = false;             // a decoder whose files do not say so is to embed too (last token, normalized)
   std::string chat_template_file;  // overrides the model's
   // Float matrices are quantized while loading; nothing: they stay as they are. Quantized MLX models are left alone.
   std::optional<formats::AffineFormat> quantize;
-  int64_t memory_bytes_max = 0;    // weights and activations may take this much; 0: what the machine has available
+  int64_t memory_bytes_max = 0;    // weights and activations may take this much; 0: what the device has available
 };
 
 // Only the tokenizer: of a GGUF file, of a model directory, or a tokenizer.json by itself (with the tokenizer_config.json

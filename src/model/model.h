@@ -21,17 +21,8 @@ namespace pensieve::model {
 // docs/exactness.md states the whole rule.
 inline constexpr int64_t kFinePositions = 64;
 
-// One ragged batch: the rows of all sequences back to back, no padding. Fine rows come first. A sequence whose rows are
-// of both precisions comes in several pieces, each of one precision. Keys and values of all pieces are stored before any
-// of them attends.
-struct Batch {
-  std::span<const int32_t> tokens;                     // [M] in [0, vocab_size)
-  std::span<const int32_t> positions;                  // [M]
-  std::span<const backend::SequenceRows> sequences;    // pieces, in row order
-  int64_t fine_rows = 0;                               // leading rows that are computed finely
-  std::span<const int32_t> output_rows;                // rows whose logits are wanted, ascending
-  std::span<const uint8_t> long_rope;  // of each piece: Model::UsesLongRope of its planned length; empty: all 0
-};
+// The rows of one step, back to back, no padding; fine rows come first. Query factors are the network's own.
+using Batch = backend::StepInputs;
 
 class Model {
  public:
@@ -40,12 +31,16 @@ class Model {
   virtual const ModelConfig& config() const = 0;
   // Rows that one Forward may hold; activations are planned for it at load.
   virtual int64_t rows_max() const = 0;
+  // Rows of one Forward whose logits may be wanted; at most rows_max.
+  virtual int64_t outputs_max() const { return rows_max(); }
   // Bytes of weights that one decode step streams: the numerator of read_bandwidth_percent.
   virtual int64_t weight_bytes_per_step() const = 0;
   // Whether a sequence that will hold at most `planned_len` tokens (prompt and answer) is computed with the model's
-  // long-context rotation. All passes of one sequence must say the same in Batch::long_rope.
+  // long-context rotation. All passes of one sequence must say the same in SequenceRows::long_rope.
   virtual bool UsesLongRope(int64_t /*planned_len*/) const { return false; }
 
+  // Both begin a step of the backend with `batch`, whose memory stays as it is until the caller has ended the step.
+  //
   // Logits of batch.output_rows, [output_rows, vocab_size] in device memory, valid until the next call. Generators
   // only. Stores K and V of all rows in `cache`.
   virtual backend::Matrix Forward(const Batch& batch, backend::KvCache& cache) = 0;

@@ -4,80 +4,90 @@
 
 namespace pensieve::model {
 
-Result<tensor::Weight> NetworkBuilder::Import(const std::string& module, const tensor::Weight& weight) {
-  auto imported = encoder_layers_ ? inputs_.backend.ImportForEncoder(weight) : inputs_.backend.Import(weight);
+Result<backend::Weight> NetworkBuilder::ImportMatrix(const std::string& module, const tensor::Weight& weight) {
+  auto imported = inputs_.backend.Import(weight, use_);
   if (!imported) return imported.error().WithContext(module);
-  weight_bytes_ += static_cast<int64_t>(tensor::WeightBytes(*imported));
+  weight_bytes_ += imported->bytes;
   return imported;
 }
 
-Result<tensor::Weight> NetworkBuilder::Matrix(const std::string& module, int64_t rows, int64_t cols) {
+Result<backend::Weight> NetworkBuilder::Matrix(const std::string& module, int64_t rows, int64_t cols) {
+  return MatrixFrom(module, 0, rows, cols);
+}
+
+Result<backend::Weight> NetworkBuilder::MatrixFrom(const std::string& module, int64_t first_row, int64_t rows,
+                                                   int64_t cols) {
   PENSIEVE_TRY(const tensor::Weight weight, inputs_.weights.Matrix(module, rows, cols));
-  return Import(module, weight);
+  return ImportMatrix(module, first_row == 0 ? weight : tensor::SliceRows(weight, first_row, rows - first_row));
 }
 
-Result<const float*> NetworkBuilder::Upload(const std::vector<float>& values) {
-  PENSIEVE_TRY(const backend::Matrix row, inputs_.backend.NewMatrix(1, static_cast<int64_t>(values.size())));
-  inputs_.backend.CopyToDevice(values, row.data);
-  return static_cast<const float*>(row.data);
-}
-
-Result<const float*> NetworkBuilder::Vector(const std::string& module, std::string_view kind, int64_t length) {
+Result<backend::Vector> NetworkBuilder::Vector(const std::string& module, std::string_view kind, int64_t length) {
   PENSIEVE_TRY(const std::vector<float> values, inputs_.weights.Vector(module, kind, length));
-  return Upload(values);
+  return inputs_.backend.ImportVector(values);
 }
 
-Result<const float*> NetworkBuilder::Norm(const std::string& module, int64_t length) {
+Result<backend::Vector> NetworkBuilder::Norm(const std::string& module, int64_t length) {
   PENSIEVE_TRY(std::vector<float> values, inputs_.weights.Vector(module, "weight", length));
   for (float& value : values) value += inputs_.config.norm_offset;
-  return Upload(values);
+  return inputs_.backend.ImportVector(values);
 }
 
-Result<Linear> NetworkBuilder::LinearLayer(const std::string& module, int64_t rows, int64_t cols, bool bias_required) {
-  Linear layer;
-  PENSIEVE_TRY(layer.weight, Matrix(module, rows, cols));
-  PENSIEVE_TRY(const std::vector<float> bias, bias_required ? inputs_.weights.Vector(module, "bias", rows)
-                                                            : inputs_.weights.OptionalVector(module, "bias", rows));
-  if (!bias.empty()) {
-    PENSIEVE_TRY(layer.bias, Upload(bias));
-  }
+Result<HostLinear> NetworkBuilder::FetchLayer(const std::string& module, int64_t rows, int64_t cols,
+                                              bool bias_required) {
+  HostLinear layer;
+  PENSIEVE_TRY(layer.weight, inputs_.weights.Matrix(module, rows, cols));
+  PENSIEVE_TRY(layer.bias, bias_required ? inputs_.weights.Vector(module, "bias", rows)
+                                         : inputs_.weights.OptionalVector(module, "bias", rows));
   return layer;
 }
 
-Result<std::vector<Linear>> NetworkBuilder::SplitLayer(const std::string& module, const std::vector<int64_t>& part_rows,
-                                                       int64_t cols) {
-  const int64_t rows = std::accumulate(part_rows.begin(), part_rows.end(), int64_t{0});
-  PENSIEVE_TRY(const tensor::Weight fused, inputs_.weights.Matrix(module, rows, cols));
-  PENSIEVE_TRY(const std::vector<float> bias, inputs_.weights.OptionalVector(module, "bias", rows));
-  const float* device_bias = nullptr;
-  if (!bias.empty()) {
-    PENSIEVE_TRY(device_bias, Upload(bias));
+Result<Linear> NetworkBuilder::LinearLayer(const std::string& module, int64_t rows, int64_t cols, bool bias_required) {
+  PENSIEVE_TRY(const HostLinear layer, FetchLayer(module, rows, cols, bias_required));
+  return Import(module, layer);
+}
+
+Result<Linear> NetworkBuilder::Import(const std::string& module, const HostLinear& layer) {
+  Linear imported;
+  PENSIEVE_TRY(imported.weight, ImportMatrix(module, layer.weight));
+  if (!layer.bias.empty()) {
+    PENSIEVE_TRY(imported.bias, inputs_.backend.ImportVector(layer.bias));
   }
-  std::vector<Linear> parts;
+  return imported;
+}
+
+Result<backend::ExpertSet> NetworkBuilder::ImportExperts(const std::string& module,
+                                                         const backend::ExpertLayer& layer) {
+  auto imported = inputs_.backend.ImportExperts(layer);
+  if (!imported) return imported.error().WithContext(module);
+  weight_bytes_ += imported->bytes;
+  return imported;
+}
+
+Result<std::vector<HostLinear>> NetworkBuilder::FetchSplit(const std::string& module,
+                                                           const std::vector<int64_t>& part_rows, int64_t cols) {
+  const int64_t rows = std::accumulate(part_rows.begin(), part_rows.end(), int64_t{0});
+  PENSIEVE_TRY(const HostLinear fused, FetchLayer(module, rows, cols, /*bias_required=*/false));
+  std::vector<HostLinear> parts;
   int64_t first = 0;
   for (const int64_t count : part_rows) {
-    Linear part;
-    PENSIEVE_TRY(part.weight, Import(module, tensor::SliceRows(fused, first, count)));
-    part.bias = device_bias == nullptr ? nullptr : device_bias + first;
+    HostLinear part;
+    part.weight = tensor::SliceRows(fused.weight, first, count);
+    if (!fused.bias.empty()) part.bias.assign(fused.bias.begin() + first, fused.bias.begin() + first + count);
     parts.push_back(std::move(part));
     first += count;
   }
   return parts;
 }
 
-Result<std::vector<Linear>> NetworkBuilder::StackedLayers(const std::string& module, int64_t count, int64_t rows,
-                                                          int64_t cols) {
+Result<std::vector<HostLinear>> NetworkBuilder::FetchStack(const std::string& module, int64_t count, int64_t rows,
+                                                           int64_t cols) {
   PENSIEVE_TRY(const tensor::Weight stack, inputs_.weights.Stack(module, count, rows, cols));
   PENSIEVE_TRY(const std::vector<float> biases, inputs_.weights.OptionalStackBias(module, count, rows));
-  const float* device_biases = nullptr;
-  if (!biases.empty()) {
-    PENSIEVE_TRY(device_biases, Upload(biases));
-  }
-  std::vector<Linear> layers(static_cast<size_t>(count));
+  std::vector<HostLinear> layers(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) {
-    Linear& layer = layers[static_cast<size_t>(i)];
-    PENSIEVE_TRY(layer.weight, Import(module, tensor::SliceRows(stack, i * rows, rows)));
-    layer.bias = device_biases == nullptr ? nullptr : device_biases + i * rows;
+    HostLinear& layer = layers[static_cast<size_t>(i)];
+    layer.weight = tensor::SliceRows(stack, i * rows, rows);
+    if (!biases.empty()) layer.bias.assign(biases.begin() + i * rows, biases.begin() + (i + 1) * rows);
   }
   return layers;
 }

@@ -13,8 +13,14 @@ namespace pensieve::model {
 
 // A linear layer: y = x . W^T + bias.
 struct Linear {
-  tensor::Weight weight;        // as imported by the backend
-  const float* bias = nullptr;  // device memory, or null
+  backend::Weight weight;
+  backend::Vector bias;  // or null
+};
+
+// The same in host memory, as the files have it.
+struct HostLinear {
+  tensor::Weight weight;
+  std::vector<float> bias;  // or empty
 };
 
 // Collects what was imported. Lives only while a network is built.
@@ -22,32 +28,41 @@ class NetworkBuilder {
  public:
   explicit NetworkBuilder(const NetworkInputs& inputs) : inputs_(inputs) {}
 
-  // Layers asked for from now on are an encoder's: see Backend::ImportForEncoder.
-  void BeginEncoderLayers() { encoder_layers_ = true; }
+  // Layers asked for from now on are an encoder's: see backend::WeightUse.
+  void BeginEncoderLayers() { use_ = backend::WeightUse::kEncoderLayer; }
 
-  Result<tensor::Weight> Matrix(const std::string& module, int64_t rows, int64_t cols);
+  Result<backend::Weight> Matrix(const std::string& module, int64_t rows, int64_t cols);
+  // Its rows from `first_row` on.
+  Result<backend::Weight> MatrixFrom(const std::string& module, int64_t first_row, int64_t rows, int64_t cols);
   // With the module's bias where the file has one; DataLoss without one when `bias_required`.
   Result<Linear> LinearLayer(const std::string& module, int64_t rows, int64_t cols, bool bias_required);
-  // Rows [first, first + count) of a fused projection, each part a layer of its own.
-  Result<std::vector<Linear>> SplitLayer(const std::string& module, const std::vector<int64_t>& part_rows,
-                                         int64_t cols);
+  Result<HostLinear> FetchLayer(const std::string& module, int64_t rows, int64_t cols, bool bias_required);
+  // The parts of a fused projection by their rows, each a layer of its own.
+  Result<std::vector<HostLinear>> FetchSplit(const std::string& module, const std::vector<int64_t>& part_rows,
+                                             int64_t cols);
   // `count` layers [rows, cols] that the file holds stacked in one tensor, their biases in another.
-  Result<std::vector<Linear>> StackedLayers(const std::string& module, int64_t count, int64_t rows, int64_t cols);
+  Result<std::vector<HostLinear>> FetchStack(const std::string& module, int64_t count, int64_t rows, int64_t cols);
+  Result<Linear> Import(const std::string& module, const HostLinear& layer);
+  Result<backend::ExpertSet> ImportExperts(const std::string& module, const backend::ExpertLayer& layer);
   bool HasModule(const std::string& module) const { return inputs_.weights.HasModule(module); }
-  Result<const float*> Vector(const std::string& module, std::string_view kind, int64_t length);
+  Result<backend::Vector> Vector(const std::string& module, std::string_view kind, int64_t length);
   // The weight of an RMS norm, with the model's norm_offset added.
-  Result<const float*> Norm(const std::string& module, int64_t length);
-  Result<const float*> Upload(const std::vector<float>& values);
+  Result<backend::Vector> Norm(const std::string& module, int64_t length);
+  Result<backend::Rope> Rope(const backend::RopeTable& usual, const backend::RopeTable& for_long) {
+    return inputs_.backend.ImportRope(usual, for_long);
+  }
+  // For all rows of a step, or for those whose logits are wanted.
   Result<backend::Matrix> Plan(int64_t cols) { return inputs_.backend.NewMatrix(inputs_.rows_max, cols); }
+  Result<backend::Matrix> PlanOutputs(int64_t cols) { return inputs_.backend.NewMatrix(inputs_.outputs_max, cols); }
 
   // Bytes of all matrices imported so far.
   int64_t weight_bytes() const { return weight_bytes_; }
 
  private:
-  Result<tensor::Weight> Import(const std::string& module, const tensor::Weight& weight);
+  Result<backend::Weight> ImportMatrix(const std::string& module, const tensor::Weight& weight);
 
   const NetworkInputs& inputs_;
-  bool encoder_layers_ = false;
+  backend::WeightUse use_ = backend::WeightUse::kAny;
   int64_t weight_bytes_ = 0;
 };
 

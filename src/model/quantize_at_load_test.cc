@@ -16,8 +16,7 @@ constexpr formats::AffineFormat kEightBits{8, 32};
 std::unique_ptr<LoadedModel> LoadTiny(const std::string& name, std::optional<formats::AffineFormat> quantize) {
   LoadOptions options;
   options.rows_max = 64;
-  options.cpu.threads = 2;
-  options.reference_backend = true;
+  options.device = backend::NewReferenceDevice();
   options.quantize = quantize;
   auto model = Load(TestData(name), options);
   EXPECT_TRUE(model.has_value()) << name;

@@ -37,7 +37,7 @@ std::string FindFile(const std::string& name, const std::string& beside) {
 
 std::unique_ptr<LoadedModel> LoadOrFail(const std::string& path, backend::ActivationMode mode) {
   LoadOptions options;
-  options.cpu.activations = mode;
+  options.compute.activations = mode;
   options.rows_max = 256;
   auto model = Load(path, options);
   EXPECT_TRUE(model.has_value()) << model.error().message();

@@ -63,11 +63,9 @@ class Runner {
   Logits Step(const std::vector<Piece>& pieces, bool fine = false) {
     std::vector<int32_t> tokens, positions, outputs;
     std::vector<backend::SequenceRows> rows;
-    std::vector<uint8_t> long_rope;
     for (const Piece& piece : pieces) {
-      long_rope.push_back(piece.sequence->long_rope ? 1 : 0);
       rows.push_back({static_cast<int64_t>(tokens.size()), static_cast<int64_t>(piece.tokens.size()),
-                      piece.sequence->cached_len, piece.sequence->blocks});
+                      piece.sequence->cached_len, piece.sequence->blocks, piece.sequence->long_rope});
       for (size_t i = 0; i < piece.tokens.size(); ++i) {
         outputs.push_back(static_cast<int32_t>(tokens.size()));
         positions.push_back(static_cast<int32_t>(piece.sequence->cached_len + static_cast<int64_t>(i)));
@@ -75,7 +73,9 @@ class Runner {
       }
       piece.sequence->cached_len += static_cast<int64_t>(piece.tokens.size());
     }
-    const Batch batch{tokens, positions, rows, fine ? static_cast<int64_t>(tokens.size()) : 0, outputs, long_rope};
+    Batch batch = BatchOf(tokens, positions, rows);
+    batch.fine_rows = fine ? batch.rows : 0;
+    batch.output_rows = outputs;
     return ToHost(model_.network->Forward(batch, *cache_));
   }
 
@@ -85,9 +85,10 @@ class Runner {
     std::vector<int32_t> positions(tokens.size()), outputs(tokens.size());
     std::iota(positions.begin(), positions.end(), first_position);
     std::iota(outputs.begin(), outputs.end(), 0);
-    const backend::SequenceRows rows{0, static_cast<int64_t>(tokens.size()), 0, sequence.blocks};
-    const uint8_t long_rope = model_.network->UsesLongRope(model_.config.context_max) ? 1 : 0;
-    const Batch batch{tokens, positions, {&rows, 1}, 0, outputs, {&long_rope, 1}};
+    const std::vector<backend::SequenceRows> rows = {{0, static_cast<int64_t>(tokens.size()), 0, sequence.blocks,
+                                                      model_.network->UsesLongRope(model_.config.context_max)}};
+    Batch batch = BatchOf(tokens, positions, rows);
+    batch.output_rows = outputs;
     return ToHost(model_.network->Forward(batch, *cache_));
   }
 
@@ -121,8 +122,8 @@ class Runner {
     const TestSequence sequence = NewSequence(static_cast<int64_t>(tokens.size()));
     std::vector<int32_t> positions(tokens.size());
     std::iota(positions.begin(), positions.end(), 0);
-    const backend::SequenceRows rows{0, static_cast<int64_t>(tokens.size()), 0, sequence.blocks};
-    return ToHost(model_.network->Hidden({tokens, positions, {&rows, 1}, 0, {}, {}}, cache_.get()));
+    const std::vector<backend::SequenceRows> rows = {{0, static_cast<int64_t>(tokens.size()), 0, sequence.blocks}};
+    return ToHost(model_.network->Hidden(BatchOf(tokens, positions, rows), cache_.get()));
   }
 
   // One vector a text, pooled and normalized as the model says; all texts in one batch.
@@ -134,10 +135,10 @@ class Runner {
       for (size_t i = 0; i < text.size(); ++i) positions.push_back(static_cast<int32_t>(i));
       tokens.insert(tokens.end(), text.begin(), text.end());
     }
-    const backend::Matrix hidden = model_.network->Hidden({tokens, positions, rows, 0, {}, {}}, nullptr);
+    const backend::Matrix hidden = model_.network->Hidden(BatchOf(tokens, positions, rows), nullptr);
     const auto pooled = model_.backend->NewMatrix(static_cast<int64_t>(texts.size()), model_.config.hidden_size);
     EXPECT_TRUE(pooled.has_value());
-    model_.backend->Pool(hidden, rows, model_.config.pooling, *pooled);
+    model_.backend->Pool(hidden, model_.config.pooling, *pooled);
     const backend::Matrix vectors = model_.network->ProjectPooled(*pooled);
     if (model_.config.normalize) model_.backend->L2Normalize(vectors);
     return ToHost(vectors);
@@ -146,9 +147,18 @@ class Runner {
  private:
   static constexpr int64_t kBlockLen = 16;
 
+  static Batch BatchOf(const std::vector<int32_t>& tokens, const std::vector<int32_t>& positions,
+                       const std::vector<backend::SequenceRows>& rows) {
+    return {.rows = static_cast<int64_t>(tokens.size()), .ids = tokens, .positions = positions, .sequences = rows};
+  }
+
   Logits ToHost(backend::Matrix matrix) {
+    model_.backend->Submit();
+    EXPECT_TRUE(model_.backend->EndStep().ok());
     Logits out(static_cast<size_t>(matrix.rows), std::vector<float>(static_cast<size_t>(matrix.cols)));
-    for (int64_t r = 0; r < matrix.rows; ++r) model_.backend->CopyToHost(matrix.row(r), out[static_cast<size_t>(r)]);
+    for (int64_t r = 0; r < matrix.rows; ++r) {
+      EXPECT_TRUE(model_.backend->CopyToHost(matrix.Rows(r, 1), out[static_cast<size_t>(r)]).ok());
+    }
     return out;
   }
 

@@ -249,12 +249,14 @@ TEST(TinyModels, LogitsComeForTheWantedRowsOnly) {
   auto cache = model->backend->NewKvCache(
       {.layers = 2, .kv_heads = 2, .head_dim = 16, .block_len = 16, .num_blocks = 64, .dtype = backend::KvDType::kF32});
   ASSERT_TRUE(cache.has_value());
-  const backend::Matrix logits = model->network->Forward({tokens, positions, {&rows, 1}, 0, wanted, {}}, **cache);
+  Batch batch = {.rows = 40, .ids = tokens, .positions = positions, .sequences = {&rows, 1}, .output_rows = wanted};
+  const backend::Matrix logits = model->network->Forward(batch, **cache);
   ASSERT_EQ(logits.rows, 2);
   std::vector<float> row(64);
-  model->backend->CopyToHost(logits.row(1), row);
+  ASSERT_TRUE(model->backend->CopyToHost(logits.Rows(1, 1), row).ok());
   EXPECT_EQ(row, whole[39]);
-  EXPECT_EQ(model->network->Forward({tokens, positions, {&rows, 1}, 0, {}, {}}, **cache).rows, 0);
+  batch.output_rows = {};
+  EXPECT_EQ(model->network->Forward(batch, **cache).rows, 0);
 }
 
 TEST(TinyModels, DecodersGiveTheirHiddenStates) {

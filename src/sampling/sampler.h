@@ -2,15 +2,17 @@
 //
 // Order (processors, then filters): logit bias; repetition, presence and frequency penalties; temperature 0 -> argmax
 // (lowest id among equals); else top_k -> softmax(logits / temperature) -> top_p -> min_p -> draw. Chain documented in
-// sampler.cc. Thread-compatible. Vectors are kept between calls, so that steady state allocates nothing.
+// sampler.cc. Thread-compatible; so are the samplers of one SamplerScratch together. Vectors are kept between calls, so that steady state allocates nothing.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "backend/draw.h"
 #include "base/status.h"
 #include "sampling/random.h"
 
@@ -46,12 +48,23 @@ struct Sample {
 };
 
 // What Draw gives when every logit is NaN, -infinity or banned: the caller decides, and no token is remembered.
-inline constexpr int32_t kNoToken = -1;
+inline constexpr int32_t kNoToken = backend::kNoToken;
+
+// What draws need while they last, as large as the vocabulary: the samplers of one thread share it.
+struct SamplerScratch {
+  // Makes room, so that draws allocate nothing.
+  void Reserve(int64_t vocab_size);
+
+  backend::TokenDrawer drawer;
+  std::vector<float> raw;           // logits as the model gave them, while log-probabilities are wanted
+  std::vector<int32_t> window;      // the distinct ids of the penalty window
+  std::vector<TokenLogprob> best;
+};
 
 class Sampler {
  public:
-  // `params` were validated.
-  explicit Sampler(SamplingParams params);
+  // `params` were validated. Without `scratch` it has one of its own.
+  explicit Sampler(SamplingParams params, std::shared_ptr<SamplerScratch> scratch = nullptr);
 
   // Makes room for a sequence of `tokens` (prompt and answer) over `vocab_size` ids, so that Draw never allocates
   // (reported alternatives apart).
@@ -64,12 +77,12 @@ class Sampler {
   // before.
   Sample Draw(std::span<float> logits, std::span<const int32_t> banned = {});
 
+  // For draws on the device: whether a draw needs nothing but NextDraw's parameters, which then stand for one Draw.
+  bool DrawsPlainly() const { return params_.logit_bias.empty() && !WantsRaw() && !CountsAnswer() && !CountsPrompt(); }
+  // The parameters of the next draw; takes its random number.
+  backend::DrawParams NextDraw();
+
  private:
-  struct Candidate {
-    float logit;
-    int32_t id;
-    double weight;  // exp((logit - max) / temperature): a probability up to the common factor
-  };
   struct Count {
     int32_t id;
     int32_t count;
@@ -77,39 +90,20 @@ class Sampler {
 
   bool WantsRaw() const { return params_.logprobs || params_.top_logprobs > 0; }
   bool CountsAnswer() const { return params_.presence_penalty != 0.0f || params_.frequency_penalty != 0.0f; }
-  bool CountsAll() const { return params_.repetition_penalty != 1.0f && params_.penalty_window < 0; }
+  bool CountsPrompt() const { return params_.repetition_penalty != 1.0f; }
+  bool CountsAll() const { return CountsPrompt() && params_.penalty_window < 0; }
   void Remember(int32_t id);
   void ApplyProcessors(std::span<float> logits, std::span<const int32_t> banned);
   void ApplyRepetition(std::span<float> logits);
-  int32_t DrawCandidate(std::span<const float> logits, float logit_max);
-  int32_t DrawFromAll();
-  void WeighAll(std::span<const float> logits, float logit_max);
-  float FindLargest(std::span<const float> logits);
-  void AddUp();
-  void KeepUpTo(const Candidate& last, std::span<const float> logits);
-  template <typename Take>
-  void ForEachFrom(float floor, std::span<const float> logits, Take take) const;
-  Candidate LastOfTopK(std::span<const float> logits);
-  Candidate LastOfTopP(std::span<const float> logits, float logit_max);
-  Candidate LastOfNear(double sum, double wanted);
   void Report(Sample& sample);
-  static bool Before(const Candidate& a, const Candidate& b);
   static void Add(std::vector<Count>& counts, int32_t id);
 
   SamplingParams params_;
   Random random_;
+  std::shared_ptr<SamplerScratch> scratch_;
   std::vector<int32_t> history_;       // prompt and answer, while repetition_penalty has a window
-  std::vector<int32_t> window_;        // scratch: the distinct ids of the window
   std::vector<Count> seen_;            // ids of prompt and answer, ascending, while the window is everything
   std::vector<Count> answered_;        // ids of the answer, ascending
-  std::vector<float> weights_;         // scratch: exp((logit - max) / temperature), by id; whole blocks
-  std::vector<double> block_sums_;     // scratch: of weights_, block by block
-  std::vector<float> block_largest_;   // scratch: of the logits, block by block
-  std::vector<float> block_order_;     // scratch
-  double total_ = 0.0;                 // of weights_
-  std::vector<Candidate> near_;        // scratch: those among which filters cut
-  std::vector<float> raw_;             // logits as the model gave them, while log-probabilities are wanted
-  std::vector<TokenLogprob> best_;     // scratch
 };
 
 // log(sum(exp(logits))) in f64, shifted by the maximum. NaN counts as -infinity; -infinity for nothing at all.

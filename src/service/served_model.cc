@@ -33,6 +33,7 @@ ModelDescription Describe(const std::string& name, const model::LoadedModel& loa
   description.embed_context_max = std::min(embed_max, engine.context_max());
   description.dimension = config.embedding_size();
   description.created_unix_s = FileTime(loaded.path);
+  description.device = loaded.backend->Describe();
   if (standard != nullptr) {
     description.supports_tools = for_tools->supports_tools();
     const auto format = chat::DetectOutputFormat(standard->source(), "", /*tools_given=*/false);

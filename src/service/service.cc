@@ -87,7 +87,9 @@ class EngineService final : public Service {
             .uptime_s = SecondsSince(started_),
             .memory_status = memory.level,
             .memory_available_gb = memory.available_gb,
-            .concurrent_limit = options_.engine.sequences_max};
+            .concurrent_limit = options_.engine.sequences_max,
+            .device = models.empty() ? std::nullopt : std::optional(models.front()->description().device),
+            .device_reason = options_.device_reason};
   }
 
   std::vector<ModelMetrics> GetMetrics() const override {

@@ -185,6 +185,7 @@ struct ModelDescription {
   int64_t created_unix_s = 0;  // file time of the weights
   bool supports_tools = false;
   bool supports_thinking = false;
+  backend::BackendDescription device = {};  // what computes it, and what that promises
 };
 
 struct Health {
@@ -194,6 +195,8 @@ struct Health {
   std::string memory_status;   // "safe", "warning", "critical", "emergency"
   double memory_available_gb = 0;
   int64_t concurrent_limit = 0;
+  std::optional<backend::BackendDescription> device = {};  // what models compute on; nothing before one is loaded
+  std::string device_reason = {};                          // why this one
 };
 
 struct ModelMetrics {
@@ -206,6 +209,7 @@ struct ServiceOptions {
   double memory_critical_gb = 1.0;       // below: new work is refused (kMemoryPressure)
   double memory_emergency_gb = 0.5;
   bool memory_gate = true;
+  std::string device_reason = {};        // shown by /health: why models compute on the device that they do
   engine::EngineOptions engine;
 };
 

@@ -40,8 +40,12 @@ class Script {
 
 class ScriptedModel : public model::Model {
  public:
-  ScriptedModel(const model::ModelConfig& config, std::shared_ptr<const Script> script)
-      : config_(config), script_(std::move(script)), output_(static_cast<size_t>(64 * kScriptVocab)) {}
+  // `backend` must outlive it.
+  ScriptedModel(const model::ModelConfig& config, backend::Backend& backend, std::shared_ptr<const Script> script)
+      : config_(config),
+        backend_(backend),
+        script_(std::move(script)),
+        output_(static_cast<size_t>(64 * kScriptVocab)) {}
 
   const model::ModelConfig& config() const override { return config_; }
   int64_t rows_max() const override { return 64; }
@@ -50,27 +54,29 @@ class ScriptedModel : public model::Model {
   backend::Matrix Forward(const model::Batch& batch, backend::KvCache& cache) override {
     auto& slots = static_cast<engine::TestKvCache&>(cache);
     Store(batch, slots);
-    std::fill(output_.begin(), output_.end(), 0.0f);
+    std::fill(output_.values.begin(), output_.values.end(), 0.0f);
+    backend_.BeginStep(batch);
     size_t output = 0;
     for (const backend::SequenceRows& rows : batch.sequences) {
       for (int64_t i = 0; i < rows.num_rows; ++i) {
         if (output == batch.output_rows.size() || batch.output_rows[output] != rows.first_row + i) continue;
         const size_t answered = Answered(slots, rows, rows.cached_len + i + 1);
-        output_[output * kScriptVocab + static_cast<size_t>(script_->At(answered))] = 50.0f;
+        output_.values[output * kScriptVocab + static_cast<size_t>(script_->At(answered))] = 50.0f;
         ++output;
       }
     }
-    return {output_.data(), static_cast<int64_t>(output), kScriptVocab, kScriptVocab};
+    return {&output_, 0, static_cast<int64_t>(output), kScriptVocab, kScriptVocab};
   }
 
   // A row is (token id, 1, position, 2).
   backend::Matrix Hidden(const model::Batch& batch, backend::KvCache* cache) override {
     if (cache != nullptr) Store(batch, static_cast<engine::TestKvCache&>(*cache));
-    for (size_t r = 0; r < batch.tokens.size(); ++r) {
-      const float row[] = {static_cast<float>(batch.tokens[r]), 1.0f, static_cast<float>(batch.positions[r]), 2.0f};
-      std::copy_n(row, kScriptHidden, output_.begin() + static_cast<std::ptrdiff_t>(r) * kScriptHidden);
+    backend_.BeginStep(batch);
+    for (size_t r = 0; r < batch.ids.size(); ++r) {
+      const float row[] = {static_cast<float>(batch.ids[r]), 1.0f, static_cast<float>(batch.positions[r]), 2.0f};
+      std::copy_n(row, kScriptHidden, output_.values.begin() + static_cast<std::ptrdiff_t>(r) * kScriptHidden);
     }
-    return {output_.data(), static_cast<int64_t>(batch.tokens.size()), kScriptHidden, kScriptHidden};
+    return {&output_, 0, batch.rows, kScriptHidden, kScriptHidden};
   }
 
  private:
@@ -93,14 +99,15 @@ class ScriptedModel : public model::Model {
       for (int64_t i = 0; i < rows.num_rows; ++i) {
         const bool fine = rows.first_row + i < batch.fine_rows;
         cache.At(rows, rows.cached_len + i) =
-            engine::SlotValue(batch.tokens[static_cast<size_t>(rows.first_row + i)], fine);
+            engine::SlotValue(batch.ids[static_cast<size_t>(rows.first_row + i)], fine);
       }
     }
   }
 
   const model::ModelConfig config_;
+  backend::Backend& backend_;
   const std::shared_ptr<const Script> script_;
-  std::vector<float> output_;
+  engine::TestBuffer output_;
 };
 
 // A byte-level tokenizer: id = byte, 256 <|im_start|>, 257 <|im_end|>. `closes`: the post-processor adds <|im_end|>.
@@ -175,7 +182,7 @@ inline std::unique_ptr<model::LoadedModel> ScriptedLoadedModel(std::shared_ptr<c
   if (kind.has_template) loaded->text.chat_template = kTestTemplate;
   loaded->text.stop_ids = {kImEnd};
   loaded->backend = std::make_unique<engine::TestBackend>();
-  loaded->network = std::make_unique<ScriptedModel>(config, std::move(script));
+  loaded->network = std::make_unique<ScriptedModel>(config, *loaded->backend, std::move(script));
   return loaded;
 }
 

@@ -46,9 +46,6 @@ struct DenseWeight {
   int64_t cols = 0;
   DType dtype = DType::kF32;
   const void* data = nullptr;  // [rows, cols]
-  // Other than 0: a backend's own copy for its products, as [rows / panel_rows rounded up][cols][panel_rows] f32, and not
-  // to be read by anybody else.
-  int64_t panel_rows = 0;
 };
 
 using Weight = std::variant<DenseWeight, AffineWeight, Mxfp4Weight>;

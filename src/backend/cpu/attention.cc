@@ -7,12 +7,12 @@
 // them. The running softmax restarts every kSegmentTokens keys and segments are joined in order, so that a decode step
 // over a long context can be split among workers without changing a bit: where tiles and segments begin depends on
 // nothing but the key's position.
+#include "backend/cpu/attention.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "backend/checks.h"
-#include "backend/cpu/cpu_backend.h"
 #include "base/check.h"
 #include "base/half.h"
 
@@ -45,13 +45,13 @@ struct Range {
 
 }  // namespace
 
-void CpuBackend::SoftmaxState::Reserve(ScratchCutter& cutter, int64_t rows, int64_t stride) {
+void Attention::SoftmaxState::Reserve(ScratchCutter& cutter, int64_t rows, int64_t stride) {
   cutter.Reserve<float>(rows * stride);
   cutter.Reserve<float>(rows);
   cutter.Reserve<float>(rows);
 }
 
-CpuBackend::SoftmaxState CpuBackend::SoftmaxState::Take(ScratchCutter& cutter, int64_t rows, int64_t stride) {
+Attention::SoftmaxState Attention::SoftmaxState::Take(ScratchCutter& cutter, int64_t rows, int64_t stride) {
   SoftmaxState state;
   state.mixed = cutter.Take<float>(rows * stride);
   state.sum = cutter.Take<float>(rows);
@@ -59,18 +59,20 @@ CpuBackend::SoftmaxState CpuBackend::SoftmaxState::Take(ScratchCutter& cutter, i
   return state;
 }
 
-void CpuBackend::SoftmaxState::Reset(int64_t rows, int64_t stride) const {
+void Attention::SoftmaxState::Reset(int64_t rows, int64_t stride) const {
   std::memset(mixed, 0, static_cast<size_t>(rows * stride) * sizeof(float));
   std::fill_n(sum, rows, 0.0f);
   std::fill_n(largest, rows, kLowest);
 }
 
 // What all tasks of one call share. Block b of a sequence holds the keys from position b * block_len on.
-struct CpuBackend::AttentionWork {
+struct Attention::Work {
   std::span<const SequenceRows> sequences;
   AttentionParams params;
-  Matrix q;
-  Matrix out;
+  MatrixView q;
+  MatrixView out;
+  const float* sinks = nullptr;
+  int64_t fine_rows = 0;
   int64_t head_dim = 0;
   int64_t kv_heads = 0;
   int64_t block_len = 0;
@@ -79,8 +81,8 @@ struct CpuBackend::AttentionWork {
   // Paged, or null: then k and v are the encoder's matrices.
   const CpuKvCache* cache = nullptr;
   int64_t layer = 0;
-  Matrix k;
-  Matrix v;
+  MatrixView k;
+  MatrixView v;
 
   int64_t share() const { return q.cols / head_dim / kv_heads; }
   int64_t value_stride() const { return Padded(head_dim); }
@@ -90,7 +92,7 @@ struct CpuBackend::AttentionWork {
     const int64_t wanted = Pairs(sequence) ? kPairSegmentTokens : kSegmentTokens;
     return std::max<int64_t>(1, wanted / tile_tokens()) * tile_tokens();
   }
-  bool Pairs(const SequenceRows& sequence) const { return may_pair && sequence.first_row >= params.fine_rows; }
+  bool Pairs(const SequenceRows& sequence) const { return may_pair && sequence.first_row >= fine_rows; }
   // Numbers up to these keep sums of head_dim and of a tile's keys exact.
   float score_limit() const { return PairLimit(static_cast<double>(head_dim)); }
   float value_limit() const { return PairLimit(2.0 * static_cast<double>(tile_blocks() * key_stride)); }
@@ -106,12 +108,12 @@ struct CpuBackend::AttentionWork {
     if (params.window <= 0) return {0, sequence.num_rows};
     return {std::max<int64_t>(0, row - params.window), std::min(sequence.num_rows, row + params.window + 1)};
   }
-  Range SeenBy(const AttentionTask& task) const {
+  Range SeenBy(const Task& task) const {
     const SequenceRows& sequence = sequences[static_cast<size_t>(task.sequence)];
     return {Seen(sequence, task.first_row).first, Seen(sequence, task.first_row + task.num_rows - 1).end};
   }
   // Segments that hold a key which some row of the task sees.
-  Range Segments(const AttentionTask& task) const {
+  Range Segments(const Task& task) const {
     const Range keys = SeenBy(task);
     const int64_t tokens = segment_tokens(sequences[static_cast<size_t>(task.sequence)]);
     return {keys.first / tokens, CeilDiv(keys.end, tokens)};
@@ -119,7 +121,7 @@ struct CpuBackend::AttentionWork {
 };
 
 // What is added to a task's memory for products in pairs.
-struct CpuBackend::PairMemory {
+struct Attention::PairMemory {
   int16_t* q;
   float* q_scales;
   int16_t* keys;
@@ -127,10 +129,10 @@ struct CpuBackend::PairMemory {
   int16_t* values;
   float* value_scales;
 
-  static int64_t Columns(const AttentionWork& work) { return work.tile_blocks() * work.key_stride; }
-  static int64_t KeyPairs(const AttentionWork& work) { return CeilDiv(work.head_dim, 2); }
+  static int64_t Columns(const Work& work) { return work.tile_blocks() * work.key_stride; }
+  static int64_t KeyPairs(const Work& work) { return CeilDiv(work.head_dim, 2); }
 
-  static void Reserve(const AttentionWork& work, int64_t rows, ScratchCutter& cutter) {
+  static void Reserve(const Work& work, int64_t rows, ScratchCutter& cutter) {
     cutter.Reserve<int16_t>(rows * Padded(work.head_dim));
     cutter.Reserve<float>(rows);
     cutter.Reserve<int16_t>(KeyPairs(work) * Columns(work) * 2);
@@ -140,7 +142,7 @@ struct CpuBackend::PairMemory {
     cutter.Reserve<float>(rows);
   }
 
-  void Take(const AttentionWork& work, int64_t rows, ScratchCutter& cutter, AttentionPairs& out) {
+  void Take(const Work& work, int64_t rows, ScratchCutter& cutter, AttentionPairs& out) {
     out.q = q = cutter.Take<int16_t>(rows * Padded(work.head_dim));
     out.q_stride = Padded(work.head_dim);
     out.q_scales = q_scales = cutter.Take<float>(rows);
@@ -156,7 +158,7 @@ struct CpuBackend::PairMemory {
 
 // One worker's memory for one task. Row r of a task is its query row r / share, of the head r % share of those that
 // share the kv head.
-struct CpuBackend::AttentionScratch {
+struct Attention::TaskScratch {
   AttentionTile tile;
   float* keys;    // [blocks][head_dim][key_stride], converted
   float* values;  // [blocks * block_len][value_stride]
@@ -167,7 +169,7 @@ struct CpuBackend::AttentionScratch {
   bool in_pairs;
   PairMemory pairs = {};
 
-  AttentionScratch(const AttentionWork& work, const AttentionTask& task, Scratch& memory)
+  TaskScratch(const Work& work, const Task& task, Scratch& memory)
       : in_pairs(work.Pairs(work.sequences[static_cast<size_t>(task.sequence)])) {
     const int64_t rows = task.num_rows * work.share();
     const int64_t blocks = work.tile_blocks();
@@ -205,7 +207,7 @@ struct CpuBackend::AttentionScratch {
     tile.softcap = work.params.softcap;
   }
 
-  void TakeQueries(const KernelTable& kernels, const AttentionWork& work, const AttentionTask& task) const {
+  void TakeQueries(const KernelTable& kernels, const Work& work, const Task& task) const {
     const SequenceRows& sequence = work.sequences[static_cast<size_t>(task.sequence)];
     const int64_t share = work.share();
     for (int64_t r = 0; r < tile.rows; ++r) {
@@ -221,11 +223,11 @@ struct CpuBackend::AttentionScratch {
   }
 
   // Before the first segment: nothing seen, but for the sinks.
-  void BeginTotal(const AttentionWork& work, const AttentionTask& task) const {
+  void BeginTotal(const Work& work, const Task& task) const {
     total.Reset(tile.rows, tile.value_stride);
-    if (work.params.sinks == nullptr) return;
+    if (work.sinks == nullptr) return;
     for (int64_t r = 0; r < tile.rows; ++r) {
-      total.largest[r] = work.params.sinks[task.kv_head * work.share() + r % work.share()];
+      total.largest[r] = work.sinks[task.kv_head * work.share() + r % work.share()];
       total.sum[r] = 1.0f;
     }
   }
@@ -237,7 +239,7 @@ struct CpuBackend::AttentionScratch {
     }
   }
 
-  void StoreTotal(const AttentionWork& work, const AttentionTask& task) const {
+  void StoreTotal(const Work& work, const Task& task) const {
     const SequenceRows& sequence = work.sequences[static_cast<size_t>(task.sequence)];
     const int64_t share = work.share();
     for (int64_t r = 0; r < tile.rows; ++r) {
@@ -249,7 +251,7 @@ struct CpuBackend::AttentionScratch {
   }
 
   // Block b of the tile, converted already, in pairs.
-  void PairBlock(const KernelTable& kernels, const AttentionWork& work, int64_t b) const {
+  void PairBlock(const KernelTable& kernels, const Work& work, int64_t b) const {
     const int64_t tokens = std::min(tile.block_len, tile.num_keys - b * tile.block_len);
     const int64_t column = b * tile.key_stride;
     kernels.pair_keys(static_cast<const float*>(tile.keys[b]), tile.head_dim, tile.key_stride, work.score_limit(),
@@ -258,12 +260,12 @@ struct CpuBackend::AttentionScratch {
                         work.value_limit(), pairs.values + column * tile.value_stride, pairs.value_scales + column);
   }
 
-  void LoadPagedBlock(const KernelTable& kernels, const AttentionWork& work, int64_t page, int64_t head, int64_t b);
-  void LoadDenseBlock(const KernelTable& kernels, const AttentionWork& work, int64_t first, int64_t column, int64_t b);
+  void LoadPagedBlock(const KernelTable& kernels, const Work& work, int64_t page, int64_t head, int64_t b);
+  void LoadDenseBlock(const KernelTable& kernels, const Work& work, int64_t first, int64_t column, int64_t b);
 };
 
 // Block b of the tile: in place where its form allows, else converted.
-void CpuBackend::AttentionScratch::LoadPagedBlock(const KernelTable& kernels, const AttentionWork& work, int64_t page,
+void Attention::TaskScratch::LoadPagedBlock(const KernelTable& kernels, const Work& work, int64_t page,
                                                   int64_t head, int64_t b) {
   const CpuKvCache& cache = *work.cache;
   const std::byte* k = cache.Keys(work.layer, page, head);
@@ -297,7 +299,7 @@ void CpuBackend::AttentionScratch::LoadPagedBlock(const KernelTable& kernels, co
 }
 
 // Keys from row `first` of an encoder's matrices on, of the head at column `column`.
-void CpuBackend::AttentionScratch::LoadDenseBlock(const KernelTable& kernels, const AttentionWork& work, int64_t first,
+void Attention::TaskScratch::LoadDenseBlock(const KernelTable& kernels, const Work& work, int64_t first,
                                                   int64_t column, int64_t b) {
   const int64_t tokens = std::min(tile.block_len, tile.num_keys - b * tile.block_len);
   float* to_keys = keys + b * tile.head_dim * tile.key_stride;
@@ -314,8 +316,8 @@ void CpuBackend::AttentionScratch::LoadDenseBlock(const KernelTable& kernels, co
 }
 
 // The keys of one segment, into `state`.
-void CpuBackend::AttendSegment(const AttentionWork& work, const AttentionTask& task, int64_t segment,
-                               AttentionScratch& scratch) {
+void Attention::AttendSegment(const Work& work, const Task& task, int64_t segment,
+                               TaskScratch& scratch) {
   const SequenceRows& sequence = work.sequences[static_cast<size_t>(task.sequence)];
   const Range keys = work.SeenBy(task);
   const int64_t tile_tokens = work.tile_tokens();
@@ -349,8 +351,8 @@ void CpuBackend::AttendSegment(const AttentionWork& work, const AttentionTask& t
   }
 }
 
-void CpuBackend::AttendTask(const AttentionWork& work, const AttentionTask& task, int worker) {
-  AttentionScratch scratch(work, task, scratch_[static_cast<size_t>(worker)].attention);
+void Attention::AttendTask(const Work& work, const Task& task, int worker) {
+  TaskScratch scratch(work, task, scratch_[static_cast<size_t>(worker)].task);
   scratch.TakeQueries(kernels_, work, task);
   scratch.BeginTotal(work, task);
   const Range segments = work.Segments(task);
@@ -364,39 +366,39 @@ void CpuBackend::AttendTask(const AttentionWork& work, const AttentionTask& task
 }
 
 // Every segment of every task by itself, then the tasks' segments joined in order: the bits of AttendTask.
-void CpuBackend::AttendSplit(const AttentionWork& work) {
-  std::vector<AttentionPart>& parts = attention_parts_;
+void Attention::AttendSplit(const Work& work) {
+  std::vector<Part>& parts = parts_;
   parts.clear();
-  for (size_t t = 0; t < attention_tasks_.size(); ++t) {
-    const Range segments = work.Segments(attention_tasks_[t]);
+  for (size_t t = 0; t < tasks_.size(); ++t) {
+    const Range segments = work.Segments(tasks_[t]);
     for (int64_t s = segments.first; s < segments.end; ++s) parts.push_back({t, s, {}});
   }
   const int64_t stride = work.value_stride();
-  const auto rows_of = [&](size_t task) { return attention_tasks_[task].num_rows * work.share(); };
+  const auto rows_of = [&](size_t task) { return tasks_[task].num_rows * work.share(); };
   ScratchCutter cutter;
-  for (const AttentionPart& part : parts) SoftmaxState::Reserve(cutter, rows_of(part.task), stride);
-  cutter.Allocate(attention_states_);
-  for (AttentionPart& part : parts) part.state = SoftmaxState::Take(cutter, rows_of(part.task), stride);
+  for (const Part& part : parts) SoftmaxState::Reserve(cutter, rows_of(part.task), stride);
+  cutter.Allocate(states_);
+  for (Part& part : parts) part.state = SoftmaxState::Take(cutter, rows_of(part.task), stride);
   pool_.Run(static_cast<int64_t>(parts.size()), [&](int64_t chunk, int worker) {
-    const AttentionPart& part = parts[static_cast<size_t>(chunk)];
-    const AttentionTask& task = attention_tasks_[part.task];
-    AttentionScratch scratch(work, task, scratch_[static_cast<size_t>(worker)].attention);
+    const Part& part = parts[static_cast<size_t>(chunk)];
+    const Task& task = tasks_[part.task];
+    TaskScratch scratch(work, task, scratch_[static_cast<size_t>(worker)].task);
     scratch.TakeQueries(kernels_, work, task);
     part.state.Reset(scratch.tile.rows, stride);
     scratch.tile.SetState(part.state.mixed, part.state.sum, part.state.largest);
     AttendSegment(work, task, part.segment, scratch);
   });
   auto part = parts.begin();
-  for (size_t t = 0; t < attention_tasks_.size(); ++t) {
-    const AttentionScratch scratch(work, attention_tasks_[t], scratch_[0].attention);
-    scratch.BeginTotal(work, attention_tasks_[t]);
+  for (size_t t = 0; t < tasks_.size(); ++t) {
+    const TaskScratch scratch(work, tasks_[t], scratch_[0].task);
+    scratch.BeginTotal(work, tasks_[t]);
     for (; part != parts.end() && part->task == t; ++part) scratch.AddToTotal(kernels_, part->state);
-    scratch.StoreTotal(work, attention_tasks_[t]);
+    scratch.StoreTotal(work, tasks_[t]);
   }
 }
 
-void CpuBackend::RunAttention(const AttentionWork& work) {
-  attention_tasks_.clear();
+void Attention::Run(const Work& work) {
+  tasks_.clear();
   int64_t all_rows = 0;
   for (const SequenceRows& sequence : work.sequences) all_rows += sequence.num_rows;
   bool small = true;
@@ -409,53 +411,54 @@ void CpuBackend::RunAttention(const AttentionWork& work) {
     // Last blocks first: they see the most keys, and small tasks at the end even out the workers.
     for (int64_t block = CeilDiv(rows, step) - 1; block >= 0; --block) {
       for (int64_t head = 0; head < work.kv_heads; ++head) {
-        attention_tasks_.push_back({static_cast<int64_t>(s), head, block * step, std::min(step, rows - block * step)});
+        tasks_.push_back({static_cast<int64_t>(s), head, block * step, std::min(step, rows - block * step)});
       }
     }
   }
-  const auto tasks = static_cast<int64_t>(attention_tasks_.size());
+  const auto tasks = static_cast<int64_t>(tasks_.size());
   if (small && pool_.threads() > 1 && tasks < 8 * pool_.threads()) {
     AttendSplit(work);
     return;
   }
-  pool_.Run(tasks, [&](int64_t chunk, int worker) { AttendTask(work, attention_tasks_[static_cast<size_t>(chunk)], worker); });
+  pool_.Run(tasks, [&](int64_t chunk, int worker) { AttendTask(work, tasks_[static_cast<size_t>(chunk)], worker); });
 }
 
-void CpuBackend::PagedAttention(const KvCache& cache, int64_t layer, std::span<const SequenceRows> sequences,
-                                const AttentionParams& params, Matrix q, Matrix out) {
-  const auto& own = static_cast<const CpuKvCache&>(cache);
-  CheckPagedAttention(own.shape(), layer, sequences, q, out);
-  AttentionWork work;
-  work.sequences = sequences;
+void Attention::Paged(const CpuKvCache& cache, int64_t layer, const StepInputs& step, const AttentionParams& params,
+                      MatrixView q, MatrixView out) {
+  Work work;
+  work.sequences = step.sequences;
   work.params = params;
+  work.sinks = View(params.sinks);
+  work.fine_rows = params.precision == RowPrecision::kFine ? step.rows : step.fine_rows;
   work.may_pair = mode_ == ActivationMode::kInt8 && kernels_.attend_pairs != nullptr;
   work.q = q;
   work.out = out;
-  work.head_dim = own.shape().head_dim;
-  work.kv_heads = own.shape().kv_heads;
-  work.block_len = own.shape().block_len;
-  work.key_stride = own.key_stride();
-  work.cache = &own;
+  work.head_dim = cache.shape().head_dim;
+  work.kv_heads = cache.shape().kv_heads;
+  work.block_len = cache.shape().block_len;
+  work.key_stride = cache.key_stride();
+  work.cache = &cache;
   work.layer = layer;
-  RunAttention(work);
+  Run(work);
 }
 
-void CpuBackend::EncoderAttention(std::span<const SequenceRows> sequences, int64_t head_dim,
-                                  const AttentionParams& params, Matrix q, Matrix k, Matrix v, Matrix out) {
-  CheckEncoderAttention(sequences, head_dim, q, k, v, out);
-  AttentionWork work;
-  work.sequences = sequences;
+void Attention::Encoder(const EncoderInputs& inputs, const StepInputs& step, const AttentionParams& params,
+                        MatrixView out) {
+  Work work;
+  work.sequences = step.sequences;
   work.params = params;
+  work.sinks = View(params.sinks);
+  work.fine_rows = params.precision == RowPrecision::kFine ? step.rows : step.fine_rows;
   work.may_pair = mode_ == ActivationMode::kInt8 && kernels_.attend_pairs != nullptr;
-  work.q = q;
+  work.q = inputs.q;
   work.out = out;
-  work.head_dim = head_dim;
-  work.kv_heads = k.cols / head_dim;
+  work.head_dim = inputs.head_dim;
+  work.kv_heads = inputs.k.cols / inputs.head_dim;
   work.block_len = kernels_.panel;
   work.key_stride = kernels_.panel;
-  work.k = k;
-  work.v = v;
-  RunAttention(work);
+  work.k = inputs.k;
+  work.v = inputs.v;
+  Run(work);
 }
 
 namespace {
@@ -516,10 +519,9 @@ void StoreInt8(const StorePlace& place, const float* k, const float* v) {
 
 }  // namespace
 
-void CpuBackend::StoreKv(KvCache& cache, int64_t layer, std::span<const SequenceRows> sequences, Matrix k, Matrix v) {
-  const auto& own = static_cast<const CpuKvCache&>(cache);
-  const KvShape& shape = own.shape();
-  CheckStoreKv(shape, layer, sequences, k, v);
+void Attention::Store(const CpuKvCache& cache, int64_t layer, std::span<const SequenceRows> sequences, MatrixView k,
+                      MatrixView v) {
+  const KvShape& shape = cache.shape();
   const int64_t head_dim = shape.head_dim;
   const int64_t stride = Padded(head_dim);
   for (const SequenceRows& sequence : sequences) {
@@ -531,8 +533,8 @@ void CpuBackend::StoreKv(KvCache& cache, int64_t layer, std::span<const Sequence
       const int64_t b = first_block + task / shape.kv_heads;
       const int64_t head = task % shape.kv_heads;
       const int64_t block = sequence.block_table[static_cast<size_t>(b)];
-      StorePlace place = {&own, own.Keys(layer, block, head), own.Values(layer, block, head),
-                          own.Scales(layer, block, head), 0};
+      StorePlace place = {&cache, cache.Keys(layer, block, head), cache.Values(layer, block, head),
+                          cache.Scales(layer, block, head), 0};
       float* both = scratch_[static_cast<size_t>(worker)].row.Need<float>(3 * stride);
       auto* half = reinterpret_cast<uint16_t*>(both + 2 * stride);
       const int64_t last = std::min(end, (b + 1) * shape.block_len);

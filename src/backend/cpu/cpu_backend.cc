@@ -1,120 +1,169 @@
 #include "backend/cpu/cpu_backend.h"
 
-#include <fmt/format.h>
-#include <unistd.h>
-#if defined(__linux__)
-#include <sched.h>
-#elif defined(__APPLE__)
-#include <sys/sysctl.h>
-#endif
-
 #include <algorithm>
-#include <fstream>
-#include <set>
-#include <string>
-#include <thread>
+#include <array>
 #include <utility>
 
 #include "backend/checks.h"
 #include "backend/cpu/sizes.h"
 
-namespace pensieve::backend {
-namespace cpu {
+namespace pensieve::backend::cpu {
 namespace {
 
-// One thread a physical core that this process may run on: siblings share the units that kernels are limited by.
-int PhysicalCores() {
-#if defined(__linux__)
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  if (::sched_getaffinity(0, sizeof(allowed), &allowed) == 0) {
-    std::set<std::string> cores;
-    for (int id = 0; id < CPU_SETSIZE; ++id) {
-      if (!CPU_ISSET(id, &allowed)) continue;
-      std::string siblings;
-      std::ifstream file(fmt::format("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", id));
-      if (!std::getline(file, siblings)) siblings = std::to_string(id);
-      cores.insert(siblings);
-    }
-    if (!cores.empty()) return static_cast<int>(cores.size());
-  }
-#elif defined(__APPLE__)
-  // The fast ones where there are two kinds: an operation ends with its slowest worker.
-  for (const char* name : {"hw.perflevel0.physicalcpu", "hw.physicalcpu"}) {
-    int cores = 0;
-    size_t size = sizeof(cores);
-    if (::sysctlbyname(name, &cores, &size, nullptr, 0) == 0 && cores > 0) return cores;
-  }
-#endif
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
+const CpuWeight& Own(const Weight& weight) { return *static_cast<const CpuWeight*>(weight.storage); }
 
 }  // namespace
 
-CpuBackend::CpuBackend(const CpuOptions& options, const KernelTable& kernels, int threads)
-    : kernels_(kernels), mode_(options.activations), pool_(threads), scratch_(static_cast<size_t>(threads)) {}
+CpuBackend::CpuBackend(CpuDevice& device, const BackendOptions& options)
+    : device_(device),
+      options_(options),
+      compute_{device.kernels(), device.pool(), options.activations},
+      products_(compute_),
+      experts_(compute_, products_),
+      attention_(compute_),
+      rows_(compute_) {}
 
-DeviceDescription CpuBackend::Describe() const {
-  const auto pages = static_cast<int64_t>(::sysconf(_SC_PHYS_PAGES));
-  return {fmt::format("cpu ({})", kernels_.isa), pool_.threads(),
-          pages * static_cast<int64_t>(::sysconf(_SC_PAGESIZE))};
-}
-
-// Kernels read every form where it lies.
-Result<tensor::Weight> CpuBackend::Import(const tensor::Weight& weight) { return weight; }
-
-// f32 as panels of all columns: half as much time for a text of a dozen tokens.
-Result<tensor::Weight> CpuBackend::ImportForEncoder(const tensor::Weight& weight) {
+// Kernels read every form where it lies. An encoder's f32 is copied as panels of all columns: half as much time for a
+// text of a dozen tokens.
+Result<Weight> CpuBackend::Import(const tensor::Weight& weight, WeightUse use) {
+  const auto bytes = static_cast<int64_t>(tensor::WeightBytes(weight));
+  CpuWeight& own = weights_.emplace_back(weight);
+  const Weight handle = {&own, own.rows(), own.cols(), bytes};
   const auto* dense = std::get_if<tensor::DenseWeight>(&weight);
-  if (dense == nullptr || dense->dtype != tensor::DType::kF32) return weight;
-  const int64_t panel = kernels_.panel;
+  if (use != WeightUse::kEncoderLayer || dense == nullptr || dense->dtype != tensor::DType::kF32) return handle;
+  const int64_t panel = compute_.kernels.panel;
   const int64_t panels = CeilDiv(dense->rows, panel);
-  PENSIEVE_TRY(const size_t bytes, MatrixBytes(panels * panel, dense->cols));
-  PENSIEVE_TRY(std::byte* const memory, encoder_weights_.Allocate(bytes));
+  PENSIEVE_TRY(const size_t copy_bytes, MatrixBytes(panels * panel, dense->cols));
+  PENSIEVE_TRY(std::byte* const memory, encoder_weights_.Allocate(copy_bytes));
   auto* out = reinterpret_cast<float*>(memory);
-  pool_.Run(panels, [&](int64_t p, int) {
+  compute_.pool.Run(panels, [&](int64_t p, int) {
     const int64_t count = std::min(panel, dense->rows - p * panel);
-    kernels_.unpack_dense(*dense, p * panel, count, 0, dense->cols, out + p * panel * dense->cols);
+    compute_.kernels.unpack_dense(*dense, p * panel, count, 0, dense->cols, out + p * panel * dense->cols);
   });
-  return tensor::Weight(tensor::DenseWeight{dense->rows, dense->cols, tensor::DType::kF32, out, panel});
+  own.panels = out;
+  return handle;
 }
 
-Result<Matrix> CpuBackend::NewMatrix(int64_t rows, int64_t cols) {
-  PENSIEVE_TRY(const size_t bytes, MatrixBytes(rows, cols));
-  PENSIEVE_TRY(auto buffer, tensor::Buffer::Allocate(bytes));
-  buffers_.push_back(std::move(buffer));
-  return Matrix{buffers_.back().as<float>(), rows, cols, cols};
+Result<ExpertSet> CpuBackend::ImportExperts(const ExpertLayer& layer) {
+  CheckExpertLayer(layer);
+  auto own = std::make_unique<CpuExperts>();
+  const auto copy = [](std::span<const float> bias) { return std::vector<float>(bias.begin(), bias.end()); };
+  int64_t bytes = 0;
+  for (const Expert& expert : layer.experts) {
+    own->experts.push_back({CpuWeight(expert.gate), CpuWeight(expert.up), CpuWeight(expert.down),
+                            copy(expert.gate_bias), copy(expert.up_bias), copy(expert.down_bias)});
+    bytes += ExpertBytes(expert, layer.alternating);
+  }
+  own->routing = layer.routing;
+  own->top_k = layer.top_k;
+  own->activation = layer.activation;
+  own->alternating = layer.alternating;
+  own->limit = layer.limit;
+  expert_layers_.push_back(std::move(own));
+  return ExpertSet{expert_layers_.back().get(), static_cast<int64_t>(layer.experts.size()), bytes};
+}
+
+Result<Rope> CpuBackend::ImportRope(const RopeTable& usual, const RopeTable& for_long) {
+  return Rope{&ropes_.emplace_back(usual, for_long)};
 }
 
 Result<std::unique_ptr<KvCache>> CpuBackend::NewKvCache(const KvShape& shape) { return CpuKvCache::Create(shape); }
 
-void CpuBackend::CopyToDevice(std::span<const float> host, float* device) {
-  std::copy(host.begin(), host.end(), device);
+void CpuBackend::BeginStep(const StepInputs& inputs) {
+  HostBackend::BeginStep(inputs);
+  rows_.BeginStep();
 }
 
-void CpuBackend::CopyToHost(const float* device, std::span<float> host) {
-  std::copy_n(device, host.size(), host.begin());
+void CpuBackend::MatMul(const MatMulInput& input, std::span<const Product> products) {
+  CheckProducts(input, products);
+  PENSIEVE_CHECK(products.size() <= Products::kMostTasks);
+  std::array<ProductTask, Products::kMostTasks> tasks;
+  for (size_t i = 0; i < products.size(); ++i) {
+    const Product& product = products[i];
+    tasks[i] = {&Own(product.weight), View(product.bias), View(product.out), product.activation, product.accumulate};
+  }
+  products_.Multiply(InputOf(input), std::span(tasks).first(products.size()));
 }
 
-}  // namespace cpu
-
-Result<std::unique_ptr<Backend>> NewCpuBackend(const CpuOptions& options) {
-  constexpr int kMostThreads = 1024;
-  if (options.threads < 0 || options.threads > kMostThreads) {
-    return InvalidArgument(fmt::format("the thread count must be in 0..{}, not {}", kMostThreads, options.threads));
-  }
-  const cpu::KernelTables available = cpu::AvailableKernels();
-  const cpu::KernelTable* chosen = options.isa.empty() ? available.tables[0] : nullptr;
-  std::string names;
-  for (int i = 0; i < available.count; ++i) {
-    names += fmt::format("{}{}", i == 0 ? "" : ", ", available.tables[i]->isa);
-    if (options.isa == available.tables[i]->isa) chosen = available.tables[i];
-  }
-  if (chosen == nullptr) {
-    return InvalidArgument(fmt::format("instruction set \"{}\" is not available here; there are {}", options.isa, names));
-  }
-  const int threads = options.threads > 0 ? options.threads : std::min(cpu::PhysicalCores(), kMostThreads);
-  return std::unique_ptr<Backend>(std::make_unique<cpu::CpuBackend>(options, *chosen, threads));
+void CpuBackend::GatedMatMul(const MatMulInput& input, const GatedProduct& product) {
+  CheckGated(input, product);
+  products_.MultiplyGated(InputOf(input), Own(product.gate), Own(product.up), product.activation, View(product.out));
 }
 
-}  // namespace pensieve::backend
+void CpuBackend::Experts(const MatMulInput& input, Matrix logits, const ExpertSet& experts, Matrix out) {
+  CheckExperts(input, logits, experts, out);
+  experts_.Run(InputOf(input), View(logits), *static_cast<const CpuExperts*>(experts.storage), View(out));
+}
+
+void CpuBackend::EmbedRows(const Weight& table, EmbedBy by, float scale, Matrix out, bool add) {
+  CheckEmbed(step(), table, by, out);
+  rows_.Embed(Own(table), scale, View(out), add, [&](int64_t r) { return EmbeddingRow(by, r); });
+}
+
+void CpuBackend::RmsNorm(Matrix x, Vector weight, float eps, Matrix out) {
+  CheckSameShape(x, out);
+  rows_.RmsNorm(View(x), View(weight), eps, View(out));
+}
+
+void CpuBackend::RmsNormHeads(Matrix x, int64_t head_dim, Vector weight, float eps) {
+  PENSIEVE_CHECK(head_dim > 0 && x.cols % head_dim == 0);
+  rows_.RmsNormHeads(View(x), head_dim, View(weight), eps);
+}
+
+void CpuBackend::LayerNorm(Matrix x, Vector weight, Vector bias, float eps, Matrix out) {
+  CheckSameShape(x, out);
+  rows_.LayerNorm(View(x), View(weight), View(bias), eps, View(out));
+}
+
+void CpuBackend::Rotate(Matrix x, int64_t head_dim, const Rope& rope) {
+  CheckRotate(step(), x, head_dim);
+  rows_.Rotate(View(x), head_dim, *static_cast<const CpuRope*>(rope.storage), step());
+}
+
+void CpuBackend::ScaleQueries(Matrix x) {
+  PENSIEVE_CHECK(x.rows == static_cast<int64_t>(step().query_factors.size()));
+  rows_.ScaleRows(View(x), step().query_factors);
+}
+
+void CpuBackend::Add(Matrix x, Matrix out) {
+  CheckSameShape(x, out);
+  rows_.Add(View(x), View(out));
+}
+
+void CpuBackend::Softcap(Matrix x, float cap) { rows_.Softcap(View(x), cap); }
+
+void CpuBackend::GatherOutputs(Matrix x, Matrix out) {
+  CheckGather(step(), x, out);
+  rows_.Gather(View(x), step().output_rows, View(out));
+}
+
+void CpuBackend::StoreKv(KvCache& cache, int64_t layer, Matrix k, Matrix v) {
+  CheckStoreKv(cache.shape(), layer, step(), k, v);
+  attention_.Store(static_cast<const CpuKvCache&>(cache), layer, step().sequences, View(k), View(v));
+}
+
+void CpuBackend::PagedAttention(const KvCache& cache, int64_t layer, const AttentionParams& params, Matrix q,
+                                Matrix out) {
+  CheckPagedAttention(cache.shape(), layer, step(), q, out);
+  attention_.Paged(static_cast<const CpuKvCache&>(cache), layer, step(), params, View(q), View(out));
+}
+
+void CpuBackend::EncoderAttention(int64_t head_dim, const AttentionParams& params, Matrix q, Matrix k, Matrix v,
+                                  Matrix out) {
+  CheckEncoderAttention(step(), head_dim, q, k, v, out);
+  attention_.Encoder({head_dim, View(q), View(k), View(v)}, step(), params, View(out));
+}
+
+void CpuBackend::Draw(Matrix logits, std::span<const int32_t> rows, std::span<const DrawParams> params) {
+  CheckDraw(logits, rows, params);
+  rows_.Draw(View(logits), rows, params, drawn_);
+}
+
+void CpuBackend::Pool(Matrix x, Pooling pooling, Matrix out) {
+  CheckPool(step(), x, out);
+  rows_.Pool(View(x), step().sequences, pooling, View(out));
+}
+
+void CpuBackend::L2Normalize(Matrix x) { rows_.L2Normalize(View(x)); }
+
+}  // namespace pensieve::backend::cpu

@@ -2,19 +2,19 @@
 //
 // Experts run one after the other, each shared among all workers, so that a row's sum grows in the order of the experts'
 // indices whatever else is in the batch. Products themselves promise that a row does not depend on its neighbours.
+#include "backend/cpu/experts.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "backend/checks.h"
-#include "backend/cpu/cpu_backend.h"
 #include "base/check.h"
 
 namespace pensieve::backend::cpu {
 namespace {
 
 // Routes one row: its experts ascending, and their weights. NaN logits are chosen first and make their weights NaN.
-void RouteRow(const float* logits, const ExpertLayer& layer, int32_t* experts, float* weights) {
+void RouteRow(const float* logits, const CpuExperts& layer, int32_t* experts, float* weights) {
   const auto num_experts = static_cast<int64_t>(layer.experts.size());
   const int64_t top_k = layer.top_k;
   const auto rank = [&](int64_t e) {
@@ -51,103 +51,108 @@ void Clamp(float limit, int64_t n, float* gate, float* up) {
 
 }  // namespace
 
-// Fills expert_work_: which rows every expert has, rows ascending.
-void CpuBackend::RouteRows(Matrix logits, const ExpertLayer& layer) {
-  ExpertWork& work = expert_work_;
+// Which rows every expert has, rows ascending.
+void ExpertOps::RouteRows(MatrixView logits, const CpuExperts& layer) {
   const auto total = static_cast<size_t>(logits.rows * layer.top_k);
-  work.expert_of.resize(total);
-  work.weight_of.resize(total);
-  work.chosen.resize(total);
+  expert_of_.resize(total);
+  weight_of_.resize(total);
+  chosen_.resize(total);
   // An exponential each, and places to be found among top_k.
-  ForRows(logits.rows, logits.cols * 8, [&](int64_t r, int) {
-    RouteRow(logits.row(r), layer, work.expert_of.data() + r * layer.top_k, work.weight_of.data() + r * layer.top_k);
+  compute_.ForRows(logits.rows, logits.cols * 8, [&](int64_t r, int) {
+    RouteRow(logits.row(r), layer, expert_of_.data() + r * layer.top_k, weight_of_.data() + r * layer.top_k);
   });
-  work.first.assign(layer.experts.size() + 1, 0);
-  for (const int32_t expert : work.expert_of) ++work.first[static_cast<size_t>(expert) + 1];
-  for (size_t e = 0; e < layer.experts.size(); ++e) work.first[e + 1] += work.first[e];
+  first_.assign(layer.experts.size() + 1, 0);
+  for (const int32_t expert : expert_of_) ++first_[static_cast<size_t>(expert) + 1];
+  for (size_t e = 0; e < layer.experts.size(); ++e) first_[e + 1] += first_[e];
   for (size_t i = 0; i < total; ++i) {
     // first[e] walks to the end of e's rows, which is where e + 1's began: put back below.
-    const auto place = static_cast<size_t>(work.first[static_cast<size_t>(work.expert_of[i])]++);
-    work.chosen[place] = {static_cast<int32_t>(static_cast<int64_t>(i) / layer.top_k), work.weight_of[i]};
+    const auto place = static_cast<size_t>(first_[static_cast<size_t>(expert_of_[i])]++);
+    chosen_[place] = {static_cast<int32_t>(static_cast<int64_t>(i) / layer.top_k), weight_of_[i]};
   }
-  std::move_backward(work.first.begin(), work.first.end() - 1, work.first.end());
-  work.first.front() = 0;
+  std::move_backward(first_.begin(), first_.end() - 1, first_.end());
+  first_.front() = 0;
 }
 
 // The chosen rows of x, where they lie if they lie together.
-Matrix CpuBackend::GatherChosen(Matrix x, std::span<const ChosenRow> chosen) {
+MatrixView ExpertOps::GatherChosen(MatrixView x, std::span<const ChosenRow> chosen) {
   const auto rows = static_cast<int64_t>(chosen.size());
   if (chosen.back().row - chosen.front().row == rows - 1) return x.Rows(chosen.front().row, rows);
-  const Matrix gathered = {expert_work_.gathered.Need<float>(rows * x.cols), rows, x.cols, x.cols};
-  ForRows(rows, x.cols, [&](int64_t r, int) {
+  const MatrixView gathered = {gathered_.Need<float>(rows * x.cols), rows, x.cols, x.cols};
+  compute_.ForRows(rows, x.cols, [&](int64_t r, int) {
     std::copy_n(x.row(chosen[static_cast<size_t>(r)].row), x.cols, gathered.row(r));
   });
   return gathered;
 }
 
 // inner = act(gate) * up of rows that hold both, side by side or in turns.
-void CpuBackend::ActivatePairs(Matrix both, const ExpertLayer& layer, Matrix inner) {
+void ExpertOps::ActivatePairs(MatrixView both, const CpuExperts& layer, MatrixView inner) {
   const int64_t width = inner.cols;
   const int64_t padded = Padded(width);
-  pool_.Run(inner.rows, [&](int64_t r, int worker) {
-    float* gate = scratch_[static_cast<size_t>(worker)].experts.Need<float>(2 * padded);
+  compute_.pool.Run(inner.rows, [&](int64_t r, int worker) {
+    float* gate = scratch_[static_cast<size_t>(worker)].Need<float>(2 * padded);
     float* up = gate + padded;
     const float* source = both.row(r);
     for (int64_t i = 0; i < width; ++i) {
-      gate[i] = source[layer.interleaved ? 2 * i : i];
-      up[i] = source[layer.interleaved ? 2 * i + 1 : width + i];
+      gate[i] = source[layer.alternating ? 2 * i : i];
+      up[i] = source[layer.alternating ? 2 * i + 1 : width + i];
     }
     std::fill(gate + width, gate + padded, 0.0f);
     std::fill(up + width, up + padded, 0.0f);
     if (layer.limit > 0.0f) Clamp(layer.limit, width, gate, up);
-    kernels_.store_gated(gate, up, padded, {nullptr, layer.activation, false, inner.row(r), inner.stride, 1, width});
+    compute_.kernels.store_gated(gate, up, padded, {nullptr, layer.activation, false, inner.row(r), inner.stride, 1, width});
   });
 }
 
+namespace {
+
+const float* DataOf(const std::vector<float>& bias) { return bias.empty() ? nullptr : bias.data(); }
+
+}  // namespace
+
 // act(gate x) * up x for all rows of one expert.
-Matrix CpuBackend::ExpertInner(const MatMulInput& input, const Expert& expert, const ExpertLayer& layer) {
+MatrixView ExpertOps::Inner(const ProductInput& input, const CpuExpert& expert, const CpuExperts& layer) {
   const int64_t rows = input.x.rows;
-  const int64_t width = tensor::Cols(expert.down);
-  const Matrix inner = {expert_work_.inner.Need<float>(rows * width), rows, width, width};
-  if (!layer.interleaved && expert.gate_bias == nullptr && expert.up_bias == nullptr && layer.limit <= 0.0f) {
-    GatedMatMul(input, expert.gate, expert.up, layer.activation, inner);
+  const int64_t width = expert.down.cols();
+  const MatrixView inner = {inner_.Need<float>(rows * width), rows, width, width};
+  if (!layer.alternating && expert.gate_bias.empty() && expert.up_bias.empty() && layer.limit <= 0.0f) {
+    products_.MultiplyGated(input, expert.gate, expert.up, layer.activation, inner);
     return inner;
   }
-  const Matrix both = {expert_work_.both.Need<float>(rows * 2 * width), rows, 2 * width, 2 * width};
-  if (layer.interleaved) {
-    const Product product = {.weight = &expert.gate, .bias = expert.gate_bias, .out = both};
-    MatMul(input, {&product, 1});
+  const MatrixView both = {both_.Need<float>(rows * 2 * width), rows, 2 * width, 2 * width};
+  if (layer.alternating) {
+    const ProductTask task = {.weight = &expert.gate, .bias = DataOf(expert.gate_bias), .out = both};
+    products_.Multiply(input, {&task, 1});
   } else {
-    const Product products[] = {{.weight = &expert.gate, .bias = expert.gate_bias, .out = both.Columns(0, width)},
-                                {.weight = &expert.up, .bias = expert.up_bias, .out = both.Columns(width, width)}};
-    MatMul(input, products);
+    const ProductTask tasks[] = {
+        {.weight = &expert.gate, .bias = DataOf(expert.gate_bias), .out = both.Columns(0, width)},
+        {.weight = &expert.up, .bias = DataOf(expert.up_bias), .out = both.Columns(width, width)}};
+    products_.Multiply(input, tasks);
   }
   ActivatePairs(both, layer, inner);
   return inner;
 }
 
-void CpuBackend::Experts(const MatMulInput& input, Matrix logits, const ExpertLayer& layer, Matrix out) {
-  CheckExperts(input, logits, layer, out);
+void ExpertOps::Run(const ProductInput& input, MatrixView logits, const CpuExperts& layer, MatrixView out) {
   if (out.rows == 0) return;
   RouteRows(logits, layer);
   for (size_t e = 0; e < layer.experts.size(); ++e) {
-    const auto begin = static_cast<size_t>(expert_work_.first[e]);
-    const auto end = static_cast<size_t>(expert_work_.first[e + 1]);
+    const auto begin = static_cast<size_t>(first_[e]);
+    const auto end = static_cast<size_t>(first_[e + 1]);
     if (begin == end) continue;
-    const std::span<const ChosenRow> chosen(expert_work_.chosen.data() + begin, end - begin);
+    const std::span<const ChosenRow> chosen(chosen_.data() + begin, end - begin);
     const auto rows = static_cast<int64_t>(chosen.size());
     const auto fine = std::partition_point(chosen.begin(), chosen.end(),
                                            [&](const ChosenRow& c) { return c.row < input.fine_rows; });
     const int64_t fine_rows = fine - chosen.begin();
-    const Expert& expert = layer.experts[e];
-    const Matrix inner = ExpertInner({GatherChosen(input.x, chosen), fine_rows}, expert, layer);
-    const Matrix result = {expert_work_.result.Need<float>(rows * out.cols), rows, out.cols, out.cols};
-    const Product down = {.weight = &expert.down, .bias = expert.down_bias, .out = result};
-    MatMul({inner, fine_rows}, {&down, 1});
-    ForRows(rows, out.cols, [&](int64_t r, int) {
+    const CpuExpert& expert = layer.experts[e];
+    const MatrixView inner = Inner({GatherChosen(input.x, chosen), fine_rows}, expert, layer);
+    const MatrixView result = {result_.Need<float>(rows * out.cols), rows, out.cols, out.cols};
+    const ProductTask down = {.weight = &expert.down, .bias = DataOf(expert.down_bias), .out = result};
+    products_.Multiply({inner, fine_rows}, {&down, 1});
+    compute_.ForRows(rows, out.cols, [&](int64_t r, int) {
       const ChosenRow& target = chosen[static_cast<size_t>(r)];
-      kernels_.scale(result.row(r), out.cols, target.weight);
-      kernels_.add(result.row(r), out.cols, out.row(target.row));
+      compute_.kernels.scale(result.row(r), out.cols, target.weight);
+      compute_.kernels.add(result.row(r), out.cols, out.row(target.row));
     });
   }
 }

@@ -6,7 +6,8 @@
 
 #include <cstdint>
 
-#include "backend/backend.h"
+#include "backend/activation.h"
+#include "tensor/weight.h"
 
 namespace pensieve::backend::cpu {
 

@@ -20,6 +20,9 @@ class CpuKvCache final : public KvCache {
   CpuKvCache(const KvShape& shape, tensor::Buffer buffer) : shape_(shape), buffer_(std::move(buffer)) {}
 
   const KvShape& shape() const override { return shape_; }
+  int64_t block_bytes() const override { return shape_.layers * LayerBlockBytes(); }
+  Status ReadBlock(int64_t block, std::span<std::byte> bytes) const override;
+  Status WriteBlock(int64_t block, std::span<const std::byte> bytes) override;
 
   int64_t key_stride() const { return Padded(shape_.block_len); }   // tokens a row of transposed keys
   int64_t value_stride() const { return Padded(shape_.head_dim); }  // dims a row of values
@@ -40,6 +43,8 @@ class CpuKvCache final : public KvCache {
  private:
   static int64_t ElementBytes(KvDType dtype) { return dtype == KvDType::kF32 ? 4 : dtype == KvDType::kF16 ? 2 : 1; }
   static int64_t ChunkBytes(const KvShape& shape);
+  // A block's chunks of one layer lie together.
+  int64_t LayerBlockBytes() const { return shape_.kv_heads * ChunkBytes(shape_); }
 
   KvShape shape_;
   tensor::Buffer buffer_;

@@ -1,11 +1,12 @@
-// Matrix products: the input quantized once per activation group, then panels of output channels shared among workers.
+// Matrix products: y = x . W^T. The input is quantized once for each size of group that its weights have; then panels of
+// output channels are shared among the workers.
 //
-// A task is one panel of one product and a block of rows: kDepthColumns of the panel at a time are unpacked into the
-// worker's cache and multiplied with all rows of the block, so weights are read from memory once per row block.
+// A task is one panel of one weight and a block of rows. A part of the panel (kDepthColumns columns) is unpacked into the
+// worker's cache and multiplied with all rows of the block, then the next part. So a weight is read from memory once for
+// each block of rows. docs/glossary.md has the words, and one product worked out by hand.
 #include <algorithm>
 
-#include "backend/checks.h"
-#include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/products.h"
 #include "base/check.h"
 
 namespace pensieve::backend::cpu {
@@ -23,53 +24,17 @@ constexpr int64_t kFloatDepth = 192;
 // Up to so many decode rows, unpacking codes anew for every two beats writing them down.
 constexpr int64_t kMostDirectRows = 2;
 
-QuantWeight FromAffine(const tensor::AffineWeight& w) {
-  QuantWeight q;
-  q.rows = w.rows;
-  q.cols = w.cols;
-  q.bits = w.bits;
-  q.group = w.group;
-  q.codes = w.codes;
-  q.row_bytes = w.row_bytes();
-  q.scale_dtype = w.scale_dtype;
-  q.scales = static_cast<const uint8_t*>(w.scales);
-  q.biases = static_cast<const uint8_t*>(w.biases);
-  q.zero = static_cast<float>(1 << (w.bits - 1));
-  return q;
-}
-
-QuantWeight FromMxfp4(const tensor::Mxfp4Weight& w) {
-  QuantWeight q;
-  q.rows = w.rows;
-  q.cols = w.cols;
-  q.group = 32;
-  q.fp4 = true;
-  q.codes = w.codes;
-  q.row_bytes = w.cols / 2;
-  q.scale_dtype = tensor::DType::kU8;
-  q.scales = w.scales;
-  q.zero = 12.0f;
-  q.scale_factor = 0.5f;
-  return q;
-}
-
 }  // namespace
 
-std::optional<QuantWeight> AsQuantWeight(const tensor::Weight& weight) {
-  if (const auto* affine = std::get_if<tensor::AffineWeight>(&weight)) return FromAffine(*affine);
-  if (const auto* fp4 = std::get_if<tensor::Mxfp4Weight>(&weight)) return FromMxfp4(*fp4);
-  return std::nullopt;
-}
-
-int64_t CpuBackend::FineRows(const MatMulInput& input) const {
+int64_t Products::FineRows(const ProductInput& input) const {
   return mode_ == ActivationMode::kInt16 ? input.x.rows : input.fine_rows;
 }
 
-bool CpuBackend::FewFineRows(const MatMulInput& input) const {
+bool Products::FewFineRows(const ProductInput& input) const {
   return input.x.rows <= kMostDirectRows && FineRows(input) == input.x.rows;
 }
 
-const QuantRows* CpuBackend::QuantizeInput(const MatMulInput& input, int group) {
+const QuantRows* Products::QuantizeInput(const ProductInput& input, int group) {
   QuantizedInput& q = quantized_[group == 16 ? 0 : group == 32 ? 1 : 2];
   if (q.valid) return &q.rows;
   const int64_t rows = input.x.rows;
@@ -111,19 +76,18 @@ const QuantRows* CpuBackend::QuantizeInput(const MatMulInput& input, int group) 
   return &q.rows;
 }
 
-CpuBackend::Operand CpuBackend::MakeOperand(const MatMulInput& input, const tensor::Weight& weight) {
+Products::Operand Products::MakeOperand(const ProductInput& input, const CpuWeight& weight) {
   Operand operand;
   operand.weight = &weight;
-  operand.quant = AsQuantWeight(weight);
-  if (operand.quant && mode_ != ActivationMode::kF32) {
-    operand.rows = QuantizeInput(input, operand.quant->activation_group());
-    operand.direct = DecodesDirectly(*operand.quant) && FewFineRows(input);
+  if (weight.quant && mode_ != ActivationMode::kF32) {
+    operand.rows = QuantizeInput(input, weight.quant->activation_group());
+    operand.direct = DecodesDirectly(*weight.quant) && FewFineRows(input);
   }
   return operand;
 }
 
-QuantPanel CpuBackend::NewPanel(const Operand& operand, int64_t first, Scratch& scratch) const {
-  const QuantWeight& weight = *operand.quant;
+QuantPanel Products::NewPanel(const Operand& operand, int64_t first, Scratch& scratch) const {
+  const QuantWeight& weight = *operand.weight->quant;
   QuantPanel panel;
   panel.cols = weight.cols;
   panel.group = weight.activation_group();
@@ -143,8 +107,8 @@ QuantPanel CpuBackend::NewPanel(const Operand& operand, int64_t first, Scratch& 
 }
 
 // The present columns of a panel with every row.
-void CpuBackend::MultiplyCodes(const QuantPanel& panel, const Operand& operand, int64_t fine_rows, RowRange rows,
-                               float* tile) const {
+void Products::MultiplyCodes(const QuantPanel& panel, const Operand& operand, int64_t fine_rows, RowRange rows,
+                             float* tile) const {
   const int64_t count = rows.end - rows.first;
   const int64_t fine = std::clamp<int64_t>(fine_rows - rows.first, 0, count);
   if (fine > 0) kernels_.quant_tile(panel, *operand.rows, rows.first, fine, true, tile);
@@ -154,42 +118,40 @@ void CpuBackend::MultiplyCodes(const QuantPanel& panel, const Operand& operand, 
 }
 
 // In f32: dense weights, and quantized ones in exact mode. The panel's columns a few at a time, for the L1 cache.
-void CpuBackend::MultiplyFloats(const MatMulInput& input, const Operand& operand, ChannelRange channels, RowRange rows,
-                                float* tile, WorkerScratch& scratch) const {
+void Products::MultiplyFloats(const ProductInput& input, const Operand& operand, ChannelRange channels, RowRange rows,
+                              float* tile, WorkerScratch& scratch) const {
   const int64_t cols = input.x.cols;
   float* floats = scratch.floats.Need<float>(kFloatDepth * kernels_.panel);
   const float* panel = floats;
   QuantPanel codes;
-  if (operand.quant) {
+  if (operand.weight->quant) {
     codes = NewPanel(operand, channels.first, scratch.codes);
-    kernels_.unpack_groups(*operand.quant, channels.first, channels.count, codes);
+    kernels_.unpack_groups(*operand.weight->quant, channels.first, channels.count, codes);
   }
   for (int64_t k = 0; k < cols; k += kFloatDepth) {
     const int64_t depth = std::min(kFloatDepth, cols - k);
-    if (operand.quant) {
+    if (operand.weight->quant) {
       codes.first_group = k / codes.group;
       codes.end_group = (k + depth) / codes.group;
-      kernels_.unpack_codes(*operand.quant, channels.first, channels.count, codes);
+      kernels_.unpack_codes(*operand.weight->quant, channels.first, channels.count, codes);
       kernels_.dequantize_panel(codes, floats);
+    } else if (operand.weight->panels != nullptr) {
+      panel = operand.weight->panels + channels.first * cols + k * kernels_.panel;
     } else {
-      const auto& dense = std::get<tensor::DenseWeight>(*operand.weight);
-      if (dense.panel_rows > 0) {
-        panel = static_cast<const float*>(dense.data) + channels.first * cols + k * kernels_.panel;
-      } else {
-        kernels_.unpack_dense(dense, channels.first, channels.count, k, depth, floats);
-      }
+      const auto& dense = std::get<tensor::DenseWeight>(operand.weight->weight);
+      kernels_.unpack_dense(dense, channels.first, channels.count, k, depth, floats);
     }
     kernels_.f32_tile(input.x.row(rows.first) + k, input.x.stride, rows.end - rows.first, panel, depth, k > 0, tile);
   }
 }
 
-const float* CpuBackend::MultiplyPanel(const MatMulInput& input, const Operand& operand, ChannelRange channels,
-                                       RowRange rows, Scratch& tile_memory, int worker) {
+const float* Products::MultiplyPanel(const ProductInput& input, const Operand& operand, ChannelRange channels,
+                                     RowRange rows, Scratch& tile_memory, int worker) {
   WorkerScratch& scratch = scratch_[static_cast<size_t>(worker)];
   const int64_t count = rows.end - rows.first;
   float* tile = tile_memory.Need<float>(count * kernels_.panel);
   if (operand.direct) {
-    kernels_.decode_tile(*operand.quant, channels.first, channels.count, *operand.rows, rows.first, count, tile);
+    kernels_.decode_tile(*operand.weight->quant, channels.first, channels.count, *operand.rows, rows.first, count, tile);
     return tile;
   }
   if (operand.rows == nullptr) {
@@ -197,19 +159,19 @@ const float* CpuBackend::MultiplyPanel(const MatMulInput& input, const Operand& 
     return tile;
   }
   QuantPanel panel = NewPanel(operand, channels.first, scratch.codes);
-  kernels_.unpack_groups(*operand.quant, channels.first, channels.count, panel);
+  kernels_.unpack_groups(*operand.weight->quant, channels.first, channels.count, panel);
   const int64_t groups = panel.cols / panel.group;
   const int64_t step = CeilDiv(groups, CeilDiv(panel.cols, kDepthColumns));  // equal ones: short runs of groups cost most
   for (; panel.first_group < groups; panel.first_group = panel.end_group) {
     panel.end_group = std::min(groups, panel.first_group + step);
-    kernels_.unpack_codes(*operand.quant, channels.first, channels.count, panel);
+    kernels_.unpack_codes(*operand.weight->quant, channels.first, channels.count, panel);
     MultiplyCodes(panel, operand, FineRows(input), rows, tile);
   }
   return tile;
 }
 
 // All rows with every panel, unless there are very many, or so few panels that workers would idle.
-int64_t CpuBackend::RowBlock(int64_t rows, int64_t cols, int64_t panels) const {
+int64_t Products::RowBlock(int64_t rows, int64_t cols, int64_t panels) const {
   const int64_t most = std::clamp(kMostTaskBytes / cols, kLeastTaskRows, kMostTaskRows);
   const int64_t wanted = pool_.threads() == 1 ? 1 : CeilDiv(4 * pool_.threads(), panels);
   const int64_t blocks = std::max(std::min(wanted, rows / kRowStep), CeilDiv(rows, most));
@@ -218,14 +180,14 @@ int64_t CpuBackend::RowBlock(int64_t rows, int64_t cols, int64_t panels) const {
 
 // Panels a task takes one after another. Many rows: one. Few: neighbours, for the next panel is fetched while one is
 // multiplied, and had better be wanted by the same core; yet enough tasks to even out the workers.
-int64_t CpuBackend::PanelRun(int64_t rows, int64_t panels) const {
+int64_t Products::PanelRun(int64_t rows, int64_t panels) const {
   constexpr int64_t kMostRowsThatWait = 64;  // for memory, that is
   if (rows > kMostRowsThatWait) return 1;
   return std::clamp<int64_t>(panels / (pool_.threads() * 4), 1, 16);
 }
 
 template <typename Fn>
-void CpuBackend::ForPanels(int64_t rows, int64_t cols, int64_t panels, Fn multiply_panel) {
+void Products::ForPanels(int64_t rows, int64_t cols, int64_t panels, Fn multiply_panel) {
   const int64_t row_block = RowBlock(rows, cols, panels);
   const int64_t run = PanelRun(rows, panels);
   const int64_t runs = CeilDiv(panels, run);
@@ -237,54 +199,52 @@ void CpuBackend::ForPanels(int64_t rows, int64_t cols, int64_t panels, Fn multip
   });
 }
 
-void CpuBackend::MatMul(const MatMulInput& input, std::span<const Product> products) {
-  CheckProducts(input, products);
-  constexpr size_t kMostProducts = 16;
-  PENSIEVE_CHECK(products.size() <= kMostProducts);
+void Products::Multiply(const ProductInput& input, std::span<const ProductTask> tasks) {
+  PENSIEVE_CHECK(tasks.size() <= kMostTasks);
   const int64_t rows = input.x.rows;
   if (rows == 0) return;
+  const int64_t panel_channels = kernels_.panel;
   for (QuantizedInput& q : quantized_) q.valid = false;
-  std::array<Operand, kMostProducts> operands;
-  std::array<int64_t, kMostProducts + 1> first_panel = {0};
-  for (size_t i = 0; i < products.size(); ++i) {
-    operands[i] = MakeOperand(input, *products[i].weight);
-    first_panel[i + 1] = first_panel[i] + CeilDiv(products[i].out.cols, kernels_.panel);
+  std::array<Operand, kMostTasks> operands;
+  std::array<int64_t, kMostTasks + 1> first_panel = {0};
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    operands[i] = MakeOperand(input, *tasks[i].weight);
+    first_panel[i + 1] = first_panel[i] + CeilDiv(tasks[i].out.cols, panel_channels);
   }
   const auto multiply_panel = [&](int64_t panel, RowRange range, int worker) {
     size_t i = 0;
     while (panel >= first_panel[i + 1]) ++i;
-    const Product& product = products[i];
-    const int64_t channel = (panel - first_panel[i]) * kernels_.panel;
-    const int64_t count = std::min<int64_t>(kernels_.panel, product.out.cols - channel);
+    const ProductTask& task = tasks[i];
+    const int64_t channel = (panel - first_panel[i]) * panel_channels;
+    const int64_t count = std::min<int64_t>(panel_channels, task.out.cols - channel);
     Scratch& memory = scratch_[static_cast<size_t>(worker)].tiles[0];
     const float* tile = MultiplyPanel(input, operands[i], {channel, count}, range, memory, worker);
-    kernels_.store_tile(tile, kernels_.panel,
-                        {product.bias == nullptr ? nullptr : product.bias + channel, product.activation,
-                         product.accumulate, product.out.row(range.first) + channel, product.out.stride,
-                         range.end - range.first, count});
+    kernels_.store_tile(tile, panel_channels,
+                        {task.bias == nullptr ? nullptr : task.bias + channel, task.activation, task.accumulate,
+                         task.out.row(range.first) + channel, task.out.stride, range.end - range.first, count});
   };
-  ForPanels(rows, input.x.cols, first_panel[products.size()], multiply_panel);
+  ForPanels(rows, input.x.cols, first_panel[tasks.size()], multiply_panel);
 }
 
-void CpuBackend::GatedMatMul(const MatMulInput& input, const tensor::Weight& gate, const tensor::Weight& up,
-                             Activation activation, Matrix out) {
-  CheckGated(input, gate, up, out);
+void Products::MultiplyGated(const ProductInput& input, const CpuWeight& gate, const CpuWeight& up,
+                             Activation activation, MatrixView out) {
   const int64_t rows = input.x.rows;
   if (rows == 0) return;
+  const int64_t panel_channels = kernels_.panel;
   for (QuantizedInput& q : quantized_) q.valid = false;
   const Operand gate_operand = MakeOperand(input, gate);
   const Operand up_operand = MakeOperand(input, up);
   const auto multiply_panel = [&](int64_t panel, RowRange range, int worker) {
-    const int64_t channel = panel * kernels_.panel;
-    const int64_t count = std::min<int64_t>(kernels_.panel, out.cols - channel);
+    const int64_t channel = panel * panel_channels;
+    const int64_t count = std::min<int64_t>(panel_channels, out.cols - channel);
     WorkerScratch& scratch = scratch_[static_cast<size_t>(worker)];
     const float* gates = MultiplyPanel(input, gate_operand, {channel, count}, range, scratch.tiles[0], worker);
     const float* ups = MultiplyPanel(input, up_operand, {channel, count}, range, scratch.tiles[1], worker);
-    kernels_.store_gated(gates, ups, kernels_.panel,
+    kernels_.store_gated(gates, ups, panel_channels,
                          {nullptr, activation, false, out.row(range.first) + channel, out.stride,
                           range.end - range.first, count});
   };
-  ForPanels(rows, input.x.cols, CeilDiv(out.cols, kernels_.panel), multiply_panel);
+  ForPanels(rows, input.x.cols, CeilDiv(out.cols, panel_channels), multiply_panel);
 }
 
 }  // namespace pensieve::backend::cpu

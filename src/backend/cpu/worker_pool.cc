@@ -52,8 +52,22 @@ WorkerPool::~WorkerPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
+void WorkerPool::Turns::Take() {
+  const uint32_t mine = next_.fetch_add(1, std::memory_order_relaxed);
+  int spins = 0;
+  for (uint32_t now = now_.load(std::memory_order_acquire); now != mine; now = now_.load(std::memory_order_acquire)) {
+    ++spins < kSpins ? Pause() : now_.wait(now, std::memory_order_acquire);
+  }
+}
+
+void WorkerPool::Turns::Pass() {
+  now_.fetch_add(1, std::memory_order_release);
+  now_.notify_all();
+}
+
 void WorkerPool::RunShared(int64_t chunks, Function function, const void* context) {
   PENSIEVE_CHECK(chunks < (int64_t{1} << 31));
+  turns_.Take();
   // The ticket of the operation before has no chunk left, so nobody can claim one, and with it read what is stored here,
   // until the new ticket is out. (The count must be in the ticket: a late worker that compared an old ticket with a new
   // count would run a chunk that does not exist.)
@@ -72,6 +86,7 @@ void WorkerPool::RunShared(int64_t chunks, Function function, const void* contex
     // A worker that lost its processor in the middle of a chunk gets it back sooner when we yield ours.
     spins < kSpins ? Pause() : std::this_thread::yield();
   }
+  turns_.Pass();
 }
 
 void WorkerPool::Work(uint32_t generation, int worker) {

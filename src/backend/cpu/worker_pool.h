@@ -1,8 +1,10 @@
 // Threads that share the chunks of one operation with the thread that issues it.
 //
-// Run() is called by ONE thread at a time, which works as worker 0. Between operations the others spin for a while, then
+// Any thread may call Run(); it works as worker 0 of its operation. Operations of several callers (one engine thread a
+// model) run one after the other, in the order in which they came, each on all threads: so models share the processor
+// evenly, and never compute with more threads than the pool has. Between operations the workers spin for a while, then
 // sleep. Chunks are claimed one by one, so a worker that the system holds back delays nothing but its own chunk.
-// Nothing is allocated after construction.
+// Nothing is allocated after construction. Thread-safe.
 #pragma once
 
 #include <atomic>
@@ -25,11 +27,11 @@ class WorkerPool {
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // fn(chunk, worker) for every chunk in [0, chunks), worker in [0, threads()). Returns when all are done; what they
-  // wrote is then visible to the caller.
+  // wrote is then visible to the caller. One chunk alone is run by the caller at once, whoever else computes.
   template <typename Fn>
   void Run(int64_t chunks, Fn&& fn) {
-    if (chunks <= 1 || workers_.empty()) {
-      for (int64_t i = 0; i < chunks; ++i) fn(i, 0);
+    if (chunks <= 1) {
+      if (chunks == 1) fn(0, 0);
       return;
     }
     using Plain = std::remove_reference_t<Fn>;
@@ -40,6 +42,17 @@ class WorkerPool {
   }
 
  private:
+  // Whose operation runs: one caller's at a time, first come, first served.
+  class Turns {
+   public:
+    void Take();
+    void Pass();
+
+   private:
+    std::atomic<uint32_t> next_{0};
+    std::atomic<uint32_t> now_{0};
+  };
+
   using Function = void (*)(const void* context, int64_t chunk, int worker);
 
   void RunShared(int64_t chunks, Function function, const void* context);
@@ -49,6 +62,7 @@ class WorkerPool {
   void Sleep(uint32_t seen);
 
   std::vector<std::thread> workers_;
+  Turns turns_;  // guards the fields below, workers' claims apart
   // High half: generation, the number of the operation. Low half: how many of its chunks are unclaimed. A claim is a
   // compare and swap of the whole, and the fields below are read after it: then they are those of the claimed chunk.
   std::atomic<uint64_t> ticket_{0};

@@ -40,6 +40,32 @@ TEST(WorkerPool, ResultsAreVisibleAfterRun) {
   }
 }
 
+// As many engine threads as models: every operation is whole, and no more threads compute than the pool has.
+TEST(WorkerPool, CallersTakeTurns) {
+  for (const int threads : {1, 3}) {
+    WorkerPool pool(threads);
+    std::atomic<int> computing{0};
+    std::atomic<int> most{0};
+    std::vector<std::thread> callers;
+    for (int caller = 0; caller < 4; ++caller) {
+      callers.emplace_back([&] {
+        std::vector<int64_t> values(16, 0);
+        for (int64_t round = 1; round <= 500; ++round) {
+          pool.Run(16, [&](int64_t chunk, int) {
+            const int now = ++computing;
+            for (int seen = most.load(); seen < now && !most.compare_exchange_weak(seen, now);) {}
+            values[static_cast<size_t>(chunk)] += chunk;
+            --computing;
+          });
+          ASSERT_EQ(std::accumulate(values.begin(), values.end(), int64_t{0}), 120 * round);
+        }
+      });
+    }
+    for (std::thread& caller : callers) caller.join();
+    EXPECT_LE(most.load(), threads);
+  }
+}
+
 TEST(Bandwidth, IsMeasured) { EXPECT_GT(MeasureReadBandwidth(1), 0.0); }
 
 // Small and large operations in turn, back to back: late workers of one meet the next. A worker that claims a chunk which

@@ -2,6 +2,7 @@
 // cache's type, so that the oracle shows what that type costs and nothing else.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <vector>
@@ -20,6 +21,24 @@ class ReferenceKvCache final : public KvCache {
   ReferenceKvCache(const KvShape& shape, tensor::Buffer buffer) : shape_(shape), buffer_(std::move(buffer)) {}
   const KvShape& shape() const override { return shape_; }
 
+  int64_t block_bytes() const override { return 2 * shape_.layers * PlaneBlockBytes(); }
+  Status ReadBlock(int64_t block, std::span<std::byte> bytes) const override {
+    PENSIEVE_CHECK(static_cast<int64_t>(bytes.size()) == block_bytes());
+    for (int64_t plane = 0; plane < 2 * shape_.layers; ++plane) {
+      const float* source = At(plane, block * shape_.block_len, 0);
+      std::memcpy(bytes.data() + plane * PlaneBlockBytes(), source, static_cast<size_t>(PlaneBlockBytes()));
+    }
+    return OkStatus();
+  }
+  Status WriteBlock(int64_t block, std::span<const std::byte> bytes) override {
+    PENSIEVE_CHECK(static_cast<int64_t>(bytes.size()) == block_bytes());
+    for (int64_t plane = 0; plane < 2 * shape_.layers; ++plane) {
+      float* target = At(plane, block * shape_.block_len, 0);
+      std::memcpy(target, bytes.data() + plane * PlaneBlockBytes(), static_cast<size_t>(PlaneBlockBytes()));
+    }
+    return OkStatus();
+  }
+
   float* Key(int64_t layer, int64_t slot, int64_t head) const { return At(2 * layer, slot, head); }
   float* Value(int64_t layer, int64_t slot, int64_t head) const { return At(2 * layer + 1, slot, head); }
   int64_t Slot(std::span<const int32_t> table, int64_t position) const {
@@ -28,6 +47,9 @@ class ReferenceKvCache final : public KvCache {
   }
 
  private:
+  int64_t PlaneBlockBytes() const {
+    return shape_.block_len * shape_.kv_heads * shape_.head_dim * static_cast<int64_t>(sizeof(float));
+  }
   float* At(int64_t plane, int64_t slot, int64_t head) const {
     const int64_t slots = shape_.num_blocks * shape_.block_len;
     return buffer_.as<float>() + ((plane * slots + slot) * shape_.kv_heads + head) * shape_.head_dim;
@@ -59,8 +81,8 @@ struct Range {
 void AttendRow(const float* q, Range keys, int64_t head_dim, const AttentionParams& params, int64_t head,
                const KeyAt& key, const KeyAt& value, float* out) {
   std::vector<double> scores;
-  double largest = params.sinks == nullptr ? -std::numeric_limits<double>::infinity()
-                                           : static_cast<double>(params.sinks[head]);
+  const float* sinks = View(params.sinks);
+  double largest = sinks == nullptr ? -std::numeric_limits<double>::infinity() : static_cast<double>(sinks[head]);
   for (int64_t j = keys.first; j < keys.end; ++j) {
     double score = 0.0;
     for (int64_t d = 0; d < head_dim; ++d) score += static_cast<double>(q[d]) * static_cast<double>(key(j)[d]);
@@ -70,7 +92,7 @@ void AttendRow(const float* q, Range keys, int64_t head_dim, const AttentionPara
     scores.push_back(score);
     largest = std::max(largest, score);
   }
-  double sum = params.sinks == nullptr ? 0.0 : std::exp(static_cast<double>(params.sinks[head]) - largest);
+  double sum = sinks == nullptr ? 0.0 : std::exp(static_cast<double>(sinks[head]) - largest);
   std::vector<double> mixed(static_cast<size_t>(head_dim), 0.0);
   for (int64_t j = keys.first; j < keys.end; ++j) {
     const double p = std::exp(scores[static_cast<size_t>(j - keys.first)] - largest);
@@ -89,31 +111,31 @@ Result<std::unique_ptr<KvCache>> ReferenceBackend::NewKvCache(const KvShape& sha
   return std::unique_ptr<KvCache>(std::make_unique<ReferenceKvCache>(shape, std::move(buffer)));
 }
 
-void ReferenceBackend::StoreKv(KvCache& cache, int64_t layer, std::span<const SequenceRows> sequences, Matrix k,
-                               Matrix v) {
+void ReferenceBackend::StoreKv(KvCache& cache, int64_t layer, Matrix k, Matrix v) {
   auto& own = static_cast<ReferenceKvCache&>(cache);
   const KvShape& shape = own.shape();
-  CheckStoreKv(shape, layer, sequences, k, v);
-  for (const SequenceRows& sequence : sequences) {
+  CheckStoreKv(shape, layer, step(), k, v);
+  for (const SequenceRows& sequence : step().sequences) {
     for (int64_t r = 0; r < sequence.num_rows; ++r) {
       const int64_t slot = own.Slot(sequence.block_table, sequence.cached_len + r);
+      const int64_t row = sequence.first_row + r;
       for (int64_t h = 0; h < shape.kv_heads; ++h) {
         const int64_t offset = h * shape.head_dim;
-        RoundHead(k.row(sequence.first_row + r) + offset, shape.head_dim, shape.dtype, own.Key(layer, slot, h));
-        RoundHead(v.row(sequence.first_row + r) + offset, shape.head_dim, shape.dtype, own.Value(layer, slot, h));
+        RoundHead(View(k).row(row) + offset, shape.head_dim, shape.dtype, own.Key(layer, slot, h));
+        RoundHead(View(v).row(row) + offset, shape.head_dim, shape.dtype, own.Value(layer, slot, h));
       }
     }
   }
 }
 
-void ReferenceBackend::PagedAttention(const KvCache& cache, int64_t layer, std::span<const SequenceRows> sequences,
-                                      const AttentionParams& params, Matrix q, Matrix out) {
+void ReferenceBackend::PagedAttention(const KvCache& cache, int64_t layer, const AttentionParams& params, Matrix q,
+                                      Matrix out) {
   const auto& own = static_cast<const ReferenceKvCache&>(cache);
   const KvShape& shape = own.shape();
-  CheckPagedAttention(shape, layer, sequences, q, out);
+  CheckPagedAttention(shape, layer, step(), q, out);
   const int64_t heads = q.cols / shape.head_dim;
   const int64_t share = heads / shape.kv_heads;
-  for (const SequenceRows& sequence : sequences) {
+  for (const SequenceRows& sequence : step().sequences) {
     for (int64_t r = 0; r < sequence.num_rows; ++r) {
       const int64_t position = sequence.cached_len + r;
       const Range keys = {params.window > 0 ? std::max<int64_t>(0, position - params.window + 1) : 0, position + 1};
@@ -121,19 +143,19 @@ void ReferenceBackend::PagedAttention(const KvCache& cache, int64_t layer, std::
         const auto key = [&](int64_t j) { return own.Key(layer, own.Slot(sequence.block_table, j), h / share); };
         const auto value = [&](int64_t j) { return own.Value(layer, own.Slot(sequence.block_table, j), h / share); };
         const int64_t row = sequence.first_row + r;
-        AttendRow(q.row(row) + h * shape.head_dim, keys, shape.head_dim, params, h, key, value,
-                  out.row(row) + h * shape.head_dim);
+        AttendRow(View(q).row(row) + h * shape.head_dim, keys, shape.head_dim, params, h, key, value,
+                  View(out).row(row) + h * shape.head_dim);
       }
     }
   }
 }
 
-void ReferenceBackend::EncoderAttention(std::span<const SequenceRows> sequences, int64_t head_dim,
-                                        const AttentionParams& params, Matrix q, Matrix k, Matrix v, Matrix out) {
-  CheckEncoderAttention(sequences, head_dim, q, k, v, out);
+void ReferenceBackend::EncoderAttention(int64_t head_dim, const AttentionParams& params, Matrix q, Matrix k, Matrix v,
+                                        Matrix out) {
+  CheckEncoderAttention(step(), head_dim, q, k, v, out);
   const int64_t heads = q.cols / head_dim;
   const int64_t share = q.cols / k.cols;
-  for (const SequenceRows& sequence : sequences) {
+  for (const SequenceRows& sequence : step().sequences) {
     const int64_t first = sequence.first_row;
     for (int64_t r = 0; r < sequence.num_rows; ++r) {
       Range keys = {0, sequence.num_rows};
@@ -142,10 +164,10 @@ void ReferenceBackend::EncoderAttention(std::span<const SequenceRows> sequences,
       }
       for (int64_t h = 0; h < heads; ++h) {
         const int64_t offset = h / share * head_dim;
-        const auto key = [&](int64_t j) { return k.row(first + j) + offset; };
-        const auto value = [&](int64_t j) { return v.row(first + j) + offset; };
-        AttendRow(q.row(first + r) + h * head_dim, keys, head_dim, params, h, key, value,
-                  out.row(first + r) + h * head_dim);
+        const auto key = [&](int64_t j) { return View(k).row(first + j) + offset; };
+        const auto value = [&](int64_t j) { return View(v).row(first + j) + offset; };
+        AttendRow(View(q).row(first + r) + h * head_dim, keys, head_dim, params, h, key, value,
+                  View(out).row(first + r) + h * head_dim);
       }
     }
   }

@@ -31,33 +31,39 @@ double Activate(double x, Activation activation) {
 
 void ReferenceBackend::MatMul(const MatMulInput& input, std::span<const Product> products) {
   CheckProducts(input, products);
-  std::vector<float> weight_row(static_cast<size_t>(input.x.cols));
+  const MatrixView x = View(input.x);
+  std::vector<float> weight_row(static_cast<size_t>(x.cols));
   for (const Product& product : products) {
-    for (int64_t n = 0; n < product.out.cols; ++n) {
-      tensor::DequantizeRow(*product.weight, n, weight_row.data());
-      for (int64_t m = 0; m < input.x.rows; ++m) {
-        double y = Dot(input.x.row(m), weight_row.data(), input.x.cols);
-        if (product.bias != nullptr) y += static_cast<double>(product.bias[n]);
+    const tensor::Weight& weight = static_cast<const ReferenceWeight*>(product.weight.storage)->weight;
+    const MatrixView out = View(product.out);
+    const float* bias = View(product.bias);
+    for (int64_t n = 0; n < out.cols; ++n) {
+      tensor::DequantizeRow(weight, n, weight_row.data());
+      for (int64_t m = 0; m < x.rows; ++m) {
+        double y = Dot(x.row(m), weight_row.data(), x.cols);
+        if (bias != nullptr) y += static_cast<double>(bias[n]);
         const auto value = static_cast<float>(Activate(y, product.activation));
-        float& out = product.out.row(m)[n];
-        out = product.accumulate ? out + value : value;
+        float& target = out.row(m)[n];
+        target = product.accumulate ? target + value : value;
       }
     }
   }
 }
 
-void ReferenceBackend::GatedMatMul(const MatMulInput& input, const tensor::Weight& gate, const tensor::Weight& up,
-                                   Activation activation, Matrix out) {
-  CheckGated(input, gate, up, out);
-  const int64_t k = input.x.cols;
-  std::vector<float> gate_row(static_cast<size_t>(k));
-  std::vector<float> up_row(static_cast<size_t>(k));
+void ReferenceBackend::GatedMatMul(const MatMulInput& input, const GatedProduct& product) {
+  CheckGated(input, product);
+  const MatrixView x = View(input.x);
+  const MatrixView out = View(product.out);
+  const tensor::Weight& gate = static_cast<const ReferenceWeight*>(product.gate.storage)->weight;
+  const tensor::Weight& up = static_cast<const ReferenceWeight*>(product.up.storage)->weight;
+  std::vector<float> gate_row(static_cast<size_t>(x.cols));
+  std::vector<float> up_row(static_cast<size_t>(x.cols));
   for (int64_t n = 0; n < out.cols; ++n) {
     tensor::DequantizeRow(gate, n, gate_row.data());
     tensor::DequantizeRow(up, n, up_row.data());
-    for (int64_t m = 0; m < input.x.rows; ++m) {
-      const float* x = input.x.row(m);
-      out.row(m)[n] = static_cast<float>(Activate(Dot(x, gate_row.data(), k), activation) * Dot(x, up_row.data(), k));
+    for (int64_t m = 0; m < x.rows; ++m) {
+      const double gated = Activate(Dot(x.row(m), gate_row.data(), x.cols), product.activation);
+      out.row(m)[n] = static_cast<float>(gated * Dot(x.row(m), up_row.data(), x.cols));
     }
   }
 }

@@ -5,54 +5,76 @@
 #include <deque>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
-#include "backend/backend.h"
-#include "tensor/buffer.h"
+#include "backend/host_backend.h"
 
 namespace pensieve::backend::reference {
 
-class ReferenceBackend final : public Backend {
- public:
-  DeviceDescription Describe() const override;
+struct ReferenceWeight final : WeightStorage {
+  tensor::Weight weight;
+};
 
-  Result<tensor::Weight> Import(const tensor::Weight& weight) override;
-  Result<Matrix> NewMatrix(int64_t rows, int64_t cols) override;
+struct ReferenceRope final : RopeStorage {
+  struct Table {
+    std::vector<float> frequencies;
+    int64_t rotated;
+    bool interleaved;
+    float magnitude;
+  };
+  Table usual, for_long;
+};
+
+class ReferenceBackend final : public HostBackend {
+ public:
+  BackendDescription Describe() const override;
+
+  Result<Weight> Import(const tensor::Weight& weight, WeightUse use) override;
+  Result<ExpertSet> ImportExperts(const ExpertLayer& layer) override;
+  Result<Rope> ImportRope(const RopeTable& usual, const RopeTable& for_long) override;
   Result<std::unique_ptr<KvCache>> NewKvCache(const KvShape& shape) override;
-  void CopyToDevice(std::span<const float> host, float* device) override;
-  void CopyToHost(const float* device, std::span<float> host) override;
-  void Synchronize() override {}
 
   void MatMul(const MatMulInput& input, std::span<const Product> products) override;
-  void GatedMatMul(const MatMulInput& input, const tensor::Weight& gate, const tensor::Weight& up,
-                   Activation activation, Matrix out) override;
-  void Experts(const MatMulInput& input, Matrix logits, const ExpertLayer& layer, Matrix out) override;
+  void GatedMatMul(const MatMulInput& input, const GatedProduct& product) override;
+  void Experts(const MatMulInput& input, Matrix logits, const ExpertSet& experts, Matrix out) override;
 
-  void EmbedRows(const tensor::Weight& table, std::span<const int32_t> ids, float scale, Matrix out,
-                 bool add) override;
-  void RmsNorm(Matrix x, const float* weight, float eps, Matrix out) override;
-  void RmsNormHeads(Matrix x, int64_t head_dim, const float* weight, float eps) override;
-  void LayerNorm(Matrix x, const float* weight, const float* bias, float eps, Matrix out) override;
-  void Rope(Matrix x, int64_t head_dim, std::span<const int32_t> positions, const RopeTable& table) override;
+  void EmbedRows(const Weight& table, EmbedBy by, float scale, Matrix out, bool add) override;
+  void RmsNorm(Matrix x, Vector weight, float eps, Matrix out) override;
+  void RmsNormHeads(Matrix x, int64_t head_dim, Vector weight, float eps) override;
+  void LayerNorm(Matrix x, Vector weight, Vector bias, float eps, Matrix out) override;
+  void Rotate(Matrix x, int64_t head_dim, const Rope& rope) override;
+  void ScaleQueries(Matrix x) override;
   void Add(Matrix x, Matrix out) override;
-  void Scale(Matrix x, float factor) override;
   void Softcap(Matrix x, float cap) override;
-  void GatherRows(Matrix x, std::span<const int32_t> rows, Matrix out) override;
+  void GatherOutputs(Matrix x, Matrix out) override;
 
-  void StoreKv(KvCache& cache, int64_t layer, std::span<const SequenceRows> sequences, Matrix k, Matrix v) override;
-  void PagedAttention(const KvCache& cache, int64_t layer, std::span<const SequenceRows> sequences,
-                      const AttentionParams& params, Matrix q, Matrix out) override;
-  void EncoderAttention(std::span<const SequenceRows> sequences, int64_t head_dim, const AttentionParams& params,
-                        Matrix q, Matrix k, Matrix v, Matrix out) override;
+  void StoreKv(KvCache& cache, int64_t layer, Matrix k, Matrix v) override;
+  void PagedAttention(const KvCache& cache, int64_t layer, const AttentionParams& params, Matrix q,
+                      Matrix out) override;
+  void EncoderAttention(int64_t head_dim, const AttentionParams& params, Matrix q, Matrix k, Matrix v,
+                        Matrix out) override;
 
-  void Pool(Matrix x, std::span<const SequenceRows> sequences, Pooling pooling, Matrix out) override;
+  void Draw(Matrix logits, std::span<const int32_t> rows, std::span<const DrawParams> params) override;
+  void Pool(Matrix x, Pooling pooling, Matrix out) override;
   void L2Normalize(Matrix x) override;
 
  private:
-  std::deque<tensor::Buffer> buffers_;
+  std::deque<ReferenceWeight> weights_;
+  std::deque<ReferenceRope> ropes_;
+  std::vector<std::unique_ptr<ExpertStorage>> experts_;
+};
+
+class ReferenceDevice final : public Device {
+ public:
+  BackendDescription Describe(const BackendOptions& options) const override;
+  int64_t AvailableBytes() const override;
+  Result<std::unique_ptr<Backend>> NewBackend(const BackendOptions& options) override;
 };
 
 // y = act(x) as each activation is defined, in f64.
 double Activate(double x, Activation activation);
+// The token that a row of logits gives, as draw.h defines it, in f64.
+int32_t DrawToken(std::span<const float> logits, const DrawParams& params);
 
 }  // namespace pensieve::backend::reference

@@ -20,12 +20,12 @@ void RmsNormRow(const float* x, const float* weight, int64_t n, float eps, float
   }
 }
 
-void RotateHead(float* head, float position, const RopeTable& table) {
+void RotateHead(float* head, float position, const ReferenceRope::Table& table) {
   const int64_t pairs = table.rotated / 2;
   for (int64_t i = 0; i < pairs; ++i) {
     float& a = head[table.interleaved ? 2 * i : i];
     float& b = head[table.interleaved ? 2 * i + 1 : i + pairs];
-    const float angle = position * table.frequencies[i];  // rounded to f32 on purpose, see RopeTable
+    const float angle = position * table.frequencies[static_cast<size_t>(i)];  // rounded to f32 on purpose, see RopeTable
     const double c = std::cos(static_cast<double>(angle)) * static_cast<double>(table.magnitude);
     const double s = std::sin(static_cast<double>(angle)) * static_cast<double>(table.magnitude);
     const auto x = static_cast<double>(a);
@@ -37,99 +37,108 @@ void RotateHead(float* head, float position, const RopeTable& table) {
 
 }  // namespace
 
-void ReferenceBackend::EmbedRows(const tensor::Weight& table, std::span<const int32_t> ids, float scale, Matrix out,
-                                 bool add) {
-  PENSIEVE_CHECK(static_cast<int64_t>(ids.size()) == out.rows && tensor::Cols(table) == out.cols);
+void ReferenceBackend::EmbedRows(const Weight& table, EmbedBy by, float scale, Matrix out, bool add) {
+  CheckEmbed(step(), table, by, out);
+  const MatrixView target = View(out);
   std::vector<float> row(static_cast<size_t>(out.cols));
   for (int64_t r = 0; r < out.rows; ++r) {
-    tensor::DequantizeRow(table, ids[static_cast<size_t>(r)], row.data());
+    tensor::DequantizeRow(static_cast<const ReferenceWeight*>(table.storage)->weight, EmbeddingRow(by, r), row.data());
     for (int64_t c = 0; c < out.cols; ++c) {
       const float value = row[static_cast<size_t>(c)] * scale;
-      out.row(r)[c] = add ? out.row(r)[c] + value : value;
+      target.row(r)[c] = add ? target.row(r)[c] + value : value;
     }
   }
 }
 
-void ReferenceBackend::RmsNorm(Matrix x, const float* weight, float eps, Matrix out) {
+void ReferenceBackend::RmsNorm(Matrix x, Vector weight, float eps, Matrix out) {
   CheckSameShape(x, out);
-  for (int64_t r = 0; r < x.rows; ++r) RmsNormRow(x.row(r), weight, x.cols, eps, out.row(r));
+  for (int64_t r = 0; r < x.rows; ++r) RmsNormRow(View(x).row(r), View(weight), x.cols, eps, View(out).row(r));
 }
 
-void ReferenceBackend::RmsNormHeads(Matrix x, int64_t head_dim, const float* weight, float eps) {
+void ReferenceBackend::RmsNormHeads(Matrix x, int64_t head_dim, Vector weight, float eps) {
   PENSIEVE_CHECK(head_dim > 0 && x.cols % head_dim == 0);
   for (int64_t r = 0; r < x.rows; ++r) {
-    for (int64_t c = 0; c < x.cols; c += head_dim) RmsNormRow(x.row(r) + c, weight, head_dim, eps, x.row(r) + c);
+    float* row = View(x).row(r);
+    for (int64_t c = 0; c < x.cols; c += head_dim) RmsNormRow(row + c, View(weight), head_dim, eps, row + c);
   }
 }
 
-void ReferenceBackend::LayerNorm(Matrix x, const float* weight, const float* bias, float eps, Matrix out) {
+void ReferenceBackend::LayerNorm(Matrix x, Vector weight, Vector bias, float eps, Matrix out) {
   CheckSameShape(x, out);
   const auto n = static_cast<double>(x.cols);
+  const float* scales = View(weight);
+  const float* shifts = View(bias);
   for (int64_t r = 0; r < x.rows; ++r) {
+    const float* row = View(x).row(r);
     double sum = 0.0;
-    for (int64_t c = 0; c < x.cols; ++c) sum += static_cast<double>(x.row(r)[c]);
+    for (int64_t c = 0; c < x.cols; ++c) sum += static_cast<double>(row[c]);
     const double mean = sum / n;
     double squares = 0.0;
     for (int64_t c = 0; c < x.cols; ++c) {
-      const double d = static_cast<double>(x.row(r)[c]) - mean;
+      const double d = static_cast<double>(row[c]) - mean;
       squares += d * d;
     }
     const double inverse = 1.0 / std::sqrt(squares / n + static_cast<double>(eps));
     for (int64_t c = 0; c < x.cols; ++c) {
-      const double normal = (static_cast<double>(x.row(r)[c]) - mean) * inverse;
-      const double shift = bias == nullptr ? 0.0 : static_cast<double>(bias[c]);
-      out.row(r)[c] = static_cast<float>(normal * static_cast<double>(weight[c]) + shift);
+      const double normal = (static_cast<double>(row[c]) - mean) * inverse;
+      const double shift = shifts == nullptr ? 0.0 : static_cast<double>(shifts[c]);
+      View(out).row(r)[c] = static_cast<float>(normal * static_cast<double>(scales[c]) + shift);
     }
   }
 }
 
-void ReferenceBackend::Rope(Matrix x, int64_t head_dim, std::span<const int32_t> positions, const RopeTable& table) {
-  PENSIEVE_CHECK(static_cast<int64_t>(positions.size()) == x.rows && head_dim > 0 && x.cols % head_dim == 0);
-  PENSIEVE_CHECK(table.rotated % 2 == 0 && table.rotated <= head_dim);
+void ReferenceBackend::Rotate(Matrix x, int64_t head_dim, const Rope& rope) {
+  const auto& own = *static_cast<const ReferenceRope*>(rope.storage);
+  CheckRotate(step(), x, head_dim);
+  PENSIEVE_CHECK(own.usual.rotated <= head_dim && own.for_long.rotated <= head_dim);
+  for (const SequenceRows& sequence : step().sequences) {
+    for (int64_t r = sequence.first_row; r < sequence.first_row + sequence.num_rows; ++r) {
+      const auto position = static_cast<float>(step().positions[static_cast<size_t>(r)]);
+      for (int64_t c = 0; c < x.cols; c += head_dim) {
+        RotateHead(View(x).row(r) + c, position, sequence.long_rope ? own.for_long : own.usual);
+      }
+    }
+  }
+}
+
+void ReferenceBackend::ScaleQueries(Matrix x) {
+  PENSIEVE_CHECK(x.rows == static_cast<int64_t>(step().query_factors.size()));
   for (int64_t r = 0; r < x.rows; ++r) {
-    const auto position = static_cast<float>(positions[static_cast<size_t>(r)]);
-    for (int64_t c = 0; c < x.cols; c += head_dim) RotateHead(x.row(r) + c, position, table);
+    for (int64_t c = 0; c < x.cols; ++c) View(x).row(r)[c] *= step().query_factors[static_cast<size_t>(r)];
   }
 }
 
 void ReferenceBackend::Add(Matrix x, Matrix out) {
   CheckSameShape(x, out);
   for (int64_t r = 0; r < x.rows; ++r) {
-    for (int64_t c = 0; c < x.cols; ++c) out.row(r)[c] += x.row(r)[c];
-  }
-}
-
-void ReferenceBackend::Scale(Matrix x, float factor) {
-  for (int64_t r = 0; r < x.rows; ++r) {
-    for (int64_t c = 0; c < x.cols; ++c) x.row(r)[c] *= factor;
+    for (int64_t c = 0; c < x.cols; ++c) View(out).row(r)[c] += View(x).row(r)[c];
   }
 }
 
 void ReferenceBackend::Softcap(Matrix x, float cap) {
   const auto limit = static_cast<double>(cap);
   for (int64_t r = 0; r < x.rows; ++r) {
+    float* row = View(x).row(r);
     for (int64_t c = 0; c < x.cols; ++c) {
-      x.row(r)[c] = static_cast<float>(limit * std::tanh(static_cast<double>(x.row(r)[c]) / limit));
+      row[c] = static_cast<float>(limit * std::tanh(static_cast<double>(row[c]) / limit));
     }
   }
 }
 
-void ReferenceBackend::GatherRows(Matrix x, std::span<const int32_t> rows, Matrix out) {
-  PENSIEVE_CHECK(static_cast<int64_t>(rows.size()) == out.rows && x.cols == out.cols);
+void ReferenceBackend::GatherOutputs(Matrix x, Matrix out) {
+  CheckGather(step(), x, out);
   for (int64_t r = 0; r < out.rows; ++r) {
-    const int32_t source = rows[static_cast<size_t>(r)];
-    PENSIEVE_CHECK(source >= 0 && source < x.rows);
-    std::copy_n(x.row(source), x.cols, out.row(r));
+    std::copy_n(View(x).row(step().output_rows[static_cast<size_t>(r)]), x.cols, View(out).row(r));
   }
 }
 
-void ReferenceBackend::Pool(Matrix x, std::span<const SequenceRows> sequences, Pooling pooling, Matrix out) {
-  PENSIEVE_CHECK(static_cast<int64_t>(sequences.size()) == out.rows && x.cols == out.cols);
-  CheckSequences(sequences, x.rows, 0, 0);
-  for (size_t s = 0; s < sequences.size(); ++s) {
-    float* target = out.row(static_cast<int64_t>(s));
+void ReferenceBackend::Pool(Matrix matrix, Pooling pooling, Matrix out) {
+  CheckPool(step(), matrix, out);
+  const MatrixView x = View(matrix);
+  for (size_t s = 0; s < step().sequences.size(); ++s) {
+    float* target = View(out).row(static_cast<int64_t>(s));
     std::fill_n(target, out.cols, 0.0f);
-    const SequenceRows& rows = sequences[s];
+    const SequenceRows& rows = step().sequences[s];
     if (rows.num_rows == 0) continue;
     const int64_t last = rows.first_row + rows.num_rows - 1;
     if (pooling == Pooling::kCls) std::copy_n(x.row(rows.first_row), x.cols, target);
@@ -152,10 +161,11 @@ void ReferenceBackend::Pool(Matrix x, std::span<const SequenceRows> sequences, P
 
 void ReferenceBackend::L2Normalize(Matrix x) {
   for (int64_t r = 0; r < x.rows; ++r) {
+    float* row = View(x).row(r);
     double squares = 0.0;
-    for (int64_t c = 0; c < x.cols; ++c) squares += static_cast<double>(x.row(r)[c]) * static_cast<double>(x.row(r)[c]);
+    for (int64_t c = 0; c < x.cols; ++c) squares += static_cast<double>(row[c]) * static_cast<double>(row[c]);
     const double norm = std::max(std::sqrt(squares), 1e-12);
-    for (int64_t c = 0; c < x.cols; ++c) x.row(r)[c] = static_cast<float>(static_cast<double>(x.row(r)[c]) / norm);
+    for (int64_t c = 0; c < x.cols; ++c) row[c] = static_cast<float>(static_cast<double>(row[c]) / norm);
   }
 }
 

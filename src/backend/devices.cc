@@ -1,0 +1,83 @@
+#include "backend/devices.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace pensieve::backend {
+
+// Each folder's own, in its own words; defined where PENSIEVE_CUDA and PENSIEVE_MLX are set.
+#ifdef PENSIEVE_CUDA
+Result<std::shared_ptr<Device>> OpenCudaDevice(const DeviceOptions& options);
+#endif
+#ifdef PENSIEVE_MLX
+Result<std::shared_ptr<Device>> OpenMlxDevice(const DeviceOptions& options);
+#endif
+
+const std::vector<DeviceKind>& DeviceKinds() {
+  static const std::vector<DeviceKind> kTable = {
+      {.name = "cuda",
+       .how_to_build = "configure with -DPENSIEVE_CUDA=ON on a machine that has the CUDA toolkit, and build again",
+#ifdef PENSIEVE_CUDA
+       .open = OpenCudaDevice
+#endif
+      },
+      {.name = "mlx",
+       .how_to_build = "configure with -DPENSIEVE_MLX=ON on a machine that has MLX, and build again",
+#ifdef PENSIEVE_MLX
+       .open = OpenMlxDevice
+#endif
+      },
+      {.name = "cpu",
+       .how_to_build = "",
+       .open = [](const DeviceOptions& options) { return NewCpuDevice(options.cpu); }},
+  };
+  return kTable;
+}
+
+namespace {
+
+// The first device of the table that is there; the reason tells what became of those before it.
+Result<ChosenDevice> OpenFirst(const DeviceOptions& options) {
+  std::string reason;
+  for (const DeviceKind& kind : DeviceKinds()) {
+    if (kind.open == nullptr) {
+      reason += fmt::format("{}this program has no {}", reason.empty() ? "" : ", ", kind.name);
+      continue;
+    }
+    auto device = kind.open(options);
+    if (device) return ChosenDevice{*std::move(device), reason.empty() ? "the first that is there" : reason};
+    if (&kind == &DeviceKinds().back()) return std::move(device).error();
+    reason += fmt::format("{}{}: {}", reason.empty() ? "" : ", ", kind.name, device.error().message());
+  }
+  PENSIEVE_UNREACHABLE();
+}
+
+const DeviceKind* Find(std::string_view name) {
+  const auto& table = DeviceKinds();
+  const auto kind = std::find_if(table.begin(), table.end(), [&](const DeviceKind& row) { return row.name == name; });
+  return kind == table.end() ? nullptr : &*kind;
+}
+
+}  // namespace
+
+Status CheckDevice(std::string_view name) {
+  if (name == "auto") return OkStatus();
+  const DeviceKind* kind = Find(name);
+  if (kind == nullptr) {
+    std::vector<std::string_view> names;
+    for (const DeviceKind& row : DeviceKinds()) names.push_back(row.name);
+    return InvalidArgument(fmt::format("device: \"{}\" is none of {}, auto", name, fmt::join(names, ", ")));
+  }
+  if (kind->open != nullptr) return OkStatus();
+  return Unimplemented(fmt::format("device: this program was built without {}: {}", name, kind->how_to_build));
+}
+
+Result<ChosenDevice> OpenDevice(std::string_view name, const DeviceOptions& options) {
+  PENSIEVE_RETURN_IF_ERROR(CheckDevice(name));
+  if (name == "auto") return OpenFirst(options);
+  PENSIEVE_TRY(auto device, Find(name)->open(options));
+  return ChosenDevice{std::move(device), "asked for"};
+}
+
+}  // namespace pensieve::backend
