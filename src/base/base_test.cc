@@ -74,6 +74,28 @@ TEST(Json, RefusesWhatIsMalformedDeepOrDuplicate) {
   EXPECT_FALSE(ParseJson(R"({"a":1,"a":2})", {.refuse_duplicate_keys = true}).has_value());
 }
 
+TEST(Json, ManySmallValuesAreRefusedBeforeTheyAreBuilt) {
+  std::string empty_lists = "[";
+  for (int i = 0; i < 600'000; ++i) empty_lists += "[],";
+  const auto refused = ParseJson(empty_lists + "0]");
+  EXPECT_EQ(refused.error().message(), "the JSON has more than 1048576 values and keys");
+  EXPECT_TRUE(ParseJson(empty_lists + "0]", kFileJson).has_value());
+  EXPECT_EQ(ParseJson("[0,1,2,3]", {.values_max = 5}).status(), OkStatus());
+  EXPECT_FALSE(ParseJson("[0,1,2,3]", {.values_max = 4}).has_value());
+  // Only what stands outside of strings is a value.
+  EXPECT_TRUE(ParseJson(R"(["[[[,,,\"[[["])", {.values_max = 2}).has_value());
+}
+
+TEST(Json, CountsAtLeastAllValues) {
+  EXPECT_EQ(CountJsonValues("7"), 1);
+  EXPECT_EQ(CountJsonValues("[1,2]"), 3);
+  EXPECT_EQ(CountJsonValues(R"({"a":{"b":[0]}})"), 6);
+  EXPECT_EQ(CountJsonValues(R"(["[1,2]"])"), 2);
+  EXPECT_EQ(CountJsonValues(R"(["[1,2]"])", /*inside_strings=*/true), 4);
+  EXPECT_EQ(CountJsonValues(R"(["a\\",1,"\"])"), 4);
+  EXPECT_EQ(CountJsonValues("\"open [,"), 1);
+}
+
 TEST(Json, DumpsInvalidUtf8AsReplacementCharacter) {
   EXPECT_EQ(DumpJson(Json("a\xff")), "\"a\xEF\xBF\xBD\"");
 }

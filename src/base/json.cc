@@ -8,9 +8,14 @@
 namespace pensieve {
 namespace {
 
-// An object that keeps its order finds a key by looking at each of them, so n keys cost n * n / 2 comparisons to read. This
-// many take about a second: one object of 23,000 keys, or any number of small ones.
-constexpr int64_t kKeyComparisonsMax = int64_t{1} << 28;
+// The end of the string whose opening quote stands at `quote`, or of the text.
+size_t StringEnd(std::string_view text, size_t quote) {
+  for (size_t at = quote + 1; at < text.size(); ++at) {
+    if (text[at] == '\\') ++at;
+    else if (text[at] == '"') return at + 1;
+  }
+  return text.size();
+}
 
 // Checks depth, duplicate keys, number of keys and syntax in one pass that builds nothing, so that a hostile document costs no memory.
 class Checker : public nlohmann::json_sax<Json> {
@@ -37,7 +42,7 @@ class Checker : public nlohmann::json_sax<Json> {
   bool end_array() override { return Leave(); }
   bool key(string_t& key) override {
     key_comparisons_ += key_counts_.back()++;
-    if (key_comparisons_ > kKeyComparisonsMax) {
+    if (key_comparisons_ > limits_.key_comparisons_max) {
       error_ = "too many keys in one object";
       return false;
     }
@@ -75,7 +80,23 @@ class Checker : public nlohmann::json_sax<Json> {
 
 }  // namespace
 
+int64_t CountJsonValues(std::string_view text, bool inside_strings) {
+  int64_t count = 1;
+  for (size_t at = 0; at < text.size();) {
+    const char c = text[at];
+    if (c == '"' && !inside_strings) {
+      at = StringEnd(text, at);
+      continue;
+    }
+    count += c == ',' || c == ':' || c == '[' || c == '{';
+    ++at;
+  }
+  return count;
+}
+
 Result<Json> ParseJson(std::string_view text, const JsonLimits& limits) {
+  if (static_cast<int64_t>(text.size()) > limits.values_max && CountJsonValues(text) > limits.values_max)
+    return InvalidArgument(fmt::format("the JSON has more than {} values and keys", limits.values_max));
   Checker checker(limits);
   if (!Json::sax_parse(text, &checker)) {
     return InvalidArgument(checker.error().empty() ? "not valid JSON" : "not valid JSON: " + checker.error());

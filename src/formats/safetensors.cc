@@ -120,7 +120,10 @@ Result<std::vector<NamedTensor>> ParseFile(const MappedFile& file) {
   const auto header = bytes.subspan(sizeof(header_bytes), static_cast<size_t>(header_bytes));
   const auto data = bytes.subspan(sizeof(header_bytes) + static_cast<size_t>(header_bytes));
   auto json = ParseJson({reinterpret_cast<const char*>(header.data()), header.size()},
-                        {.depth_max = 4, .refuse_duplicate_keys = true});
+                        {.depth_max = 4,
+                         .refuse_duplicate_keys = true,
+                         .values_max = kFileJson.values_max,
+                         .key_comparisons_max = kFileJson.key_comparisons_max});
   if (!json) return DataLoss(fmt::format("{}: header is {}", file.path(), json.error().message()));
   if (!json->is_object()) return DataLoss(fmt::format("{}: header must be a JSON object", file.path()));
 

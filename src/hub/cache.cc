@@ -60,7 +60,7 @@ std::vector<std::string> FilesBelow(const fs::path& directory) {
 Json ReadObject(const fs::path& path, size_t bytes_max) {
   const auto text = ReadFile(path.string(), bytes_max);
   if (!text.has_value()) return Json::object();
-  const auto json = ParseJson(*text);
+  const auto json = ParseJson(*text, kFileJson);
   return json.has_value() && json->is_object() ? *json : Json::object();
 }
 

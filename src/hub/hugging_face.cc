@@ -137,7 +137,9 @@ Result<RepoListing> ListRepo(const HubSettings& settings, const ModelName& name,
 }
 
 Result<RepoListing> ParseListing(std::string_view text, const std::string& repo_id) {
-  const auto json = ParseJson(text, {.depth_max = 32});
+  const auto json = ParseJson(
+      text,
+      {.depth_max = 32, .values_max = kFileJson.values_max, .key_comparisons_max = kFileJson.key_comparisons_max});
   if (!json.has_value() || !json->is_object())
     return DataLoss(fmt::format("{}: the hub's answer is no JSON object", repo_id));
   RepoListing listing;

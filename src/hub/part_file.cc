@@ -101,7 +101,7 @@ Status PartFile::Open(int64_t segment_bytes) {
 bool PartFile::LoadState() {
   const auto text = ReadFile(state_path(), kStateBytesMax);
   if (!text.has_value()) return false;
-  const auto state = ParseJson(*text);
+  const auto state = ParseJson(*text, kFileJson);
   if (!state.has_value() || !state->is_object()) return false;
   if (state->value("url", Json()) != Json(PublicUrl(request_.url)) || state->value("bytes", Json()) != Json(request_.bytes))
     return false;

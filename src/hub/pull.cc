@@ -46,7 +46,7 @@ bool HasSize(const fs::path& path, int64_t bytes) {
 Json ReadNote(const fs::path& directory) {
   const auto text = ReadFile((directory / kNote).string(), kNoteBytesMax);
   if (!text.has_value()) return Json::object();
-  const auto json = ParseJson(*text);
+  const auto json = ParseJson(*text, kFileJson);
   if (!json.has_value() || !json->is_object() || !json->contains("files") || !(*json)["files"].is_object())
     return Json::object();
   return *json;
