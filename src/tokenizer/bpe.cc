@@ -81,7 +81,7 @@ class BpeModel final : public Model {
     }
   }
 
-  void Tokenize(std::string_view word, std::vector<int32_t>& ids) const override {
+  void TokenizeWord(std::string_view word, std::vector<int32_t>& ids) const override {
     if (options_.ignore_merges) {
       if (const int32_t id = vocabulary().Find(word); id >= 0) {
         ids.push_back(id);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -21,12 +22,29 @@ class Model {
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 
-  // Appends the ids of `word` (valid UTF-8, not empty).
-  virtual void Tokenize(std::string_view word, std::vector<int32_t>& ids) const = 0;
+  // Appends the ids of `word` (valid UTF-8, not empty). Models that keep notes about each byte of a word, some forty
+  // bytes of them, take one of more than kWordBytesMax bytes in parts: cut in front of a space where no token stands
+  // across such a place, which changes no id, else between any two characters.
+  void Tokenize(std::string_view word, std::vector<int32_t>& ids) const;
   const Vocabulary& vocabulary() const { return vocabulary_; }
 
+  // Whether no token holds a space (as itself, as U+2581 or as U+0120) behind another character: what stands in front of
+  // a space then never joins what stands behind it.
+  bool BreaksAtSpaces() const;
+
+  static constexpr size_t kWordBytesMax = size_t{1} << 20;
+
+ protected:
+  virtual void TokenizeWord(std::string_view word, std::vector<int32_t>& ids) const = 0;
+  // False for models whose answer to a long word is one token, whatever is in it.
+  virtual bool takes_parts() const { return true; }
+
  private:
+  size_t PartEnd(std::string_view word) const;
+
   const Vocabulary vocabulary_;
+  mutable std::once_flag looked_for_spaces_;
+  mutable bool breaks_at_spaces_ = false;
 };
 
 // Byte pair encoding: merges the adjacent pair of lowest rank, leftmost among equals, until none is left.

@@ -32,7 +32,7 @@ class ScoredBpeModel final : public Model {
   ScoredBpeModel(Vocabulary words, ScoredBpeOptions options)
       : Model(std::move(words)), options_(std::move(options)), byte_tokens_(vocabulary()) {}
 
-  void Tokenize(std::string_view word, std::vector<int32_t>& ids) const override {
+  void TokenizeWord(std::string_view word, std::vector<int32_t>& ids) const override {
     if (cache_.Find(word, ids)) return;
     const size_t begin = ids.size();
     Run(word, ids);

@@ -3,6 +3,7 @@
 // PENSIEVE_TOKENIZER_GOLDEN may name a further folder with such files of large tokenizers.
 #include <cstdlib>
 #include <filesystem>
+#include <random>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -49,7 +50,7 @@ GgufVocabulary ReadVocabulary(const Json& json) {
 Result<std::unique_ptr<Tokenizer>> Load(const std::string& path) {
   PENSIEVE_TRY(const std::string text, ReadFile(path, kFileBytesMax));
   if (!path.ends_with(".vocabulary.json")) return Tokenizer::FromHuggingFace(text, Json(), path);
-  PENSIEVE_TRY(const Json json, ParseJson(text));
+  PENSIEVE_TRY(const Json json, ParseJson(text, kFileJson));
   return Tokenizer::FromGguf(ReadVocabulary(json), path);
 }
 
@@ -148,6 +149,47 @@ TEST_P(GoldenTest, EqualsThePackage) {
   EXPECT_EQ(CountDifferences(**tokenizer, *golden, lines), 0u) << "of " << lines;
   EXPECT_GT(lines, 0u);
   RecordProperty("lines", static_cast<int>(lines));
+}
+
+// All hard strings of a golden file, in several orders and with blanks between them, as one long text.
+std::vector<std::string> LongTexts(const std::string& golden) {
+  std::vector<std::string> parts;
+  for (size_t at = 0; at < golden.size();) {
+    const size_t end = std::min(golden.find('\n', at), golden.size());
+    const auto line = ParseJson(golden.substr(at, end - at));
+    if (line.has_value() && line->contains("text_b64")) parts.push_back(FromBase64(*line, "text_b64"));
+    at = end + 1;
+  }
+  std::vector<std::string> texts;
+  std::mt19937 random(3);
+  for (const char* between : {" ", "x ", "\n", ""}) {
+    std::shuffle(parts.begin(), parts.end(), random);
+    std::string text;
+    for (int round = 0; round < 3; ++round) {
+      for (const std::string& part : parts) text += part + between;
+    }
+    texts.push_back(std::move(text));
+  }
+  return texts;
+}
+
+TEST_P(GoldenTest, TheFirstTokensOfALongTextNeedNotAllOfIt) {
+  const std::string model = ModelOf(GetParam());
+  if (model.empty()) GTEST_SKIP() << "the tokenizer of " << GetParam() << " is not here";
+  const auto tokenizer = Load(model);
+  ASSERT_TRUE(tokenizer.has_value());
+  const auto golden = ReadFile(GetParam().string(), kFileBytesMax);
+  ASSERT_TRUE(golden.has_value());
+  for (const std::string& text : LongTexts(*golden)) {
+    const std::vector<int32_t> all = (*tokenizer)->Encode(text);
+    for (const size_t wanted : {size_t{0}, size_t{1}, size_t{7}, size_t{100}, size_t{333}, all.size() - 1, all.size()}) {
+      const auto some = (*tokenizer)->EncodeAtMost(text, static_cast<int64_t>(wanted));
+      ASSERT_EQ(some.size() > wanted, all.size() > wanted) << wanted;
+      const auto same = static_cast<std::ptrdiff_t>(std::min(wanted, some.size()));
+      ASSERT_TRUE(std::equal(some.begin(), some.begin() + same, all.begin())) << wanted;
+      ASSERT_EQ(some.empty() ? -1 : some.back(), all.empty() ? -1 : (*tokenizer)->special().add_eos ? all.back() : some.back());
+    }
+  }
 }
 
 // tools/tokenizer_pairs.py: a line with a tokenizer and its post-processor, then lines with pairs.

@@ -9,6 +9,7 @@
 
 #include "base/mapped_file.h"
 #include "base/utf8.h"
+#include "tokenizer/model.h"
 #include "tokenizer/normalizer.h"
 #include "tokenizer/regex.h"
 #include "tokenizer/unicode.h"
@@ -434,6 +435,36 @@ TEST(Cost, LongRunsAreLinear) {
                            "roberta", "clip", "prefix_bpe"}) {
     const auto tokenizer = LoadSample(name);
     for (const std::string& text : texts) tokenizer->Decode(tokenizer->Encode(text));
+  }
+}
+
+// Parts end where no token can stand across, so that a long text without a pre-tokenizer has the ids of its words.
+TEST(Cost, LongWordsAreTakenInPartsThatChangeNoId) {
+  for (const char* name : {"llama2", "gemma", "unigram"}) {
+    const auto tokenizer = LoadSample(name);
+    const std::string unit = "The quick brown fox jumps over 12 lazy dogs and on";
+    const auto first = tokenizer->Encode(unit, {.add_special = false});
+    const auto next = tokenizer->Encode(unit + " " + unit, {.add_special = false});
+    ASSERT_GT(next.size(), first.size());
+    std::string text = unit;
+    std::vector<int32_t> ids = first;
+    while (text.size() < Model::kWordBytesMax + 5000) {
+      text += " " + unit;
+      ids.insert(ids.end(), next.begin() + static_cast<std::ptrdiff_t>(first.size()), next.end());
+    }
+    EXPECT_EQ(tokenizer->Encode(text, {.add_special = false}), ids) << name;
+  }
+}
+
+// Without such a place the parts are cut anywhere; every byte is still there.
+TEST(Cost, AWordOfMegabytesKeepsItsText) {
+  for (const char* name : {"llama2", "llama3"}) {
+    const auto tokenizer = LoadSample(name);
+    for (const char* unit : {"a", "\u4e2d"}) {
+      std::string word;
+      while (word.size() <= Model::kWordBytesMax) word += unit;
+      EXPECT_EQ(tokenizer->Decode(tokenizer->Encode(word)), word) << name;
+    }
   }
 }
 

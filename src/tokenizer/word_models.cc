@@ -15,7 +15,7 @@ class WordPieceModel final : public Model {
   WordPieceModel(Vocabulary words, WordPieceOptions options)
       : Model(std::move(words)), options_(std::move(options)), unk_id_(vocabulary().Find(options_.unk_token)) {}
 
-  void Tokenize(std::string_view word, std::vector<int32_t>& ids) const override {
+  void TokenizeWord(std::string_view word, std::vector<int32_t>& ids) const override {
     int64_t chars = 0;
     for (size_t at = 0; at < word.size(); at += Utf8Length(word[at])) ++chars;
     const size_t begin = ids.size();
@@ -23,6 +23,7 @@ class WordPieceModel final : public Model {
     ids.resize(begin);
     ids.push_back(unk_id_);
   }
+  bool takes_parts() const override { return false; }
 
  private:
   bool MatchPieces(std::string_view word, std::vector<int32_t>& ids) const {
@@ -65,7 +66,7 @@ class UnigramModel final : public Model {
     unk_score_ = lowest - kUnkPenalty;
   }
 
-  void Tokenize(std::string_view word, std::vector<int32_t>& ids) const override {
+  void TokenizeWord(std::string_view word, std::vector<int32_t>& ids) const override {
     const std::vector<Node> nodes = BestPath(word);
     // Backwards from the end; neighbouring unknown pieces become one.
     std::vector<TextPiece> pieces;
@@ -135,10 +136,11 @@ class UnigramModel final : public Model {
 class WordLevelModel final : public Model {
  public:
   WordLevelModel(Vocabulary words, int32_t unk_id) : Model(std::move(words)), unk_id_(unk_id) {}
-  void Tokenize(std::string_view word, std::vector<int32_t>& ids) const override {
+  void TokenizeWord(std::string_view word, std::vector<int32_t>& ids) const override {
     const int32_t id = vocabulary().Find(word);
     ids.push_back(id >= 0 ? id : unk_id_);
   }
+  bool takes_parts() const override { return false; }
 
  private:
   const int32_t unk_id_;
