@@ -55,6 +55,20 @@ TEST_F(EmbedTest, PoolsInInputOrder) {
   EXPECT_THAT(result->embeddings[1], ElementsAre((99 + 257) / 2.0f, 1, 0.5f, 2));
 }
 
+// One thread reports the results of all requests.
+TEST_F(EmbedTest, ACallbackThatThrowsEndsNothing) {
+  for (int i = 0; i < 3; ++i) {
+    std::promise<void> called;
+    encoder_->Embed(Of({"ab"}), [&](const Result<EmbedResult>&) {
+      called.set_value();
+      throw std::runtime_error("the consumer's own fault");
+    });
+    called.get_future().wait();
+  }
+  encoder_->Embed(Of({}), [](const Result<EmbedResult>&) { throw std::runtime_error("also at once"); });
+  EXPECT_TRUE(Embed(*encoder_, Of({"c"})).has_value());
+}
+
 TEST_F(EmbedTest, PoolingChoices) {
   const auto first = [&](Service& service, PoolingChoice choice) {
     EmbedRequest request = Of({"ab"});
@@ -105,6 +119,20 @@ TEST_F(EmbedTest, LongTextsAreCutAndKeepTheirLastSpecialToken) {
   EXPECT_EQ(refused.reason(), ErrorReason::kPromptTooLong);
   request.texts.insert(request.texts.begin(), "a");
   EXPECT_EQ(Embed(*encoder_, request).status().message(), "input.1: prompt is too long: 13 tokens > 8 maximum");
+}
+
+TEST_F(EmbedTest, TextsOfMegabytesAreCutOrRefusedByTheirFirstPart) {
+  std::string text = "abcdefghijkl";
+  EmbedRequest brief = Of({text});
+  while (text.size() < 3'000'000) text += " and on";
+  EmbedRequest lengthy = Of({text});
+  brief.tokens_max = lengthy.tokens_max = 8;  // as AkiDB's route
+  EXPECT_EQ(Embed(*encoder_, lengthy)->embeddings, Embed(*encoder_, brief)->embeddings);
+  EXPECT_EQ(Embed(*decoder_, lengthy)->embeddings, Embed(*decoder_, brief)->embeddings);
+  EXPECT_EQ(Embed(*encoder_, lengthy)->prompt_tokens, 8);
+  EXPECT_LT(Embed(*encoder_, lengthy)->tokens.at(0).seen, 10'000);
+  lengthy.truncate = false;
+  EXPECT_EQ(Embed(*encoder_, lengthy).status().reason(), ErrorReason::kPromptTooLong);
 }
 
 TEST_F(EmbedTest, TokenIdsAndEmptyTexts) {

@@ -2,6 +2,8 @@
 
 #include <pthread.h>
 
+#include "base/guarded.h"
+
 namespace pensieve::service {
 
 EmbedWorker::EmbedWorker() : thread_([this]() noexcept { Run(); }) {}
@@ -33,7 +35,7 @@ std::function<void()> EmbedWorker::Watch(std::unique_ptr<engine::EventStream> st
 void EmbedWorker::Wake(int64_t number) {
   {
     const std::lock_guard lock(mutex_);
-    ready_.push_back(number);
+    if (!Guarded([&] { ready_.push_back(number); }).ok()) look_at_all_ = true;
   }
   woken_.notify_one();
 }
@@ -57,7 +59,8 @@ void EmbedWorker::Serve(int64_t number) {
     }
     // The waker reaches into this object: it is gone before the request counts as over.
     stream->SetWaker(nullptr);
-    done(std::move(*event));
+    // Whoever waits for it ends its own exceptions. This one may not end the thread, on which all others wait.
+    (void)Guarded([&] { done(std::move(*event)); }).ok();
     return;
   }
 }
@@ -69,16 +72,29 @@ void EmbedWorker::Run() noexcept {
   pthread_setname_np(pthread_self(), "embed-results");
 #endif
   std::vector<int64_t> ready;
-  for (;;) {
-    {
-      std::unique_lock lock(mutex_);
-      woken_.wait(lock, [this] { return !ready_.empty() || (stopping_ && requests_.empty()); });
-      if (ready_.empty()) return;
-      ready.swap(ready_);
-    }
-    for (const int64_t number : ready) Serve(number);
-    ready.clear();
+  bool over = false;
+  while (!over) {
+    const Status status = Guarded([&] { over = !ServeReady(ready); });
+    if (status.ok()) continue;
+    const std::lock_guard lock(mutex_);
+    look_at_all_ = true;  // nobody knows which of them were served
   }
+}
+
+bool EmbedWorker::ServeReady(std::vector<int64_t>& ready) {
+  ready.clear();
+  {
+    std::unique_lock lock(mutex_);
+    woken_.wait(lock, [this] { return !ready_.empty() || look_at_all_ || (stopping_ && requests_.empty()); });
+    if (stopping_ && requests_.empty()) return false;
+    ready.swap(ready_);
+    if (look_at_all_) {
+      for (const auto& [number, request] : requests_) ready.push_back(number);
+    }
+    look_at_all_ = false;
+  }
+  for (const int64_t number : ready) Serve(number);
+  return true;
 }
 
 }  // namespace pensieve::service

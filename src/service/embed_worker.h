@@ -35,11 +35,14 @@ class EmbedWorker {
   void Run() noexcept;
   void Wake(int64_t number);
   void Serve(int64_t number);
+  // Waits for requests that may have an event and looks at each. `ready` is scratch. False: there will be no more.
+  bool ServeReady(std::vector<int64_t>& ready);
 
   std::mutex mutex_;
   std::condition_variable woken_;
   std::unordered_map<int64_t, Request> requests_;  // guarded by mutex_
   std::vector<int64_t> ready_;                     // guarded by mutex_: requests that may have an event
+  bool look_at_all_ = false;                       // guarded by mutex_: a wake had no room in ready_
   int64_t last_number_ = 0;                        // guarded by mutex_
   bool stopping_ = false;                          // guarded by mutex_
   std::thread thread_;                             // started last

@@ -55,6 +55,11 @@ Status Fit(const ServedModel& model, const Cut& cut, std::vector<int32_t>& ids) 
   return OkStatus();
 }
 
+// Names the input unless it is the only one.
+Status InputError(const Status& error, size_t index, size_t count) {
+  return count == 1 ? error : error.WithContext(fmt::format("input.{}", index));
+}
+
 Status CheckIds(const ServedModel& model, const std::vector<int32_t>& ids) {
   for (const int32_t id : ids) {
     if (id < 0 || id >= model.config().vocab_size) {
@@ -85,15 +90,20 @@ Result<EmbedPlan> PlanEmbedding(const ServedModel& model, EmbedRequest request) 
   plan.request.sequences = std::move(request.token_ids);
   for (const auto& ids : plan.request.sequences) PENSIEVE_RETURN_IF_ERROR(CheckIds(model, ids));
   const int32_t closing_id = first_tokens_only ? -1 : config.closing_id;
+  // Who cuts earlier than the model would (AkiDB's recipe) is not told how long a text was; all others are.
+  const bool first_part_is_enough = cut.truncate && request.tokens_max > 0;
   for (const std::string& text : request.texts) {
-    auto& ids = plan.request.sequences.emplace_back(model.tokenizer().Encode(text));
+    const Status fits = cut.truncate ? OkStatus() : CheckTextLen(model.tokenizer(), text, cut.tokens_max);
+    if (!fits.ok()) return InputError(fits, plan.request.sequences.size(), request.texts.size());
+    auto& ids = plan.request.sequences.emplace_back(
+        first_part_is_enough ? model.tokenizer().EncodeAtMost(text, cut.tokens_max) : model.tokenizer().Encode(text));
     if (closing_id >= 0 && (ids.empty() || ids.back() != closing_id)) ids.push_back(closing_id);
   }
   for (size_t i = 0; i < plan.request.sequences.size(); ++i) {
     auto& ids = plan.request.sequences[i];
     const auto seen = static_cast<int64_t>(ids.size());
     const Status fit = Fit(model, cut, ids);
-    if (!fit.ok()) return plan.request.sequences.size() == 1 ? fit : fit.WithContext(fmt::format("input.{}", i));
+    if (!fit.ok()) return InputError(fit, i, plan.request.sequences.size());
     const auto used = static_cast<int64_t>(ids.size());
     plan.tokens.push_back({.seen = std::max(seen, used), .used = used});
     plan.prompt_tokens += used;

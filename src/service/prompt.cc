@@ -124,6 +124,21 @@ Status CheckPromptLen(int64_t prompt_tokens, int64_t tokens_max) {
       .WithReason(ErrorReason::kPromptTooLong);
 }
 
+Status CheckTextLen(const tokenizer::Tokenizer& tokenizer, std::string_view text, int64_t tokens_max) {
+  // A part of the text has about as many tokens as the whole has there: only what stands at its end may join with what
+  // follows. The margin is for that.
+  constexpr size_t kMarginTokens = 256;
+  constexpr size_t kBytesPerToken = 8;  // twice what a token of English or code has
+  const size_t enough = static_cast<size_t>(std::max<int64_t>(tokens_max, 0)) + kMarginTokens;
+  for (size_t bytes = enough * kBytesPerToken; bytes < text.size(); bytes *= 4) {
+    const size_t tokens = tokenizer.Encode(text.substr(0, bytes), {.add_special = false}).size();
+    if (tokens <= enough) continue;
+    const double whole = static_cast<double>(tokens) * static_cast<double>(text.size()) / static_cast<double>(bytes);
+    return CheckPromptLen(static_cast<int64_t>(whole), tokens_max);
+  }
+  return OkStatus();
+}
+
 Result<sampling::SamplingParams> ResolveSampling(const ServedModel& model, const SamplingRequest& request) {
   const model::GenerationDefaults& defaults = model.text().defaults;
   const auto choose = [](auto asked, auto of_model, auto ours) { return asked ? *asked : of_model ? *of_model : ours; };

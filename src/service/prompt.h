@@ -29,6 +29,10 @@ std::vector<int32_t> TokenizePrompt(const ServedModel& model, const Prompt& prom
 // InvalidArgument (kPromptTooLong): "prompt is too long: N tokens > M maximum", words that clients look for.
 Status CheckPromptLen(int64_t prompt_tokens, int64_t tokens_max);
 
+// kPromptTooLong for a long text that has more than `tokens_max` tokens, found without tokenizing much more of it than
+// those; the number of its tokens is then an estimate. OK says nothing: the tokens must still be counted.
+Status CheckTextLen(const tokenizer::Tokenizer& tokenizer, std::string_view text, int64_t tokens_max);
+
 // Request over model defaults over ours (temperature 0.7, top_p 0.95). A fresh seed when none is asked for.
 // InvalidArgument naming the field for values that cannot be sampled with.
 Result<sampling::SamplingParams> ResolveSampling(const ServedModel& model, const SamplingRequest& request);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <shared_mutex>
 
+#include "base/guarded.h"
 #include "service/embed_worker.h"
 #include "service/embedding.h"
 #include "service/generation.h"
@@ -32,6 +33,11 @@ Status CheckStopSequences(const std::vector<std::string>& stops) {
     return InvalidArgument(fmt::format("stop_sequences: each must have 1 to {} bytes", kStopSequenceBytesMax));
   }
   return OkStatus();
+}
+
+// Refuses a text that is far too long before all of it is tokenized.
+Status RefuseLongText(const ServedModel& model, const std::string& text) {
+  return CheckTextLen(model.tokenizer(), text, model.engine().context_max() - 1);
 }
 
 class EngineService final : public Service {
@@ -118,6 +124,7 @@ class EngineService final : public Service {
     std::vector<int32_t> prompt_ids;
     std::optional<int64_t> new_tokens_max;
     OutputOptions output;
+    uint64_t cache_partition = 0;
   };
 
   std::vector<ModelPtr> Pool() const {
@@ -127,6 +134,8 @@ class EngineService final : public Service {
 
   Result<ModelPtr> Resolve(const std::string& name, Task task, bool any_model) const;
   Status CheckOpen() const;
+  // Embed, but may throw.
+  std::function<void()> StartEmbed(EmbedRequest request, std::function<void(Result<EmbedResult>)> done);
   Result<std::unique_ptr<Generation>> Submit(Submission submission, const SamplingRequest& sampling);
 
   const ServiceOptions options_;
@@ -178,6 +187,7 @@ Result<std::unique_ptr<Generation>> EngineService::Submit(Submission submission,
   request.id = std::move(submission.id);
   request.prompt = submission.prompt_ids;
   request.new_tokens_max = std::min(wanted, room);
+  request.cache_partition = submission.cache_partition;
   request.stop_ids = model.text().stop_ids;
   request.vocab_limit = model.vocab_size();
   PENSIEVE_TRY(request.sampling, ResolveSampling(model, sampling));
@@ -196,11 +206,13 @@ Result<std::unique_ptr<Generation>> EngineService::Chat(ChatRequest request) {
   Submission submission;
   PENSIEVE_TRY(submission.model, Resolve(request.model, Task::kGenerate, request.any_model));
   submission.id = std::move(request.id);
+  submission.cache_partition = request.cache_partition;
   submission.new_tokens_max = request.new_tokens_max;
   submission.output.stop_sequences = std::move(request.stop_sequences);
   submission.output.parallel_tool_calls = request.parallel_tool_calls;
   const SamplingRequest sampling = std::move(request.sampling);
   PENSIEVE_TRY(Prompt prompt, RenderPrompt(*submission.model, std::move(request)));
+  PENSIEVE_RETURN_IF_ERROR(RefuseLongText(*submission.model, prompt.text));
   submission.prompt_ids = TokenizePrompt(*submission.model, prompt);
   submission.output.format = prompt.format;
   submission.output.tools = std::move(prompt.tools);
@@ -212,9 +224,11 @@ Result<std::unique_ptr<Generation>> EngineService::Complete(CompletionRequest re
   Submission submission;
   PENSIEVE_TRY(submission.model, Resolve(request.model, Task::kGenerate, request.any_model));
   submission.id = std::move(request.id);
+  submission.cache_partition = request.cache_partition;
   submission.new_tokens_max = request.new_tokens_max;
   submission.output.stop_sequences = std::move(request.stop_sequences);
   submission.prompt_ids = std::move(request.prompt_ids);
+  PENSIEVE_RETURN_IF_ERROR(RefuseLongText(*submission.model, request.prompt));
   if (submission.prompt_ids.empty()) submission.prompt_ids = submission.model->tokenizer().Encode(request.prompt);
   if (submission.prompt_ids.empty()) {
     const auto& bos = submission.model->tokenizer().special().bos;
@@ -237,6 +251,18 @@ Result<std::string> EngineService::Render(const ChatRequest& request) {
 }
 
 std::function<void()> EngineService::Embed(EmbedRequest request, std::function<void(Result<EmbedResult>)> done) {
+  // An exception below may come before or behind a call of `done`: the first call counts.
+  const auto once = [done = std::move(done), called = std::make_shared<std::atomic<bool>>(false)](
+                        Result<EmbedResult> result) {
+    if (!called->exchange(true)) done(std::move(result));
+  };
+  std::function<void()> cancel = [] {};
+  const Status failure = Guarded([&] { cancel = StartEmbed(std::move(request), once); });
+  if (!failure.ok()) once(failure);
+  return cancel;
+}
+
+std::function<void()> EngineService::StartEmbed(EmbedRequest request, std::function<void(Result<EmbedResult>)> done) {
   const auto start = Clock::now();
   const auto fail = [&done](const Status& status) {
     done(status);
@@ -256,13 +282,16 @@ std::function<void()> EngineService::Embed(EmbedRequest request, std::function<v
     if (event.kind == engine::Event::Kind::kError) return done(event.error);
     if (event.kind == engine::Event::Kind::kCancelled) return done(Cancelled("the request was cancelled"));
     EmbedResult result;
-    result.model_name = model->name();
-    result.dimension = plan.dimension;
-    result.embeddings = std::move(event.embeddings);
-    result.tokens = plan.tokens;
-    result.prompt_tokens = plan.prompt_tokens;
-    FinishEmbeddings(plan, result.embeddings);
-    result.total_s = SecondsSince(start);
+    const Status failure = Guarded([&] {
+      result.model_name = model->name();
+      result.dimension = plan.dimension;
+      result.embeddings = std::move(event.embeddings);
+      result.tokens = plan.tokens;
+      result.prompt_tokens = plan.prompt_tokens;
+      FinishEmbeddings(plan, result.embeddings);
+      result.total_s = SecondsSince(start);
+    });
+    if (!failure.ok()) return done(failure);
     done(std::move(result));
   });
 }

@@ -57,6 +57,7 @@ struct ChatRequest {
   std::optional<int64_t> new_tokens_max;  // clamped to the room the context leaves
   std::vector<std::string> stop_sequences;  // at most 64, each 1..256 bytes; found in text, not in reasoning or calls
   SamplingRequest sampling;
+  uint64_t cache_partition = 0;  // prompts share computed blocks, and count them as cached, only within one number
 };
 
 // Raw text without a template.
@@ -69,6 +70,7 @@ struct CompletionRequest {
   std::optional<int64_t> new_tokens_max;
   std::vector<std::string> stop_sequences;
   SamplingRequest sampling;
+  uint64_t cache_partition = 0;
 };
 
 enum class StopReason : uint8_t { kEnd, kMaxTokens, kStopSequence, kToolUse, kContextFull };
@@ -158,7 +160,7 @@ struct EmbedRequest {
 
 // Tokens of one text to embed: all of them, and those that are left when it was cut to the limit.
 struct TextTokens {
-  int64_t seen = 0;
+  int64_t seen = 0;  // only of the part that was looked at, when EmbedRequest::tokens_max asked for an early cut
   int64_t used = 0;
 
   bool truncated() const { return used < seen; }
@@ -236,7 +238,7 @@ class Service {
   virtual Result<std::string> Render(const ChatRequest& request) = 0;
 
   // `done` is called exactly once, from a service thread (or at once, from the caller's, for early errors).
-  // The returned function cancels; it may be called at any time from any thread, also after `done`.
+  // The returned function cancels; it may be called at any time from any thread, also after `done`. Never throws.
   virtual std::function<void()> Embed(EmbedRequest request, std::function<void(Result<EmbedResult>)> done) = 0;
 
   virtual std::vector<ModelDescription> Models() const = 0;

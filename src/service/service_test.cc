@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <regex>
 #include <thread>
 
 #include "service/memory_gate.h"
@@ -174,6 +175,19 @@ TEST_F(ServiceTest, ALongPromptIsRefusedInTheWordsClientsKnow) {
   EXPECT_EQ(generation.error().reason(), ErrorReason::kPromptTooLong);
   EXPECT_EQ(generation.error().message(), "prompt is too long: 619 tokens > 511 maximum");
   EXPECT_TRUE(service_->CountTokens(Ask(std::string(600, 'a'))).has_value());
+}
+
+// The number is an estimate then: only a part of the text was tokenized.
+TEST_F(ServiceTest, AVeryLongPromptIsRefusedByItsFirstPart) {
+  const std::string text(5'000'000, 'a');
+  CompletionRequest raw;
+  raw.model = "small";
+  raw.prompt = text;
+  for (const Status& status : {service_->Chat(Ask(text)).status(), service_->Complete(raw).status()}) {
+    EXPECT_EQ(status.reason(), ErrorReason::kPromptTooLong);
+    EXPECT_TRUE(std::regex_match(status.message(), std::regex("prompt is too long: (49|50)\\d{5} tokens > 511 maximum")))
+        << status.message();
+  }
 }
 
 TEST_F(ServiceTest, ThinkingIsSplitFromText) {
