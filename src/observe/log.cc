@@ -7,6 +7,8 @@
 #include <spdlog/sinks/ostream_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 
+#include "base/utf8.h"
+
 namespace pensieve {
 namespace {
 
@@ -26,25 +28,36 @@ std::string UtcNow() {
   return fmt::format("{}.{:03}Z", text, ms);
 }
 
-// A value as people read it: bare when it is one plain word, else as JSON, which escapes every control character.
-std::string PrettyValue(const Json& value) {
-  if (!value.is_string()) return DumpJson(value);
-  const auto& text = value.get_ref<const std::string&>();
-  const auto plain = [](unsigned char c) { return c > ' ' && c != '"' && c != '=' && c != '\\' && c < 0x7f; };
-  return !text.empty() && std::all_of(text.begin(), text.end(), plain) ? text : DumpJson(value);
+// Characters that a terminal obeys or that reorder a line: controls of both kinds (C0 and C1, of which U+009B begins an
+// escape sequence), line separators, and marks of writing direction.
+bool IsUnsafe(char32_t c) {
+  return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x061c || (c >= 0x200e && c <= 0x200f) ||
+         (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
 }
 
-// The message with control characters as \xNN.
-std::string PrettyMessage(std::string_view message) {
+// The text with unsafe characters as \xNN (C0) or \uNNNN, and U+FFFD for what is no UTF-8. JSON stays JSON.
+std::string Visible(std::string_view text) {
+  const std::string valid = ToValidUtf8(text);
   std::string shown;
-  for (const char c : message) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f)
-      shown += fmt::format("\\x{:02x}", byte);
+  for (size_t at = 0; at < valid.size();) {
+    const size_t begin = at;
+    const char32_t c = NextCodePoint(valid, at);
+    if (c < 0x20)
+      shown += fmt::format("\\x{:02x}", static_cast<uint32_t>(c));
+    else if (IsUnsafe(c))
+      shown += fmt::format("\\u{:04x}", static_cast<uint32_t>(c));
     else
-      shown += c;
+      shown.append(valid, begin, at - begin);
   }
   return shown;
+}
+
+// A value as people read it: bare when it is one plain word, else as JSON.
+std::string PrettyValue(const Json& value) {
+  if (!value.is_string()) return Visible(DumpJson(value));
+  const auto& text = value.get_ref<const std::string&>();
+  const auto plain = [](unsigned char c) { return c > ' ' && c != '"' && c != '=' && c != '\\' && c < 0x7f; };
+  return !text.empty() && std::all_of(text.begin(), text.end(), plain) ? text : Visible(DumpJson(value));
 }
 
 class SpdlogLogger final : public Logger {
@@ -72,11 +85,11 @@ class SpdlogLogger final : public Logger {
     line["level"] = kLevelNames[static_cast<size_t>(level)];
     line["message"] = std::string(message);
     for (const auto& [name, value] : fields) line[std::string(name)] = value;
-    return DumpJson(line);
+    return Visible(DumpJson(line));
   }
 
   static std::string PrettyLine(std::string_view message, const LogFields& fields) {
-    std::string line = PrettyMessage(message);
+    std::string line = Visible(message);
     for (const auto& [name, value] : fields) line += fmt::format(" {}={}", name, PrettyValue(value));
     return line;
   }
