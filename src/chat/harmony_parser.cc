@@ -43,7 +43,7 @@ class HarmonyParser final : public BufferedParser {
  private:
   bool AdvanceHeader(std::vector<Segment>& out) {
     const size_t at = buffer_.find(kMessage);
-    if (at == kNone) {
+    if (at == kNone || at + kMessage.size() > kHeaderBytesMax) {
       // Not the format at all: better plain text than silence.
       plain_ = buffer_.size() > kHeaderBytesMax;
       return plain_;
@@ -58,8 +58,8 @@ class HarmonyParser final : public BufferedParser {
     const std::string channel = WordBehind(header, "<|channel|>");
     std::string recipient = WordBehind(header, "to=");
     kind_ = channel == "analysis" ? SegmentKind::kReasoning : SegmentKind::kText;
-    if (recipient.empty() || recipient == "user" || recipient == "assistant") return;
     if (recipient.starts_with("functions.")) recipient.erase(0, 10);
+    if (recipient.empty() || recipient == "user" || recipient == "assistant") return;
     kind_ = SegmentKind::kToolCallArguments;
     call_has_arguments_ = false;
     out.push_back(Segment{SegmentKind::kToolCallStart, "", recipient, next_call_});

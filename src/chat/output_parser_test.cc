@@ -174,6 +174,10 @@ TEST(OutputParser, Harmony) {
          "|R Weather.|T I look.|C0:f({\"a\": 1})");
   Expect(f, "<|channel|>commentary to=functions.f<|message|>{\"a\": 1}<|call|><|start|>assistant to=functions.g<|channel|>commentary"
          "<|message|>{}<|call|>", "|C0:f({\"a\": 1})|C1:g({})");
+  // A recipient without a name is nobody.
+  Expect(f, "<|channel|>commentary to=functions.<|message|>{}<|call|>", "|T {}");
+  const std::string long_header = "<|channel|>" + std::string(4096, 'x') + "<|message|>text";
+  Expect(f, long_header, "|T " + long_header);
   Expect(f, "<|channel|>final<|message|>cut <|en", "|T cut <|en");
   Expect(f, "no format", "|T no format");
 }
