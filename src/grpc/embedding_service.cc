@@ -1,11 +1,17 @@
 #include "grpc/embedding_service.h"
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/wire_format_lite.h>
+#include <grpcpp/alarm.h>
+#include <grpcpp/support/proto_buffer_reader.h>
+
 #include <chrono>
 
 #include "api/akidb/embed.h"
 #include "api/errors.h"
 #include "base/check.h"
 #include "base/constant_time.h"
+#include "base/guarded.h"
 #include "base/random_id.h"
 #include "observe/request_log.h"
 
@@ -123,16 +129,106 @@ class Canceller {
   bool cancelled_ = false;        // guarded by mutex_
 };
 
-// One Embed call; deletes itself when gRPC is done with it.
-class EmbedReactor final : public ::grpc::ServerUnaryReactor {
+// Cancels a call whose message does not come, unless the call is told apart before. What the alarm's callback needs
+// outlives both the alarm and the call.
+class ReadDeadline {
  public:
-  // Counts itself in `in_flight` until it has answered and uses the context no more.
-  EmbedReactor(const GrpcContext& context, std::atomic<int64_t>& in_flight, wire::EmbedResponse* response)
-      : context_(context), in_flight_(in_flight), record_(context, "Embed"), response_(response) {
-    in_flight_.fetch_add(1, std::memory_order_relaxed);
+  ReadDeadline(::grpc::CallbackServerContext* call, int64_t timeout_ms) : watched_(std::make_shared<Watched>()) {
+    watched_->call = call;
+    alarm_.Set(std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms),
+               [watched = watched_](bool expired) {
+                 const std::lock_guard lock(watched->mutex);
+                 if (expired && watched->call != nullptr) watched->call->TryCancel();
+               });
+  }
+  ~ReadDeadline() {
+    const std::lock_guard lock(watched_->mutex);
+    watched_->call = nullptr;
   }
 
-  Status Prepare(const wire::EmbedRequest& request) {
+ private:
+  struct Watched {
+    std::mutex mutex;
+    ::grpc::CallbackServerContext* call = nullptr;  // guarded by mutex; null once the message is here
+  };
+  const std::shared_ptr<Watched> watched_;
+  ::grpc::Alarm alarm_;
+};
+
+// How many texts a serialized EmbedRequest has, without building them: two bytes of it can make a string.
+int64_t CountTexts(::grpc::ByteBuffer message) {
+  ::grpc::ProtoBufferReader reader(&message);
+  google::protobuf::io::CodedInputStream input(&reader);
+  using Wire = google::protobuf::internal::WireFormatLite;
+  int64_t count = 0;
+  while (const uint32_t tag = input.ReadTag()) {
+    if (Wire::GetTagFieldNumber(tag) == wire::EmbedRequest::kTextsFieldNumber) ++count;
+    if (!Wire::SkipField(&input, tag)) break;
+  }
+  return count;
+}
+
+// One Embed call; deletes itself when gRPC is done with it.
+class EmbedReactor final : public ::grpc::ServerReadReactor<::grpc::ByteBuffer> {
+ public:
+  using Queue = BoundedQueue<std::function<void()>>;
+
+  // Counts itself in `limits` until it has answered and uses the context no more.
+  EmbedReactor(const GrpcOptions& options, const GrpcContext& context, CallLimits& limits,
+               wire::EmbedResponse* response)
+      : options_(options), context_(context), limits_(limits), record_(context, "Embed"), response_(response) {
+    calls_before_ = limits_.calls.fetch_add(1, std::memory_order_relaxed);
+  }
+
+  // Checks what the metadata tells, and asks for the message, which then goes to a worker by `work`.
+  void Begin(::grpc::CallbackServerContext* call, Queue& work) {
+    work_ = &work;
+    EndOnFailure([&]() -> Status {
+      PENSIEVE_RETURN_IF_ERROR(CheckApiKey(*call, options_.api_keys));
+      if (calls_before_ >= options_.calls_max)
+        return ResourceExhausted("too many calls are under way").WithReason(ErrorReason::kQueueFull);
+      read_deadline_.emplace(call, options_.request_timeout_ms);
+      StartRead(&message_);
+      return OkStatus();
+    });
+  }
+
+  void OnReadDone(bool ok) override {
+    read_deadline_.reset();
+    EndOnFailure([&]() -> Status {
+      if (canceller_->cancelled()) return Cancelled("the client cancelled the call");
+      if (!ok) return InvalidArgument("the call has no message");
+      PENSIEVE_RETURN_IF_ERROR(TakeMessage());
+      if (work_->TryPush([this] { Submit(); })) return OkStatus();
+      return ResourceExhausted("too many calls are waiting").WithReason(ErrorReason::kQueueFull);
+    });
+  }
+
+  void OnCancel() override { canceller_->Cancel(); }
+  void OnDone() override { delete this; }
+
+ private:
+  // Ends the call with the error that `step` returns or that an exception in it means. After a success others own it.
+  template <typename Step>
+  void EndOnFailure(Step step) {
+    Status status;
+    if (const Status failure = Guarded([&] { status = step(); }); !failure.ok()) status = failure;
+    if (!status.ok()) End(status);
+  }
+
+  Status TakeMessage() {
+    bytes_ = static_cast<int64_t>(message_.Length());
+    if (limits_.bytes.fetch_add(bytes_, std::memory_order_relaxed) + bytes_ > options_.messages_bytes_max)
+      return ResourceExhausted("too many large calls are under way").WithReason(ErrorReason::kQueueFull);
+    const int64_t texts = CountTexts(message_);
+    wire::EmbedRequest request;
+    if (texts > static_cast<int64_t>(api::akidb::kTextsMax)) {
+      // As many as it takes to be refused in AkiDB's words.
+      for (size_t i = 0; i <= api::akidb::kTextsMax; ++i) request.add_texts();
+    } else if (!::grpc::SerializationTraits<wire::EmbedRequest>::Deserialize(&message_, &request).ok()) {
+      return InvalidArgument("the message is no EmbedRequest");
+    }
+    message_.Clear();
     api::akidb::EmbedFields fields;
     fields.texts.assign(request.texts().begin(), request.texts().end());
     if (request.has_model()) fields.model = request.model();
@@ -146,48 +242,57 @@ class EmbedReactor final : public ::grpc::ServerUnaryReactor {
   // On a worker. `this` may be gone as soon as the service has called back.
   void Submit() {
     const auto canceller = canceller_;
-    if (canceller->cancelled()) {
-      End(Cancelled("the client cancelled the call"));
-      return;
-    }
-    service::EmbedRequest request = std::move(call_.request);
-    canceller->Set(context_.service.Embed(std::move(request),
-                                          [this](Result<service::EmbedResult> result) { Receive(std::move(result)); }));
+    EndOnFailure([&]() -> Status {
+      if (canceller->cancelled()) return Cancelled("the client cancelled the call");
+      service::EmbedRequest request = std::move(call_.request);
+      canceller->Set(context_.service.Embed(
+          std::move(request), [this](Result<service::EmbedResult> result) { Receive(std::move(result)); }));
+      return OkStatus();
+    });
   }
 
-  void End(const Status& status) {
-    EmbeddingMetrics counted{.ok = status.ok(), .busy = IsOverload(status), .texts = texts_};
-    counted.prompt_tokens = record_.record().prompt_tokens;
-    counted.total_s = record_.Seconds();
-    context_.metrics.CountEmbedding(counted);
-    const ::grpc::Status answer = ToGrpc(status);
-    record_.Report(answer);
-    in_flight_.fetch_sub(1, std::memory_order_release);
-    Finish(answer);
-  }
-
-  void OnCancel() override { canceller_->Cancel(); }
-  void OnDone() override { delete this; }
-
- private:
   void Receive(Result<service::EmbedResult> result) {
     if (!result.has_value()) {
       End(result.error());
       return;
     }
-    for (const auto& row : result->embeddings)
-      response_->add_embeddings()->mutable_values()->Add(row.begin(), row.end());
-    response_->set_model(call_.model);
-    response_->set_dimension(static_cast<uint32_t>(result->dimension));
-    response_->mutable_usage()->set_total_tokens(static_cast<uint64_t>(call_.total_tokens_estimate));
-    response_->mutable_usage()->set_duration_ms(static_cast<uint64_t>(result->total_s * 1000));
-    record_.record().model = result->model_name;
-    record_.record().prompt_tokens = result->prompt_tokens;
-    End(OkStatus());
+    const Status failure = Guarded([&] {
+      for (const auto& row : result->embeddings)
+        response_->add_embeddings()->mutable_values()->Add(row.begin(), row.end());
+      response_->set_model(call_.model);
+      response_->set_dimension(static_cast<uint32_t>(result->dimension));
+      response_->mutable_usage()->set_total_tokens(static_cast<uint64_t>(call_.total_tokens_estimate));
+      response_->mutable_usage()->set_duration_ms(static_cast<uint64_t>(result->total_s * 1000));
+      record_.record().model = result->model_name;
+      record_.record().prompt_tokens = result->prompt_tokens;
+    });
+    End(failure);
   }
 
+  void End(const Status& status) {
+    ::grpc::Status answer(::grpc::StatusCode::INTERNAL, "");
+    // The answer goes out also when there is no memory to count and log it.
+    (void)Guarded([&] {
+      EmbeddingMetrics counted{.ok = status.ok(), .busy = IsOverload(status), .texts = texts_};
+      counted.prompt_tokens = record_.record().prompt_tokens;
+      counted.total_s = record_.Seconds();
+      answer = ToGrpc(status);
+      context_.metrics.CountEmbedding(counted);
+      record_.Report(answer);
+    }).ok();
+    limits_.bytes.fetch_sub(bytes_, std::memory_order_relaxed);
+    limits_.calls.fetch_sub(1, std::memory_order_release);
+    Finish(answer);
+  }
+
+  const GrpcOptions& options_;
   const GrpcContext& context_;
-  std::atomic<int64_t>& in_flight_;
+  CallLimits& limits_;
+  int64_t calls_before_ = 0;
+  Queue* work_ = nullptr;
+  std::optional<ReadDeadline> read_deadline_;
+  ::grpc::ByteBuffer message_;
+  int64_t bytes_ = 0;  // counted in limits_
   CallRecord record_;
   wire::EmbedResponse* const response_;
   api::akidb::EmbedCall call_;
@@ -199,9 +304,22 @@ class EmbedReactor final : public ::grpc::ServerUnaryReactor {
 
 EmbeddingService::EmbeddingService(const GrpcOptions& options, const GrpcContext& context)
     : options_(options), context_(context), work_(static_cast<size_t>(options.calls_waiting_max)) {
+  using ::grpc::internal::RpcMethod;
+  using ::grpc::internal::RpcServiceMethod;
+  // As the generated class does it, but for the kind of Embed.
+  AddMethod(new RpcServiceMethod("/akidb.embedding.v1.EmbeddingService/Embed", RpcMethod::CLIENT_STREAMING, nullptr));
+  MarkMethodCallback(0, new ::grpc::internal::CallbackClientStreamingHandler<::grpc::ByteBuffer, wire::EmbedResponse>(
+                            [this](::grpc::CallbackServerContext* call, wire::EmbedResponse* response) {
+                              return Embed(call, response);
+                            }));
+  AddMethod(new RpcServiceMethod("/akidb.embedding.v1.EmbeddingService/GetModelInfo", RpcMethod::NORMAL_RPC, nullptr));
+  MarkMethodCallback(1, new ::grpc::internal::CallbackUnaryHandler<wire::GetModelInfoRequest, wire::GetModelInfoResponse>(
+                            [this](::grpc::CallbackServerContext* call, const wire::GetModelInfoRequest*,
+                                   wire::GetModelInfoResponse* response) { return GetModelInfo(call, response); }));
   for (int64_t i = 0; i < options.worker_threads; ++i)
     workers_.emplace_back([this]() noexcept {
-      while (auto task = work_.Pop()) (*task)();
+      // Calls end their own exceptions.
+      while (auto task = work_.Pop()) (void)Guarded(*task).ok();
     });
 }
 
@@ -209,43 +327,40 @@ EmbeddingService::~EmbeddingService() {
   work_.Close();
   for (auto& worker : workers_) worker.join();
   // The server is gone, so every call was answered, on whatever thread.
-  PENSIEVE_CHECK(in_flight_.load(std::memory_order_acquire) == 0);
+  PENSIEVE_CHECK(limits_.calls.load(std::memory_order_acquire) == 0);
 }
 
-::grpc::ServerUnaryReactor* EmbeddingService::Embed(::grpc::CallbackServerContext* call,
-                                                    const wire::EmbedRequest* request, wire::EmbedResponse* response) {
-  auto* reactor = new EmbedReactor(context_, in_flight_, response);
-  Status status = CheckApiKey(*call, options_.api_keys);
-  if (status.ok()) status = reactor->Prepare(*request);
-  if (!status.ok()) {
-    reactor->End(status);
-    return reactor;
-  }
-  if (!work_.TryPush([reactor] { reactor->Submit(); }))
-    reactor->End(ResourceExhausted("too many calls are waiting").WithReason(ErrorReason::kQueueFull));
+::grpc::ServerReadReactor<::grpc::ByteBuffer>* EmbeddingService::Embed(::grpc::CallbackServerContext* call,
+                                                                       wire::EmbedResponse* response) {
+  auto* reactor = new EmbedReactor(options_, context_, limits_, response);
+  reactor->Begin(call, work_);
   return reactor;
 }
 
 ::grpc::ServerUnaryReactor* EmbeddingService::GetModelInfo(::grpc::CallbackServerContext* call,
-                                                           const wire::GetModelInfoRequest*,
                                                            wire::GetModelInfoResponse* response) {
-  CallRecord record(context_, "GetModelInfo");
-  ::grpc::Status answer = ToGrpc(CheckApiKey(*call, options_.api_keys));
-  if (answer.ok()) {
-    const auto model = context_.service.FindModel("", true);
-    if (model.has_value()) {
-      response->set_model(model->name);
-      response->set_dimension(static_cast<uint32_t>(model->dimension));
-      response->set_max_tokens(static_cast<uint64_t>(std::min(model->embed_context_max, api::akidb::kTokensMax)));
-    } else {
-      answer = {static_cast<::grpc::StatusCode>(model.error().code()),
-                "Failed to get model info: " + model.error().message()};
-    }
-  }
-  record.Report(answer);
+  ::grpc::Status answer(::grpc::StatusCode::INTERNAL, "");
+  (void)Guarded([&] {
+    CallRecord record(context_, "GetModelInfo");
+    answer = ToGrpc(CheckApiKey(*call, options_.api_keys));
+    if (answer.ok()) answer = DescribeModel(*response);
+    record.Report(answer);
+  }).ok();
   auto* reactor = call->DefaultReactor();
   reactor->Finish(answer);
   return reactor;
+}
+
+::grpc::Status EmbeddingService::DescribeModel(wire::GetModelInfoResponse& response) {
+  const auto model = context_.service.FindModel("", true);
+  if (!model.has_value()) {
+    return {static_cast<::grpc::StatusCode>(model.error().code()),
+            "Failed to get model info: " + model.error().message()};
+  }
+  response.set_model(model->name);
+  response.set_dimension(static_cast<uint32_t>(model->dimension));
+  response.set_max_tokens(static_cast<uint64_t>(std::min(model->embed_context_max, api::akidb::kTokensMax)));
+  return ::grpc::Status::OK;
 }
 
 }  // namespace pensieve::grpc_server

@@ -11,11 +11,14 @@
 #include <mutex>
 #include <thread>
 
+#include "base/guarded.h"
 #include "grpc/embedding_service.h"
 
 namespace pensieve::grpc_server {
 namespace {
 
+// Further streams of the reflection service are refused.
+constexpr int kReflectionThreadsMax = 16;
 // How old the health service's answer may be.
 constexpr auto kHealthInterval = std::chrono::milliseconds(200);
 
@@ -42,6 +45,12 @@ class Server final : public GrpcServer {
     // Else a second server would share the port in silence, and take half of the calls.
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
     builder.SetMaxReceiveMessageSize(options_.message_bytes_max);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options_.streams_max);
+    builder.SetResourceQuota(::grpc::ResourceQuota("pensieve")
+                                 .Resize(static_cast<size_t>(options_.buffers_bytes_max))
+                                 .SetMaxThreads(kReflectionThreadsMax));
+    // Only reflection takes threads of its own, one for each open stream.
+    builder.SetSyncServerOption(::grpc::ServerBuilder::NUM_CQS, 1);
     if (options_.embedding_enabled) builder.RegisterService(&embedding_);
     // A port that cannot be had is told below, in one sentence and not in the library's half page.
     gpr_set_log_function([](gpr_log_func_args*) {});
@@ -86,8 +95,11 @@ class Server final : public GrpcServer {
     std::unique_lock lock(mutex_);
     while (!stop_.wait_for(lock, kHealthInterval, [this] { return stopping_; })) {
       lock.unlock();
-      const service::Health health = context_.service.GetHealth();
-      SetHealth(health.ready && !health.draining);
+      // An answer that cannot be had now comes with the next turn.
+      (void)Guarded([this] {
+        const service::Health health = context_.service.GetHealth();
+        SetHealth(health.ready && !health.draining);
+      }).ok();
       lock.lock();
     }
   }
@@ -110,6 +122,7 @@ GrpcOptions ToGrpcOptions(const config::ServerConfig& config) {
   GrpcOptions options;
   options.host = config.host;
   options.port = config.grpc_port;
+  options.request_timeout_ms = config.header_timeout_ms;
   options.api_keys = config.api_keys;
   options.embedding_enabled = config.embedding_enabled;
   return options;

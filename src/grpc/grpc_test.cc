@@ -27,7 +27,7 @@ namespace {
 namespace wire = ::akidb::embedding::v1;
 using ::testing::HasSubstr;
 
-// Model "busy" is refused, "broken" fails, "hold" waits to be cancelled; any other text t gives {length of t, 0.5}.
+// Model "busy" is refused, "broken" fails, "throws" throws, "hold" waits to be cancelled; any other text t gives {length of t, 0.5}.
 class EmbedFixture final : public service::Service {
  public:
   Status AddModel(const std::string&, std::vector<std::string>, std::unique_ptr<model::LoadedModel>) override {
@@ -46,6 +46,8 @@ class EmbedFixture final : public service::Service {
       done(ResourceExhausted("full").WithReason(ErrorReason::kQueueFull));
     else if (request.model == "broken")
       done(Internal("lost the device"));
+    else if (request.model == "throws")
+      throw std::runtime_error("no memory");
     else if (request.model == "hold")
       return Hold(std::move(done));
     else
@@ -195,6 +197,23 @@ class GrpcTest : public ::testing::Test {
     queue.Next(&tag, &ok);
     return {status, status.ok() ? BytesOf(response) : ""};
   }
+  // The status of an Embed call that never sends its message.
+  ::grpc::Status CallWithoutMessage(const std::string& key) {
+    ::grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));  // only a hanging server needs it
+    if (!key.empty()) context.AddMetadata("x-api-key", key);
+    ::grpc::CompletionQueue queue;
+    ::grpc::GenericStub stub(Channel());
+    auto call = stub.PrepareCall(&context, "/akidb.embedding.v1.EmbeddingService/Embed", &queue);
+    void* tag = nullptr;
+    bool ok = false;
+    call->StartCall(nullptr);
+    queue.Next(&tag, &ok);
+    ::grpc::Status status;
+    call->Finish(&status, nullptr);
+    queue.Next(&tag, &ok);
+    return status;
+  }
   std::pair<::grpc::Status, std::string> CheckHealth(const std::string& name) {
     return Call("/grpc.health.v1.Health/Check", name.empty() ? "" : LengthDelimited(1, name));
   }
@@ -316,6 +335,48 @@ TEST_F(GrpcTest, ApiKeys) {
   EXPECT_EQ(Embed(request, &response, "alph").error_code(), ::grpc::StatusCode::UNAUTHENTICATED);
   EXPECT_TRUE(Embed(request, &response, "alpha").ok());
   EXPECT_TRUE(CheckHealth("").first.ok());
+}
+
+// A call without a key costs its metadata and nothing more.
+TEST_F(GrpcTest, TheKeyIsCheckedBeforeTheMessageIsRead) {
+  options_.api_keys = {"alpha"};
+  EXPECT_EQ(CallWithoutMessage("").error_code(), ::grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(CallWithoutMessage("beta").error_code(), ::grpc::StatusCode::UNAUTHENTICATED);
+}
+
+TEST_F(GrpcTest, AMessageThatDoesNotComeIsNotWaitedForLong) {
+  options_.request_timeout_ms = 200;
+  EXPECT_EQ(CallWithoutMessage("").error_code(), ::grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(EmbedTexts({"x"}).ok());
+}
+
+TEST_F(GrpcTest, CallsAndTheirBytesAreBounded) {
+  options_.calls_max = 1;
+  options_.messages_bytes_max = 1000;
+  EXPECT_EQ(EmbedTexts({std::string(2000, 'x')}).error_code(), ::grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(EmbedTexts({std::string(900, 'x')}).ok());
+  EXPECT_TRUE(EmbedTexts({std::string(900, 'x')}).ok());
+  ::grpc::ClientContext context;
+  std::jthread holder([&, stub = Stub()] {
+    wire::EmbedRequest request;
+    request.add_texts("x");
+    request.set_model("hold");
+    wire::EmbedResponse response;
+    EXPECT_EQ(stub->Embed(&context, request, &response).error_code(), ::grpc::StatusCode::CANCELLED);
+  });
+  ASSERT_TRUE(service_.WaitHeld(1));
+  EXPECT_EQ(EmbedTexts({"x"}).error_code(), ::grpc::StatusCode::UNAVAILABLE);
+  context.TryCancel();
+}
+
+// A string takes two bytes of the message and fifty of memory.
+TEST_F(GrpcTest, CountlessTextsAreRefusedBeforeTheyAreBuilt) {
+  EXPECT_EQ(EmbedTexts(std::vector<std::string>(1'000'000)).error_message(), "Maximum 32 texts per request");
+}
+
+TEST_F(GrpcTest, AnExceptionIsThatCallsError) {
+  EXPECT_EQ(EmbedTexts({"x"}, "throws").error_code(), ::grpc::StatusCode::INTERNAL);
+  EXPECT_TRUE(EmbedTexts({"x"}).ok());
 }
 
 TEST_F(GrpcTest, HealthFollowsReadiness) {
