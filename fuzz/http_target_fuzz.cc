@@ -78,7 +78,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
     if (const Status status = http::CheckHostAndOrigin(request, options); !status.ok())
       CheckReply(request, options, status, route.dialect);
   }
-  if (const Status status = http::CheckApiKey(request, {"k1", "k2"}); !status.ok())
+  if (const Status status = http::CheckApiKey(request, {"k1", "k2"}).status(); !status.ok())
     CheckReply(request, options, status, route.dialect);
   if (route.id == http::RouteId::kUnknown)
     CheckReply(request, options, NotFound(http::UnknownRouteMessage(request)), route.dialect);

@@ -312,6 +312,22 @@ def test_api_keys(start_server):
     assert "alpha" not in locked.log()
 
 
+def test_one_key_does_not_learn_what_another_asked(start_server):
+    locked = start_server("--api-key", "alpha,beta")
+    question = body(max_tokens=1, messages=[{"role": "user", "content": "A secret plan. " * 40}])
+
+    def cached(key):
+        answer = locked.post("/v1/messages", question, headers={"x-api-key": key})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["usage"]["cache_read_input_tokens"]
+
+    assert cached("alpha") == 0
+    shared = cached("alpha")
+    assert shared > 100
+    assert cached("beta") == 0
+    assert cached("beta") == cached("alpha") == shared
+
+
 def test_ids_are_unique(server):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: server.post("/v1/messages", body(max_tokens=1)), range(24)))

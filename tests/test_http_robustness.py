@@ -271,6 +271,30 @@ def test_chunked_request_body(server):
     assert status(answer) == 200 and json_of(answer)["type"] == "message"
 
 
+def test_trailers_change_nothing(server):
+    """Fields behind a chunked body are no headers: neither a host nor a key may come by them."""
+    chunks = b"%x;extension=\"a b\"\r\n" % len(BODY) + BODY + b"\r\n"
+    for trailers, status in ((b"host: evil.example\r\nx-api-key: \xff\r\n", b"200"), (b"content-length: 5\r\n", b"400")):
+        answer = exchange(server, b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"connection: close\r\n"
+                          b"transfer-encoding: chunked\r\n\r\n" + chunks + b"0\r\n" + trailers + b"\r\n")
+        assert answer.startswith(b"HTTP/1.1 " + status), answer[:300]
+    endless = b"0\r\n" + b"x: y\r\n" * 100_000
+    answer = exchange(server, b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"transfer-encoding: chunked\r\n\r\n" + chunks +
+                      endless)
+    assert not answer.startswith(b"HTTP/1.1 200"), answer[:300]
+
+
+def test_upgrades_are_not_taken(server):
+    """The answer is an ordinary one: no protocol is switched, and what follows is no frame of another."""
+    for upgrade in (b"upgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n",
+                    b"upgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n"):
+        head = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\n" + upgrade + b"\r\n"
+        answer = exchange(server, head + b"GET /ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200") and answer.count(b"HTTP/1.1 200") == 2, answer[:300]
+    preface = exchange(server, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    assert not preface.startswith(b"HTTP/1.1 200"), preface[:300]
+
+
 def test_expect_100_continue(server):
     with connect(server) as connection:
         connection.sendall(b"POST /v1/messages HTTP/1.1\r\n" + HOST + b"expect: 100-continue\r\nconnection: close\r\n"

@@ -69,6 +69,14 @@ void AddServerKeys(std::vector<Key>& keys) {
                   .help = "a client that takes no byte of its answer for this long is cut off",
                   .min = 1,
                   .max = kDayMs});
+  keys.push_back({.name = "server.stall_timeout_ms",
+                  .flag = "--stall-timeout",
+                  .environment = {"PENSIEVE_STALL_TIMEOUT_MS"},
+                  .type = ValueType::kDuration,
+                  .field = &C::stall_timeout_ms,
+                  .help = "a client whose answer has waited for it this long in all is cut off, however it reads",
+                  .min = 1,
+                  .max = kDayMs});
   keys.push_back({.name = "server.idle_timeout_ms",
                   .flag = "--idle-timeout",
                   .environment = {"PENSIEVE_IDLE_TIMEOUT_MS"},

@@ -28,6 +28,7 @@ struct ServerConfig {
   int64_t body_bytes_max = int64_t{32} << 20;
   int64_t header_timeout_ms = 30'000;  // to send a request's head and body
   int64_t write_timeout_ms = 60'000;   // a client that takes no byte of its answer for this long is cut off
+  int64_t stall_timeout_ms = 300'000;  // a client whose answer has waited for it so long in all is cut off
   int64_t idle_timeout_ms = 120'000;   // keep-alive
   int64_t grace_ms = 30'000;           // for running requests after SIGTERM
   int64_t http_threads = 2;

@@ -82,6 +82,7 @@ asio::awaitable<ReadOutcome> Connection::ReadHead(Request& request) {
   parser_->body_limit(boost::none);
   SetDeadline(options_.request_timeout_ms);
   request_deadline_ = deadline_;
+  stalled_ = Clock::duration::zero();
   const auto [error, size] = co_await beast::http::async_read_header(socket_, buffer_, *parser_, kToken);
   if (error) co_return Outcome(error);
   co_return TakeHead(request) ? ReadOutcome::kOk : ReadOutcome::kMalformed;
@@ -125,9 +126,12 @@ asio::awaitable<ReadOutcome> Connection::ReadBody(Request& request) {
 
 asio::awaitable<bool> Connection::Write(std::string_view bytes) {
   while (!bytes.empty() && !gone_) {
-    SetDeadline(options_.write_timeout_ms);
+    const auto start = Clock::now();
+    const auto stall_left_ms = options_.stall_timeout_ms - stalled_ / std::chrono::milliseconds(1);
+    SetDeadline(std::clamp<int64_t>(stall_left_ms, 0, options_.write_timeout_ms));
     const auto [error, size] = co_await socket_.async_write_some(asio::buffer(bytes.data(), bytes.size()), kToken);
     bytes.remove_prefix(size);
+    stalled_ += Clock::now() - start;
     if (error || timed_out_) {
       gone_ = true;
       Close();

@@ -41,7 +41,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool has_body() const;
   boost::asio::awaitable<ReadOutcome> ReadBody(Request& request);
 
-  // Sends all bytes. False: the client is gone, or took no byte for the write timeout; the socket is then closed.
+  // Sends all bytes. False: the client is gone, took no byte for the write timeout, or let the writes since the last
+  // ReadHead wait longer in all than the stall timeout; the socket is then closed.
   boost::asio::awaitable<bool> Write(std::string_view bytes);
 
   // From here on the client's departure sets gone() and notifies the signal. Bytes of a next request are kept, up to a
@@ -73,6 +74,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   boost::asio::steady_timer deadline_timer_;
   Clock::time_point deadline_ = Clock::time_point::max();
   Clock::time_point request_deadline_;  // of the request being read
+  Clock::duration stalled_{};           // by the client while its answer was written
   boost::beast::flat_buffer buffer_;
   std::optional<Parser> parser_;  // of the request being read
   std::shared_ptr<Signal> signal_;

@@ -49,6 +49,7 @@ Result<PreparedGeneration> PrepareMessages(const Request& request, const Json& b
   PENSIEVE_TRY(auto message, api::anthropic::FromMessagesRequest(body, {.request_id = request.id}));
   api::anthropic::MessageOptions options{.id = NewId("msg_"), .model = message.chat.model, .request_id = request.id};
   options.thinking_omitted = message.thinking_omitted;
+  message.chat.cache_partition = request.key_number;
   PENSIEVE_TRY(auto generation, service.Chat(std::move(message.chat)));
   options.prompt_tokens = generation->prompt_tokens();
   const bool is_claude_cli = request.Header("user-agent").substr(0, 11) == "claude-cli/";
@@ -76,6 +77,7 @@ PreparedGeneration OpenAiAnswer(std::unique_ptr<service::Generation> generation,
 Result<PreparedGeneration> PrepareChatCompletion(const Request& request, const Json& body, service::Service& service) {
   PENSIEVE_TRY(auto call, api::openai::FromChatCompletion(body, request.id));
   auto options = OptionsFor("chatcmpl-", call.chat.model, call.chat.sampling, call.stream);
+  call.chat.cache_partition = request.key_number;
   PENSIEVE_TRY(auto generation, service.Chat(std::move(call.chat)));
   return OpenAiAnswer(std::move(generation), std::move(options), call.stream.stream);
 }
@@ -84,6 +86,7 @@ Result<PreparedGeneration> PrepareCompletion(const Request& request, const Json&
   PENSIEVE_TRY(auto call, api::openai::FromCompletion(body, request.id));
   auto options = OptionsFor("cmpl-", call.completion.model, call.completion.sampling, call.stream);
   options.chat = false;
+  call.completion.cache_partition = request.key_number;
   PENSIEVE_TRY(auto generation, service.Complete(std::move(call.completion)));
   return OpenAiAnswer(std::move(generation), std::move(options), call.stream.stream);
 }

@@ -1,6 +1,7 @@
 #include "http/guard.h"
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -67,21 +68,21 @@ Status CheckHostAndOrigin(const Request& request, const HttpOptions& options) {
   return CheckOrigin(request, options);
 }
 
-Status CheckApiKey(const Request& request, const std::vector<std::string>& api_keys) {
-  if (api_keys.empty()) return OkStatus();
+Result<uint64_t> CheckApiKey(const Request& request, const std::vector<std::string>& api_keys) {
+  if (api_keys.empty()) return uint64_t{0};
   std::string_view bearer = request.Header("authorization");
   if (ToLower(bearer.substr(0, 7)) == "bearer ")
     bearer.remove_prefix(7);
   else
     bearer = {};
   const std::string_view key = request.Header("x-api-key");
-  bool known = false;
-  for (const std::string& valid : api_keys) {
-    const bool by_key = EqualInConstantTime(key, valid);
-    const bool by_bearer = EqualInConstantTime(bearer, valid);
-    known = known | by_key | by_bearer;
+  uint64_t number = 0;
+  for (size_t i = 0; i < api_keys.size(); ++i) {
+    const bool by_key = EqualInConstantTime(key, api_keys[i]);
+    const bool by_bearer = EqualInConstantTime(bearer, api_keys[i]);
+    number = (by_key | by_bearer) ? i + 1 : number;
   }
-  if (known) return OkStatus();
+  if (number > 0) return number;
   const bool given = !key.empty() || !bearer.empty();
   return Unauthenticated(given ? "invalid API key"
                                : "an API key is required, as x-api-key or as Authorization: Bearer");

@@ -16,9 +16,9 @@ namespace pensieve::http {
 // both to the names that are allowed. InvalidArgument for a Host header that is missing (HTTP/1.1), repeated or malformed.
 Status CheckHostAndOrigin(const Request& request, const HttpOptions& options);
 
-// Unauthenticated when keys are configured and the request carries none of them, neither as x-api-key nor as
-// "Authorization: Bearer". Takes the same time for every wrong key of one length.
-Status CheckApiKey(const Request& request, const std::vector<std::string>& api_keys);
+// The number of the key that the request carries, as x-api-key or as "Authorization: Bearer", from 1; 0 when no keys are
+// configured. Unauthenticated when it carries none of them. Takes the same time for every wrong key of one length.
+Result<uint64_t> CheckApiKey(const Request& request, const std::vector<std::string>& api_keys);
 
 // Headers that let the page of an allowed origin read the answer; none for other requests. `preflight` adds the
 // permissions a browser asks for in advance.

@@ -13,6 +13,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <future>
 
+#include "base/guarded.h"
 #include "http/session.h"
 
 namespace pensieve::http {
@@ -77,7 +78,12 @@ class Server final : public HttpServer {
 #ifdef __linux__
         pthread_setname_np(pthread_self(), "http-io");
 #endif
-        io_.run();
+        // Sessions end their own exceptions; what is left comes from what asio itself does between them.
+        while (true) {
+          const Status failure = Guarded([this] { io_.run(); });
+          if (failure.ok()) break;
+          (void)Guarded([&] { context_.logger.Error("an I/O thread caught an exception: " + failure.message()); }).ok();
+        }
       });
   }
 
@@ -153,7 +159,8 @@ class Server final : public HttpServer {
       }
       error_code ignored;
       socket.set_option(tcp::no_delay(true), ignored);
-      Begin(std::move(socket));
+      // Whatever goes wrong costs this connection; the next one is accepted.
+      (void)Guarded([&] { Begin(std::move(socket)); }).ok();
     }
   }
 
@@ -173,8 +180,11 @@ class Server final : public HttpServer {
       sessions_.emplace(session.get(), session);
     }
     Session* const key = session.get();
-    asio::co_spawn(strand, refuse ? Session::Refuse(std::move(session)) : Session::Run(std::move(session)),
-                   [this, key](std::exception_ptr failure) { End(key, failure); });
+    const Status spawned = Guarded([&] {
+      asio::co_spawn(strand, refuse ? Session::Refuse(std::move(session)) : Session::Run(std::move(session)),
+                     [this, key](std::exception_ptr failure) { End(key, failure); });
+    });
+    if (!spawned.ok()) End(key, std::make_exception_ptr(std::bad_alloc()));
   }
 
   void End(Session* session, const std::exception_ptr& failure) {
@@ -228,6 +238,7 @@ HttpOptions ToHttpOptions(const config::ServerConfig& config, const std::string&
   options.bodies_bytes_max = std::max(options.bodies_bytes_max, 4 * config.body_bytes_max);
   options.request_timeout_ms = config.header_timeout_ms;
   options.write_timeout_ms = config.write_timeout_ms;
+  options.stall_timeout_ms = config.stall_timeout_ms;
   options.idle_timeout_ms = config.idle_timeout_ms;
   options.api_keys = config.api_keys;
   options.cors_origins = config.cors_origins;

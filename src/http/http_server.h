@@ -30,9 +30,10 @@ struct HttpOptions {
   int64_t connections_max = 1024;
   int64_t head_bytes_max = 32 << 10;  // request line and headers
   int64_t body_bytes_max = int64_t{32} << 20;
-  int64_t bodies_bytes_max = int64_t{512} << 20;  // all bodies that are being read or parsed
+  int64_t bodies_bytes_max = int64_t{512} << 20;  // all bodies that are being read, and what they become when parsed
   int64_t request_timeout_ms = 30'000;            // for a whole request, from its first byte
   int64_t write_timeout_ms = 60'000;              // without a byte taken by the client
+  int64_t stall_timeout_ms = 300'000;             // of waiting for the client in all, over one answer
   int64_t idle_timeout_ms = 120'000;              // between requests
   int64_t linger_ms = 2'000;               // reading on after an early refusal, so that the client sees the answer
   int64_t ping_interval_ms = 10'000;       // of silence in a stream

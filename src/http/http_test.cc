@@ -415,6 +415,69 @@ TEST_F(HttpTest, BodiesTogetherAreBounded) {
   EXPECT_EQ(Ask(Post("/v1/messages", std::string(90'000, ' '))).status, 400);
 }
 
+TEST_F(HttpTest, WhatBodiesBecomeWhenParsedIsBounded) {
+  options_.bodies_bytes_max = 1'000'000;
+  std::string lists = "[";
+  while (lists.size() < 90'000) lists += "[],";
+  const Answer refused = Ask(Post("/v1/messages", lists + "0]"));
+  EXPECT_EQ(refused.status, 413);
+  EXPECT_THAT(refused.body, HasSubstr("bytes of memory"));
+  // The same in a string may be parsed later: arguments of a tool call are.
+  EXPECT_EQ(Ask(Post("/v1/messages", "\"" + lists + "\"")).status, 413);
+  // Prose of that length is fine, also time after time.
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(Ask(Post("/v1/messages", std::string(90'000, ' ') + MessageBody("any"))).status, 200);
+  EXPECT_EQ(Ask(Post("/v1/messages", lists)).status, 413);
+}
+
+TEST_F(HttpTest, CountlessValuesAreRefusedBeforeTheyAreBuilt) {
+  std::string lists = "[";
+  while (lists.size() < 2'000'000) lists += "[],";
+  const Answer answer = Ask(Post("/v1/chat/completions", lists + "0]"));
+  EXPECT_EQ(answer.status, 400);
+  EXPECT_THAT(answer.body, HasSubstr("values and keys"));
+  EXPECT_EQ(Ask(Post("/api/v1/embed", lists + "0]")).status, 400);
+}
+
+TEST_F(HttpTest, AnExceptionOnAWorkerIsThatRequestsError) {
+  const Answer message = Ask(Message("throws"));
+  EXPECT_EQ(message.status, 500);
+  EXPECT_EQ(message.json()["error"]["type"], "api_error");
+  EXPECT_THAT(message.body, Not(HasSubstr("secret")));
+  const Answer chat = Ask(ChatCompletion("throws", true));
+  EXPECT_EQ(chat.status, 500);
+  EXPECT_EQ(chat.json()["error"]["type"], "server_error");
+  EXPECT_EQ(Ask(Post("/v1/embeddings", R"({"model":"throws","input":"x"})")).status, 500);
+  EXPECT_EQ(Ask(Post("/api/v1/embed", R"({"model":"throws","texts":["x"]})")).status, 500);
+  EXPECT_EQ(Ask(Post("/v1/messages/count_tokens", MessageBody("throws"))).status, 500);
+  EXPECT_EQ(Ask(Message("any")).status, 200);
+  bool logged = false;
+  for (const Json& line : LogLines()) logged |= line.value("exception", "") == "a secret of the library";
+  EXPECT_TRUE(logged);
+}
+
+TEST_F(HttpTest, AnExceptionOnAnIoThreadIsThatRequestsError) {
+  service_.health_throws = true;
+  EXPECT_EQ(Ask(Get("/health")).status, 500);
+  EXPECT_EQ(Ask(Get("/v1/models")).status, 200);
+  service_.health_throws = false;
+  EXPECT_EQ(Ask(Get("/health")).status, 200);
+}
+
+TEST_F(HttpTest, AnExceptionWhileAnsweringEndsTheAnswer) {
+  Client whole(port());
+  whole.Send(Message("hold"));
+  service_.NextScript()->BeBroken();
+  EXPECT_EQ(whole.Read().status, 500);
+  Client stream(port());
+  stream.Send(Message("hold", true));
+  const auto script = service_.NextScript();
+  script->Text("so far");
+  stream.ReadUntil("so far");
+  script->BeBroken();
+  EXPECT_THAT(stream.ReadUntil("0\r\n\r\n"), HasSubstr("event: error"));
+  EXPECT_EQ(Ask(Message("any")).status, 200);
+}
+
 TEST_F(HttpTest, UnsupportedParts) {
   EXPECT_EQ(Ask(Post("/v1/messages", "xx", "content-encoding: gzip\r\n")).status, 400);
   EXPECT_EQ(Ask(Post("/v1/messages", MessageBody("any"), "content-encoding: identity\r\n")).status, 200);
@@ -575,6 +638,18 @@ TEST_F(HttpTest, SlowReaderIsBoundedThenCutOff) {
   EXPECT_TRUE(script->WaitCancelled());
   // What was taken fills the two socket buffers and one write; the generation never ran ahead of that.
   EXPECT_LT(script->taken(), 1000);
+}
+
+// A byte now and then keeps the write timeout away, and would hold a sequence for ever.
+TEST_F(HttpTest, AReaderThatNeverKeepsUpIsCutOff) {
+  options_.write_timeout_ms = 3'600'000;
+  options_.stall_timeout_ms = 300;
+  Client client(port(), 4096);
+  client.Send(Message("endless", true));
+  const auto script = service_.NextScript();
+  ASSERT_NE(script, nullptr);
+  for (int i = 0; i < 60'000 && client.Receive(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_TRUE(script->WaitCancelled());
 }
 
 TEST_F(HttpTest, PingsWhileNothingHappens) {

@@ -20,6 +20,7 @@ struct Request {
   std::string body;
   bool http_1_1 = true;
   bool keep_alive = true;
+  uint64_t key_number = 0;  // of the API key it carries, from 1; 0: none was asked for
 
   // The first header of that name (lower case), or "".
   std::string_view Header(std::string_view name) const;

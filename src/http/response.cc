@@ -1,5 +1,7 @@
 #include "http/response.h"
 
+#include <fmt/format.h>
+
 #include <ctime>
 
 namespace pensieve::http {

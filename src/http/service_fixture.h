@@ -56,6 +56,7 @@ class Script {
   }
   std::optional<service::GenerationEvent> Pop() {
     const std::lock_guard lock(mutex_);
+    if (throws_) throw std::bad_alloc();
     if (endless_ && events_.empty()) {
       ++taken_;
       service::GenerationEvent event;
@@ -72,7 +73,7 @@ class Script {
     {
       const std::lock_guard lock(mutex_);
       wake_ = wake;
-      ready = !events_.empty() || endless_;
+      ready = !events_.empty() || endless_ || throws_;
     }
     if (ready && wake) wake();
   }
@@ -80,6 +81,16 @@ class Script {
   void BeEndless() {
     const std::lock_guard lock(mutex_);
     endless_ = true;
+  }
+  // Reading the next event throws.
+  void BeBroken() {
+    std::function<void()> wake;
+    {
+      const std::lock_guard lock(mutex_);
+      throws_ = true;
+      wake = wake_;
+    }
+    if (wake) wake();
   }
   // How many of those were taken.
   int64_t taken() const {
@@ -100,6 +111,7 @@ class Script {
   bool over_ = false;
   bool cancelled_ = false;
   bool endless_ = false;
+  bool throws_ = false;
   int64_t taken_ = 0;
 };
 
@@ -126,7 +138,7 @@ class ScriptedGeneration final : public service::Generation {
 };
 
 // What a request gets is decided by its model's name: "hold" waits for the test, "endless" never ends, "busy", "full",
-// "memory" and "broken" are refused, and any other name is answered at once with "echo: " and the last message.
+// "memory" and "broken" are refused, "throws" throws, and any other name is answered at once with "echo: " and the last message.
 class FixtureService final : public service::Service {
  public:
   Status AddModel(const std::string&, std::vector<std::string>, std::unique_ptr<model::LoadedModel>) override {
@@ -181,6 +193,7 @@ class FixtureService final : public service::Service {
     return NotFound("model: there is no model \"" + name + "\"");
   }
   service::Health GetHealth() const override {
+    if (health_throws) throw std::bad_alloc();
     service::Health health;
     health.ready = ready;
     health.memory_status = "safe";
@@ -205,6 +218,7 @@ class FixtureService final : public service::Service {
   }
 
   std::atomic<bool> ready = true;
+  std::atomic<bool> health_throws = false;
 
  private:
   static Status Refusal(const std::string& model) {
@@ -212,6 +226,7 @@ class FixtureService final : public service::Service {
       return ResourceExhausted("the queue is full").WithReason(ErrorReason::kQueueFull).WithRetryAfterMs(1500);
     if (model == "memory") return Unavailable("too little memory").WithReason(ErrorReason::kMemoryPressure);
     if (model == "broken") return Internal("lost the device");
+    if (model == "throws") throw std::runtime_error("a secret of the library");
     return OkStatus();
   }
 

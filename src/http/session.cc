@@ -5,6 +5,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include "base/guarded.h"
 #include "base/random_id.h"
 #include "http/embedding.h"
 #include "http/guard.h"
@@ -65,18 +66,25 @@ Session::Session(asio::ip::tcp::socket socket, const SessionContext& context)
       connection_(std::make_shared<Connection>(std::move(socket), context.options)),
       budget_(context.bodies_bytes) {}
 
-// Runs `work` on a worker thread and comes back to the strand with its result.
+// Runs `work` on a worker thread and comes back to the strand with its result. What it threw is thrown again here, to
+// end where the strand's own exceptions do: in ServeGuarded.
 template <typename Work>
 auto Session::OnWorker(Work work) -> asio::awaitable<std::invoke_result_t<Work&>> {
   std::optional<std::invoke_result_t<Work&>> result;
+  std::exception_ptr failure;
   auto start = [&](auto handler) {
-    asio::post(context_.workers, [&work, &result, handler = std::move(handler)]() mutable {
-      result.emplace(work());
+    asio::post(context_.workers, [&work, &result, &failure, handler = std::move(handler)]() mutable {
+      try {
+        result.emplace(work());
+      } catch (...) {
+        failure = std::current_exception();
+      }
       const auto strand = asio::get_associated_executor(handler);
       asio::post(strand, std::move(handler));
     });
   };
   co_await asio::async_initiate<const asio::use_awaitable_t<>, void()>(start, asio::use_awaitable);
+  if (failure) std::rethrow_exception(failure);
   co_return std::move(*result);
 }
 
@@ -118,14 +126,39 @@ asio::awaitable<bool> Session::ServeOne() {
   record_ = RequestRecord();
   record_.id = request_.id;
   close_after_ = false;
+  answer_begun_ = false;
   start_ = Clock::now();
   const ReadOutcome outcome = co_await connection_->ReadHead(request_);
   if (outcome == ReadOutcome::kClosed) co_return false;
-  co_await ServeHead(outcome);
+  co_await ServeGuarded(outcome);
   budget_.Release();
   FinishRecord();
   if (close_after_) co_await connection_->Linger();
   co_return !close_after_ && !connection_->gone();
+}
+
+asio::awaitable<void> Session::ServeGuarded(ReadOutcome outcome) {
+  std::exception_ptr exception;
+  try {
+    co_await ServeHead(outcome);
+  } catch (...) {
+    exception = std::current_exception();
+  }
+  if (!exception) co_return;
+  const Status failure = Guarded([&] { std::rethrow_exception(exception); });
+  context_.server.logger.Error("a request ended by an exception",
+                               {{"id", request_.id}, {"route", route_.pattern}, {"exception", failure.message()}});
+  close_after_ = true;
+  record_.outcome = "error";
+  co_await connection_->StopWatch();
+  if (answer_begun_) {
+    // Whatever came next would not be what the client waits for.
+    record_.error = failure.message();
+    connection_->Abort();
+    co_return;
+  }
+  api::HttpReply reply = Error(Internal("the server failed while it handled this request"));
+  co_await Reply(std::move(reply));
 }
 
 asio::awaitable<void> Session::ServeHead(ReadOutcome outcome) {
@@ -153,11 +186,13 @@ std::optional<api::HttpReply> Session::CheckHead() {
     return reply;
   }
   if (!route_.open) {
-    if (Status status = CheckApiKey(request_, context_.options.api_keys); !status.ok()) {
-      api::HttpReply reply = Error(status);
+    const auto key_number = CheckApiKey(request_, context_.options.api_keys);
+    if (!key_number.has_value()) {
+      api::HttpReply reply = Error(key_number.error());
       reply.headers.emplace_back("www-authenticate", "Bearer");
       return reply;
     }
+    request_.key_number = *key_number;
   }
   const bool embeds = route_.id == RouteId::kEmbed || route_.id == RouteId::kEmbeddings;
   if (embeds && !context_.options.embedding_enabled)
@@ -202,11 +237,24 @@ std::optional<api::HttpReply> Session::CheckBodyHeaders() {
 
 Status Session::Reserve() {
   const uint64_t bytes = connection_->body_length().value_or(static_cast<uint64_t>(context_.options.body_bytes_max));
-  if (bytes <= kDrainBytesMax || budget_.Take(static_cast<int64_t>(bytes), context_.options.bodies_bytes_max))
-    return OkStatus();
+  return bytes <= kDrainBytesMax ? OkStatus() : TakeBudget(static_cast<int64_t>(bytes));
+}
+
+Status Session::TakeBudget(int64_t bytes) {
+  if (budget_.Take(bytes, context_.options.bodies_bytes_max)) return OkStatus();
   return ResourceExhausted("the server is reading too many large requests")
       .WithReason(ErrorReason::kQueueFull)
       .WithRetryAfterMs(1000);
+}
+
+Status Session::ReserveParsed(int64_t values) {
+  const int64_t bytes = values * kJsonValueBytes;
+  if (bytes > context_.options.bodies_bytes_max) {
+    return InvalidArgument(fmt::format("the request body would take {} bytes of memory and may take {}", bytes,
+                                       context_.options.bodies_bytes_max))
+        .WithReason(ErrorReason::kBodyTooLarge);
+  }
+  return TakeBudget(bytes);
 }
 
 asio::awaitable<void> Session::ReadBodyAndDispatch() {
@@ -227,6 +275,15 @@ asio::awaitable<void> Session::ReadBodyAndDispatch() {
   if (context_.options.log_prompts && !request_.body.empty())
     context_.server.logger.Info("request body",
                                 {{"id", request_.id}, {"body", request_.body.substr(0, kLoggedBodyBytesMax)}});
+  if (request_.body.size() > kDrainBytesMax) {
+    const int64_t values =
+        co_await OnWorker([&] { return CountJsonValues(request_.body, /*inside_strings=*/true); });
+    if (Status status = ReserveParsed(values); !status.ok()) {
+      api::HttpReply reply = Error(status);
+      co_await Reply(std::move(reply));
+      co_return;
+    }
+  }
   co_await Dispatch();
 }
 
@@ -342,6 +399,11 @@ asio::awaitable<void> Session::Generate() {
                                            .tokens_per_s = record_.TokensPerSecond()});
 }
 
+// Wakes are not lost, unless memory for one was.
+std::chrono::milliseconds Session::LookAgain() const {
+  return std::chrono::milliseconds(context_.options.ping_interval_ms);
+}
+
 void Session::NoteTerminal(const service::GenerationEvent& event) {
   if (event.kind == service::GenerationEvent::Kind::kDone) {
     record_.outcome = "done";
@@ -396,8 +458,31 @@ asio::awaitable<void> Session::Collect(PreparedGeneration& prepared) {
       generation.Cancel();
       cancelled = true;
     }
-    co_await connection_->signal()->WaitUntil(Clock::time_point::max());
+    co_await connection_->signal()->WaitUntil(Clock::now() + LookAgain());
   }
+}
+
+bool Session::TakeEvents(PreparedGeneration& prepared, std::string& bytes) {
+  bool terminal = false;
+  const Status failure = Guarded([&] {
+    while (!terminal && bytes.size() < kWriteBytesTarget) {
+      auto event = prepared.generation->TryNext();
+      if (!event) break;
+      terminal = event->terminal();
+      if (terminal) NoteTerminal(*event);
+      bytes += prepared.format->Write(*event);
+    }
+  });
+  if (failure.ok()) return terminal;
+  context_.server.logger.Error("a stream ended by an exception",
+                               {{"id", request_.id}, {"route", route_.pattern}, {"exception", failure.message()}});
+  prepared.generation->Cancel();
+  service::GenerationEvent last;
+  last.kind = service::GenerationEvent::Kind::kError;
+  last.error = Internal("the server failed while it handled this request");
+  NoteTerminal(last);
+  bytes += prepared.format->Write(last);
+  return true;
 }
 
 asio::awaitable<void> Session::Stream(PreparedGeneration& prepared) {
@@ -409,6 +494,7 @@ asio::awaitable<void> Session::Stream(PreparedGeneration& prepared) {
   std::string first = FormatStreamHead(ReplyHead());
   const std::string start = prepared.format->Start();
   first += request_.http_1_1 ? FormatChunk(start) : start;
+  answer_begun_ = true;
   bool alive = co_await connection_->Write(first);
   auto last_sent = Clock::now();
   auto last_event = last_sent;  // what is no ping
@@ -417,14 +503,7 @@ asio::awaitable<void> Session::Stream(PreparedGeneration& prepared) {
     if (cut_off_ && !cancelled) generation.Cancel();
     cancelled = cut_off_;
     std::string events;
-    bool terminal = false;
-    while (!terminal && events.size() < kWriteBytesTarget) {
-      auto event = generation.TryNext();
-      if (!event) break;
-      terminal = event->terminal();
-      if (terminal) NoteTerminal(*event);
-      events += prepared.format->Write(*event);
-    }
+    const bool terminal = TakeEvents(prepared, events);
     const auto now = Clock::now();
     if (!events.empty()) {
       last_event = now;
@@ -517,7 +596,7 @@ asio::awaitable<Result<service::EmbedResult>> Session::AwaitEmbedding(service::E
       cancel();
       cancelled = true;
     }
-    if (!result) co_await connection_->signal()->WaitUntil(Clock::time_point::max());
+    if (!result) co_await connection_->signal()->WaitUntil(Clock::now() + LookAgain());
   }
   co_await connection_->StopWatch();
   co_return *std::move(result);
@@ -551,6 +630,7 @@ asio::awaitable<void> Session::Reply(api::HttpReply reply) {
   if (record_.outcome.empty())
     record_.outcome = reply.status < 400 ? "done" : IsRefusal(reply.status) ? "refused" : "error";
   const std::string bytes = FormatReply(reply, ReplyHead());
+  answer_begun_ = true;
   co_await connection_->Write(bytes);
 }
 

@@ -60,6 +60,8 @@ class Session : public std::enable_shared_from_this<Session> {
   boost::asio::awaitable<void> ServeAll();
   // Whether the connection may serve another.
   boost::asio::awaitable<bool> ServeOne();
+  // ServeHead; an exception that gets here is answered 500, or closes the connection when an answer has begun.
+  boost::asio::awaitable<void> ServeGuarded(ReadOutcome outcome);
   boost::asio::awaitable<void> ServeHead(ReadOutcome outcome);
   boost::asio::awaitable<void> ReadBodyAndDispatch();
   boost::asio::awaitable<void> AnswerBadRead(ReadOutcome outcome);
@@ -71,6 +73,9 @@ class Session : public std::enable_shared_from_this<Session> {
   boost::asio::awaitable<void> Embed();
   boost::asio::awaitable<Result<service::EmbedResult>> AwaitEmbedding(service::EmbedRequest call);
   boost::asio::awaitable<void> Reply(api::HttpReply reply);
+  // Appends the bytes of the events that are ready, up to some limit; whether the last one was among them. An exception on
+  // the way becomes an error event, which is the last.
+  bool TakeEvents(PreparedGeneration& prepared, std::string& bytes);
   boost::asio::awaitable<bool> WriteStream(std::string events, bool last);
   template <typename Work>
   auto OnWorker(Work work) -> boost::asio::awaitable<std::invoke_result_t<Work&>>;
@@ -83,9 +88,14 @@ class Session : public std::enable_shared_from_this<Session> {
   // The routes that need no worker; nothing for all others.
   std::optional<api::HttpReply> AnswerAtOnce();
   api::HttpReply WholeAnswer(PreparedGeneration& prepared, const service::GenerationEvent& terminal);
+  // Shares of bodies_bytes_max: for the body that is coming, and for the values that a body read becomes. Refusals that
+  // hold now or, for a body that could never be parsed, always.
   Status Reserve();
+  Status ReserveParsed(int64_t values);
+  Status TakeBudget(int64_t bytes);
   api::HttpReply Error(const Status& status);
   HeadOptions ReplyHead() const;
+  std::chrono::milliseconds LookAgain() const;
   void NoteTerminal(const service::GenerationEvent& event);
   void NoteGone(service::Generation& generation);
   void FinishRecord();
@@ -102,6 +112,7 @@ class Session : public std::enable_shared_from_this<Session> {
   Clock::time_point start_;
   BodyBudget budget_;
   bool close_after_ = false;
+  bool answer_begun_ = false;  // bytes of it may be on their way
 };
 
 }  // namespace pensieve::http

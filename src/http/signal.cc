@@ -4,6 +4,8 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include "base/guarded.h"
+
 namespace pensieve::http {
 
 namespace asio = boost::asio;
@@ -26,10 +28,14 @@ void Waker::Wake() {
   if (posted_.exchange(true)) return;
   const std::lock_guard lock(mutex_);
   if (signal_ == nullptr) return;
-  asio::post(signal_->strand(), [self = shared_from_this(), signal = signal_] {
-    self->posted_ = false;
-    signal->Notify();
+  const Status posted = Guarded([this] {
+    asio::post(signal_->strand(), [self = shared_from_this(), signal = signal_] {
+      self->posted_ = false;
+      signal->Notify();
+    });
   });
+  // Without memory for it, the next call tries again.
+  if (!posted.ok()) posted_ = false;
 }
 
 void Waker::Detach() {

@@ -36,7 +36,7 @@ class Waker : public std::enable_shared_from_this<Waker> {
  public:
   explicit Waker(std::shared_ptr<Signal> signal) : signal_(std::move(signal)) {}
 
-  // Any thread. Never waits for I/O.
+  // Any thread. Never waits for I/O and never throws.
   void Wake();
   // On the strand. Later calls of Wake do nothing.
   void Detach();
