@@ -5,6 +5,8 @@ BUILD := build/release
 BINARY := $(BUILD)/pensieve
 VENV := build/venv
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+# Where models speak: these run once more with the kernels of AVX2, which most machines have as their best.
+MODEL_TESTS := tests/test_anthropic.py tests/test_openai.py tests/test_cli.py tests/test_concurrency.py
 # Extra flags for the server: make serve ARGS="--port 9000 --model ~/models/x.gguf"
 ARGS ?=
 
@@ -47,6 +49,8 @@ unit-test:
 
 e2e-test:
 	@PENSIEVE_BINARY=$(abspath $(BINARY)) $(VENV)/bin/python -m pytest -q tests
+	@test "$$(uname -m)" != x86_64 || PENSIEVE_ISA=avx2 PENSIEVE_BINARY=$(abspath $(BINARY)) \
+	  $(VENV)/bin/python -m pytest -q $(MODEL_TESTS)
 
 asan tsan: setup
 	@cmake --preset $@ && cmake --build --preset $@ -j $(JOBS) && ctest --preset $@ -j $(JOBS)

@@ -40,6 +40,8 @@ def clean_environment(**extra):
     foreign = ("PENSIEVE_", "AKIDB_", "MODEL_PATH", "MAX_CONTEXT_LENGTH", "GPU_MEMORY_LIMIT", "LOG_LEVEL")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     environment["PENSIEVE_CACHE_DIR"] = str(cache_dir())
+    if "PENSIEVE_ISA" in os.environ:  # the whole run is to compute with lesser kernels
+        environment["PENSIEVE_ISA"] = os.environ["PENSIEVE_ISA"]
     environment.update(extra)
     return environment
 

@@ -9,6 +9,8 @@ import requests
 import claude_code
 from harness import parse_sse, text_of
 
+# Conversations of up to 64 tokens are computed in fine rows alone, near exactly on every instruction set (docs/exactness.md).
+# In the float reference the first token of this answer leads by 0.08 nats.
 CAPITAL = "What is the capital of France?"
 PARIS = "The capital of France is Paris."
 GREEDY = {"temperature": 0}
@@ -87,8 +89,10 @@ def test_max_tokens(anthropic_client):
     assert message.usage.output_tokens == 5
 
 
-def test_max_tokens_beyond_the_context_is_clamped(server):
-    assert text_of(server.message(CAPITAL, max_tokens=128000)) == PARIS
+def test_max_tokens_beyond_the_context_is_clamped(start_server):
+    # A small context, so that no answer can be long, whatever it says.
+    message = start_server("--context", 96).message("Count from one to a thousand.", max_tokens=128000)
+    assert 0 < message["usage"]["output_tokens"] <= 96 - prompt_tokens(message["usage"])
 
 
 def test_max_tokens_zero_only_fills_the_cache(server):

@@ -24,7 +24,8 @@ struct Options {
   std::string ids_file;
   std::string phase = "prefill";
   std::string kv = "f16";
-  int64_t window = 0;
+  int64_t window = 0;                // 0: the default
+  std::vector<int64_t> windows;      // kl: one comparison each
   bool json = false;
 };
 
@@ -125,6 +126,28 @@ Result<std::vector<Divergence>> CompareModels(const Options& options, model::Loa
   return all;
 }
 
+void PrintDivergences(const Options& options, const std::vector<Divergence>& divergences) {
+  std::vector<double> sorted;
+  double sum = 0;
+  double same = 0;
+  for (const auto& divergence : divergences) {
+    sorted.push_back(divergence.kl);
+    sum += divergence.kl;
+    same += divergence.same_top ? 1 : 0;
+  }
+  std::sort(sorted.begin(), sorted.end());
+  const auto count = static_cast<double>(sorted.size());
+  const double p99 = sorted[static_cast<size_t>(0.99 * (count - 1))];
+  if (options.json) {
+    fmt::print("{}\n", DumpJson({{"window", options.window}, {"tokens", sorted.size()}, {"mean_kl", sum / count}, {"p99_kl", p99}, {"max_kl", sorted.back()},
+                                 {"same_top", same / count}}));
+  } else {
+    if (options.window > 0) fmt::print("windows of {}: ", options.window);
+    fmt::print("{} positions, mean KL {:.3e}, 99th percentile {:.3e}, same top token {:.2f} %\n", sorted.size(), sum / count, p99,
+               100 * same / count);
+  }
+}
+
 int EvalKl(const Options& options) {
   Options resolved = options;
   if (resolved.other.model.empty()) resolved.other.model = resolved.model.model;
@@ -141,38 +164,25 @@ int EvalKl(const Options& options) {
   }
   const auto ids = ReadTokens(resolved, **tested);
   if (!ids.has_value()) return Fail(ids.error());
-  const auto divergences = CompareModels(resolved, **reference, **tested, *ids);
-  if (!divergences.has_value()) return Fail(divergences.error());
-
-  std::vector<double> sorted;
-  double sum = 0;
-  double same = 0;
-  for (const auto& divergence : *divergences) {
-    sorted.push_back(divergence.kl);
-    sum += divergence.kl;
-    same += divergence.same_top ? 1 : 0;
-  }
-  if (sorted.empty()) return Fail(InvalidArgument("the text is shorter than two tokens"));
-  std::sort(sorted.begin(), sorted.end());
-  const auto count = static_cast<double>(sorted.size());
-  const double p99 = sorted[static_cast<size_t>(0.99 * (count - 1))];
-  if (options.json) {
-    fmt::print("{}\n", DumpJson({{"tokens", sorted.size()}, {"mean_kl", sum / count}, {"p99_kl", p99}, {"max_kl", sorted.back()},
-                                 {"same_top", same / count}}));
-  } else {
-    fmt::print("{} positions, mean KL {:.3e}, 99th percentile {:.3e}, same top token {:.2f} %\n", sorted.size(), sum / count, p99,
-               100 * same / count);
+  if (resolved.windows.empty()) resolved.windows.push_back(0);
+  for (const int64_t window : resolved.windows) {
+    resolved.window = window;
+    const auto divergences = CompareModels(resolved, **reference, **tested, *ids);
+    if (!divergences.has_value()) return Fail(divergences.error());
+    if (divergences->empty()) return Fail(InvalidArgument("the text is shorter than two tokens"));
+    PrintDivergences(resolved, *divergences);
   }
   return 0;
 }
+
+constexpr const char* kWindowHelp = "Tokens after which a new sequence starts (default: 4096 or the model's context)";
+CLI::Range WindowRange() { return CLI::Range(int64_t{2}, int64_t{1} << 24); }
 
 void AddTextOptions(CLI::App& command, Options& options) {
   auto* input = command.add_option_group("text");
   input->add_option("--text", options.text_file, "Text file, - for standard input");
   input->add_option("--ids", options.ids_file, "File of token ids instead, separated by blanks, commas or as a JSON array");
   input->require_option(1);
-  command.add_option("--window", options.window, "Tokens after which a new sequence starts (default: 4096 or the model's context)")
-      ->check(CLI::Range(int64_t{2}, int64_t{1} << 24));
   command.add_option("--phase", options.phase, "Compute positions as prefill (default) or as decode steps")
       ->check(CLI::IsMember({"prefill", "decode"}));
   command.add_option("--kv", options.kv, "Keys and values as f16 (default), f32 or int8")->check(CLI::IsMember({"f16", "f32", "int8"}));
@@ -189,6 +199,7 @@ void AddEval(CLI::App& app, Action& action) {
   auto* nll_command = command->add_subcommand("nll", "Mean negative log-likelihood (natural logarithm) of each next token");
   AddModelOptions(*nll_command, nll->model, false);
   AddTextOptions(*nll_command, *nll);
+  nll_command->add_option("--window", nll->window, kWindowHelp)->check(WindowRange());
   nll_command->callback([&action, nll] { action = [nll] { return EvalNll(*nll); }; });
 
   auto kl = std::make_shared<Options>();
@@ -199,6 +210,9 @@ void AddEval(CLI::App& app, Action& action) {
   kl_command->add_option("--reference-activations", kl->other.activations, "Its activations (default: f32)")
       ->check(CLI::IsMember({"int8", "int16", "f32"}));
   AddTextOptions(*kl_command, *kl);
+  kl_command->add_option("--window", kl->windows, std::string(kWindowHelp) + "; several give a line each")
+      ->delimiter(',')
+      ->check(WindowRange());
   kl_command->callback([&action, kl] { action = [kl] { return EvalKl(*kl); }; });
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/mapped_file.h"
 #include "cli/terminal.h"
+#include "config/server_config.h"
 
 namespace pensieve::cli {
 namespace {
@@ -70,7 +71,7 @@ std::optional<formats::AffineFormat> ParseQuantize(const std::string& bits, cons
 
 Result<backend::ChosenDevice> OpenDevice(const ModelOptions& options) {
   if (options.reference) return backend::ChosenDevice{backend::NewReferenceDevice(), "asked for"};
-  return backend::OpenDevice(options.device, {.cpu = {.threads = options.threads}});
+  return backend::OpenDevice(options.device, {.cpu = {.threads = options.threads, .isa = config::ForcedIsa(config::ProcessEnvironment())}});
 }
 
 Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& options, DefaultModel fallback,

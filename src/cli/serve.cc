@@ -104,8 +104,11 @@ int64_t KvBytesPerModel(const config::ServerConfig& config, size_t num_models) {
   return wanted / static_cast<int64_t>(std::max<size_t>(1, num_models));
 }
 
-backend::KvDType ToKvDType(const std::string& name) {
-  return name == "f32" ? backend::KvDType::kF32 : name == "int8" ? backend::KvDType::kInt8 : backend::KvDType::kF16;
+// The exact mode is exact all the way: its keys and values are not rounded either, unless that is asked for.
+backend::KvDType ToKvDType(const config::ServerConfig& config) {
+  const std::string& name = config.kv_dtype == "auto" ? config.activations : config.kv_dtype;
+  if (name == "f32") return backend::KvDType::kF32;
+  return config.kv_dtype == "int8" ? backend::KvDType::kInt8 : backend::KvDType::kF16;
 }
 
 Result<std::unique_ptr<model::LoadedModel>> LoadOne(const config::ServerConfig& config, const ResolvedModel& choice,
@@ -154,7 +157,7 @@ service::ServiceOptions ToServiceOptions(const config::ServerConfig& config, siz
   options.engine.sequences_max = config.sequences_max;
   options.engine.step_rows_max = config.step_rows_max;
   options.engine.context_max = config.context_max;
-  options.engine.kv_dtype = ToKvDType(config.kv_dtype);
+  options.engine.kv_dtype = ToKvDType(config);
   options.engine.kv_bytes_max = KvBytesPerModel(config, num_models);
   return options;
 }
@@ -246,8 +249,9 @@ Status ServeUntilSignal(const config::LoadedConfig& loaded, Logger& logger) {
   PENSIEVE_RETURN_IF_ERROR(backend::CheckDevice(config.device));
   PENSIEVE_TRY(const auto choices, ChooseModels(config));  // before signals are blocked: Ctrl-C ends a download
   const StopSignals signals;
+  const std::string isa = config::ForcedIsa(config::ProcessEnvironment());
   PENSIEVE_TRY(const auto device,
-               backend::OpenDevice(config.device, {.cpu = {.threads = static_cast<int>(config.threads)}}));
+               backend::OpenDevice(config.device, {.cpu = {.threads = static_cast<int>(config.threads), .isa = isa}}));
   const auto service = service::Service::Create(ToServiceOptions(config, choices.size(), device));
   PENSIEVE_RETURN_IF_ERROR(LoadModels(config, choices, logger, device, *service));
   const auto metrics = Metrics::Create(PENSIEVE_VERSION, [&service] { return http::CollectServiceMetrics(*service); });

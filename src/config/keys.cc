@@ -166,8 +166,8 @@ void AddModelKeys(std::vector<Key>& keys) {
                   .environment = {"PENSIEVE_KV_DTYPE"},
                   .type = ValueType::kChoice,
                   .field = &C::kv_dtype,
-                  .help = "number format of the KV cache",
-                  .choices = {"f16", "f32", "int8"}});
+                  .help = "number format of the KV cache; auto is f16, and f32 where activations are f32",
+                  .choices = {"auto", "f16", "f32", "int8"}});
   keys.push_back({.name = "model.longrope",
                   .flag = "--longrope",
                   .environment = {"PENSIEVE_LONGROPE"},
@@ -352,7 +352,8 @@ bool IsToleratedFileKey(const std::string& name) {
 
 bool IsForeignPensieveVariable(const std::string& name) {
   // Read by scripts of the first Pensieve, on the client's side.
-  return name == "PENSIEVE_TOKEN" || name == "PENSIEVE_CONFIG";
+  if (name == "PENSIEVE_TOKEN" || name == "PENSIEVE_CONFIG") return true;
+  return name == kIsaVariable;
 }
 
 const std::vector<KeyDescription>& DescribeKeys() {

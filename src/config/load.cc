@@ -227,6 +227,11 @@ std::map<std::string, std::string> ProcessEnvironment() {
   return variables;
 }
 
+std::string ForcedIsa(const std::map<std::string, std::string>& environment) {
+  const auto found = environment.find(kIsaVariable);
+  return found == environment.end() ? "" : found->second;
+}
+
 Result<LoadedConfig> LoadConfig(const ConfigSources& sources) { return Loader(sources).Load(); }
 
 }  // namespace pensieve::config

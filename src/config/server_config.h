@@ -42,7 +42,7 @@ struct ServerConfig {
   int64_t context_max = 0;           // MAX_CONTEXT_LENGTH; 0: the model's own
   std::string device = "auto";       // auto, cpu, cuda, mlx
   std::string activations = "int8";  // int8, int16, f32
-  std::string kv_dtype = "f16";      // f16, f32, int8
+  std::string kv_dtype = "auto";     // auto, f16, f32, int8
   std::string longrope = "auto";     // auto, short, long, mlx
   std::string quantize = "none";     // none, 4, 8: bits of float matrices once loaded
   std::string quantize_group = "64";  // 32, 64, 128
@@ -100,6 +100,11 @@ struct ConfigSources {
 
 // A copy of the process's environment. Call it while nobody changes that, best once at start.
 std::map<std::string, std::string> ProcessEnvironment();
+
+// For tests and comparisons, and no setting: the instruction set that CPU kernels are to use instead of the best one, as
+// backend::CpuOptions::isa has it. "" unless the variable is set.
+inline constexpr const char* kIsaVariable = "PENSIEVE_ISA";
+std::string ForcedIsa(const std::map<std::string, std::string>& environment);
 
 // Whether `host` names this machine only: localhost, 127.x.x.x or ::1.
 bool IsLoopbackHost(const std::string& host);

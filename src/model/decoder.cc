@@ -72,12 +72,11 @@ class Decoder final : public Model {
     PENSIEVE_CHECK(config_.can_generate());
     const auto wanted = static_cast<int64_t>(batch.output_rows.size());
     PENSIEVE_CHECK(wanted <= outputs_max_);
-    Run(batch, &cache);
+    Run(batch, &cache, config_.layers - 1);
     const Matrix gathered = act_.gathered.Rows(0, wanted);
     const Matrix logits = act_.logits.Rows(0, wanted);
+    FinishOutputs(batch.rows, cache, gathered);
     if (wanted == 0) return logits;
-    backend_.GatherOutputs(act_.x.Rows(0, batch.rows), gathered);
-    // Sampled rows decide the answer whatever phase they come from: always the finer products.
     const Product head{.weight = head_, .out = logits};
     backend_.NormMatMul(gathered, final_norm_, config_.norm_eps, {gathered, backend::RowPrecision::kFine}, {&head, 1});
     if (config_.logit_softcap > 0.0f) backend_.Softcap(logits, config_.logit_softcap);
@@ -86,7 +85,7 @@ class Decoder final : public Model {
 
   Matrix Hidden(const Batch& batch, backend::KvCache* cache) override {
     PENSIEVE_CHECK((cache == nullptr) == config_.is_encoder);
-    Run(batch, cache);
+    Run(batch, cache, config_.layers);
     const Matrix normed = act_.normed.Rows(0, batch.rows);
     backend_.RmsNorm(act_.x.Rows(0, batch.rows), final_norm_, config_.norm_eps, normed);
     return normed;
@@ -102,18 +101,34 @@ class Decoder final : public Model {
   Status BuildRope(NetworkBuilder& builder, const NetworkInputs& inputs);
   Status PlanActivations(NetworkBuilder& builder);
 
-  // All layers; leaves the residual stream in act_.x. `cache` is null for encoders.
-  void Run(const Batch& batch, backend::KvCache* cache) {
+  // The first `layers` layers; leaves the residual stream in act_.x. `cache` is null for encoders.
+  void Run(const Batch& batch, backend::KvCache* cache, int64_t layers) {
     PENSIEVE_CHECK(batch.rows <= rows_max_ && static_cast<int64_t>(batch.positions.size()) == batch.rows);
     Batch step = batch;
     if (config_.rope.query_growth != 0.0) step.query_factors = GrowQueries(batch.positions);
     backend_.BeginStep(step);
     backend_.EmbedRows(embedding_, backend::EmbedBy::kId, config_.embedding_scale, act_.x.Rows(0, batch.rows),
                        /*add=*/false);
-    for (int64_t layer = 0; layer < config_.layers; ++layer) {
-      Attention(batch.rows, layer, cache);
-      Ffn(batch.rows, layer);
+    const Matrix x = act_.x.Rows(0, batch.rows);
+    for (int64_t layer = 0; layer < layers; ++layer) {
+      const LayerWeights& w = layers_[static_cast<size_t>(layer)];
+      const Matrix attended = Attend(batch.rows, layer, cache);
+      AddProduct({attended}, w.o, w.post_attention_norm, x);
+      Ffn(w, x, backend::RowPrecision::kOfStep);
     }
+  }
+
+  // The last layer. All rows leave keys and values, but what follows is only for the rows whose logits are wanted, into
+  // `x`: of a prompt that is one. They decide the answer: always the finer products.
+  void FinishOutputs(int64_t rows, backend::KvCache& cache, Matrix x) {
+    const LayerWeights& w = layers_.back();
+    const Matrix attended = Attend(rows, config_.layers - 1, &cache);
+    if (x.rows == 0) return;
+    const Matrix chosen = act_.qkv.Rows(0, x.rows).Columns(0, attended.cols);  // the queries are not needed any more
+    backend_.GatherOutputs(attended, chosen);
+    backend_.GatherOutputs(act_.x.Rows(0, rows), x);
+    AddProduct({chosen, backend::RowPrecision::kFine}, w.o, w.post_attention_norm, x);
+    Ffn(w, x, backend::RowPrecision::kFine);
   }
 
   // Ministral: queries grow with every stretch of the original context, so that attention stays as sharp.
@@ -127,7 +142,8 @@ class Decoder final : public Model {
     return query_factors_;
   }
 
-  void Attention(int64_t rows, int64_t layer, backend::KvCache* cache) {
+  // What the heads of all rows gather, before it is projected.
+  Matrix Attend(int64_t rows, int64_t layer, backend::KvCache* cache) {
     const LayerWeights& w = layers_[static_cast<size_t>(layer)];
     const Matrix x = act_.x.Rows(0, rows);
     const Matrix normed = act_.normed.Rows(0, rows);
@@ -159,7 +175,7 @@ class Decoder final : public Model {
                                       .v = v,
                                       .out = attended};
     cache == nullptr ? EncoderAttention(step) : backend_.RotateStoreAttend(*cache, step);
-    AddProduct({attended}, w.o, w.post_attention_norm, x);
+    return attended;
   }
 
   void EncoderAttention(const backend::AttentionStep& step) {
@@ -180,19 +196,17 @@ class Decoder final : public Model {
     if (norm) backend_.AddNormed(branch, norm, config_.norm_eps, x);
   }
 
-  void Ffn(int64_t rows, int64_t layer) {
-    const LayerWeights& w = layers_[static_cast<size_t>(layer)];
-    const Matrix x = act_.x.Rows(0, rows);
-    const Matrix normed = act_.normed.Rows(0, rows);
-    const Matrix ffn = act_.ffn.Rows(0, rows);
+  void Ffn(const LayerWeights& w, Matrix x, backend::RowPrecision precision) {
+    const Matrix normed = act_.normed.Rows(0, x.rows);
+    const Matrix ffn = act_.ffn.Rows(0, x.rows);
     if (w.experts) {
       backend_.RmsNorm(x, w.ffn_norm, config_.norm_eps, normed);
-      w.experts->Run(backend_, {normed}, act_.routing.Rows(0, rows), x);
+      w.experts->Run(backend_, {normed, precision}, act_.routing.Rows(0, x.rows), x);
       return;
     }
-    backend_.NormGatedMatMul(x, w.ffn_norm, config_.norm_eps, {normed},
+    backend_.NormGatedMatMul(x, w.ffn_norm, config_.norm_eps, {normed, precision},
                              {.gate = w.gate.weight, .up = w.up.weight, .activation = config_.activation, .out = ffn});
-    AddProduct({ffn}, w.down, w.post_ffn_norm, x);
+    AddProduct({ffn, precision}, w.down, w.post_ffn_norm, x);
   }
 
   const ModelConfig config_;

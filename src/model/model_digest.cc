@@ -61,7 +61,7 @@ void DigestDecoder(const std::string& name, const std::string& how, LoadedModel&
     for (auto& row : runner.Step({{&b, TextOf(19, vocab, 2)}})) steps.push_back(std::move(row));
     for (int32_t step = 0; step < 3; ++step) {
       const auto next = [&](uint32_t seed) { return TextOf(1, vocab, seed + static_cast<uint32_t>(step)); };
-      for (auto& row : runner.Step({{&a, next(7)}, {&b, next(17)}}, /*fine=*/true)) steps.push_back(std::move(row));
+      for (auto& row : runner.Step({{&a, next(7)}, {&b, next(17)}}, /*all_fine=*/true)) steps.push_back(std::move(row));
     }
     PrintLine(name, how, kind + "-decode", steps);
   }

@@ -103,15 +103,25 @@ TEST_F(SmolLm2, ExactModeIsTheFloatReference) {
             golden_["chat_greedy"].get<std::vector<int32_t>>());
 }
 
-TEST_F(SmolLm2, DefaultModeIsNear) {
-  const auto model = LoadOrFail(path_, backend::ActivationMode::kInt8);
-  ASSERT_NE(model, nullptr);
-  const double kl = MeanDivergence(*model, 256);
-  std::printf("default mode: mean KL %.3e\n", kl);
-  EXPECT_LE(kl, 3e-3);
-  Runner runner(*model);
-  EXPECT_EQ(runner.Greedy(golden_["chat_prompt"].get<std::vector<int32_t>>(), 8),
-            golden_["chat_greedy"].get<std::vector<int32_t>>());
+TEST_F(SmolLm2, DefaultModeIsNearOnEveryInstructionSet) {
+  for (const char* isa : {"scalar", "avx2", "avxvnni", "avx512", "amx", "neon", "i8mm"}) {
+    const auto device = backend::NewCpuDevice({.isa = isa});
+    if (!device.has_value()) continue;  // this machine has none
+    SCOPED_TRACE(isa);
+    LoadOptions options;
+    options.device = *device;
+    options.rows_max = 256;
+    const auto loaded = Load(path_, options);
+    ASSERT_TRUE(loaded.has_value()) << loaded.error().message();
+    LoadedModel& model = **loaded;
+    const double kl = MeanDivergence(model, 256);
+    std::printf("default mode, %s: mean KL %.3e\n", isa, kl);
+    EXPECT_LE(kl, 2e-4);
+    // Its first token leads by 0.08 nats in the float reference.
+    Runner runner(model);
+    EXPECT_EQ(runner.Greedy(golden_["chat_prompt"].get<std::vector<int32_t>>(), 8),
+              golden_["chat_greedy"].get<std::vector<int32_t>>());
+  }
 }
 
 TEST_F(SmolLm2, ChunksAndNeighboursChangeNoBit) {
@@ -125,9 +135,9 @@ TEST_F(SmolLm2, ChunksAndNeighboursChangeNoBit) {
   const std::vector<int32_t> other(tokens.rbegin(), tokens.rbegin() + 56);
   const Logits together = runner.Step({{&b, other}, {&a, tokens}});
   EXPECT_EQ(Logits(together.begin() + 56, together.end()), whole);
-  const Logits next_alone = runner.Step({{&a, {42}}}, /*fine=*/true);
+  const Logits next_alone = runner.Step({{&a, {42}}}, /*all_fine=*/true);
   --a.cached_len;
-  EXPECT_EQ(runner.Step({{&b, {7}}, {&a, {42}}, {&c, {9}}}, /*fine=*/true)[1], next_alone[0]);
+  EXPECT_EQ(runner.Step({{&b, {7}}, {&a, {42}}, {&c, {9}}}, /*all_fine=*/true)[1], next_alone[0]);
 }
 
 TEST_F(SmolLm2, TextSide) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <numeric>
@@ -59,24 +60,43 @@ class Runner {
     std::vector<int32_t> tokens;
   };
 
-  // One forward pass over all pieces; logits of every row. `fine`: rows are decode steps.
-  Logits Step(const std::vector<Piece>& pieces, bool fine = false) {
+  // One forward pass over all pieces; logits of every row, in their order. Fine are the first positions and, with
+  // `all_fine`, all rows, as those that a model has said.
+  Logits Step(const std::vector<Piece>& pieces, bool all_fine = false) {
     std::vector<int32_t> tokens, positions, outputs;
+    std::vector<size_t> places;  // of each row of the batch, among the rows as they are given
     std::vector<backend::SequenceRows> rows;
-    for (const Piece& piece : pieces) {
-      rows.push_back({static_cast<int64_t>(tokens.size()), static_cast<int64_t>(piece.tokens.size()),
-                      piece.sequence->cached_len, piece.sequence->blocks, piece.sequence->long_rope});
-      for (size_t i = 0; i < piece.tokens.size(); ++i) {
-        outputs.push_back(static_cast<int32_t>(tokens.size()));
-        positions.push_back(static_cast<int32_t>(piece.sequence->cached_len + static_cast<int64_t>(i)));
-        tokens.push_back(piece.tokens[i]);
+    int64_t fine_rows = 0;
+    for (const bool fine : {true, false}) {
+      size_t first_place = 0;
+      for (const Piece& piece : pieces) {
+        const auto count = static_cast<int64_t>(piece.tokens.size());
+        const int64_t cached = piece.sequence->cached_len;
+        const int64_t turn = all_fine ? count : std::clamp<int64_t>(kFinePositions - cached, 0, count);
+        const int64_t first = fine ? 0 : turn;
+        const int64_t end = fine ? turn : count;
+        if (first < end) {
+          rows.push_back({static_cast<int64_t>(tokens.size()), end - first, cached + first, piece.sequence->blocks,
+                          piece.sequence->long_rope});
+        }
+        for (int64_t i = first; i < end; ++i) {
+          outputs.push_back(static_cast<int32_t>(tokens.size()));
+          positions.push_back(static_cast<int32_t>(cached + i));
+          tokens.push_back(piece.tokens[static_cast<size_t>(i)]);
+          places.push_back(first_place + static_cast<size_t>(i));
+        }
+        first_place += piece.tokens.size();
       }
-      piece.sequence->cached_len += static_cast<int64_t>(piece.tokens.size());
+      if (fine) fine_rows = static_cast<int64_t>(tokens.size());
     }
+    for (const Piece& piece : pieces) piece.sequence->cached_len += static_cast<int64_t>(piece.tokens.size());
     Batch batch = BatchOf(tokens, positions, rows);
-    batch.fine_rows = fine ? batch.rows : 0;
+    batch.fine_rows = fine_rows;
     batch.output_rows = outputs;
-    return ToHost(model_.network->Forward(batch, *cache_));
+    Logits computed = ToHost(model_.network->Forward(batch, *cache_));
+    Logits given(computed.size());
+    for (size_t i = 0; i < computed.size(); ++i) given[places[i]] = std::move(computed[i]);
+    return given;
   }
 
   // Logits of a text whose first token stands at `first_position`, as if it were planned to reach the context's end.
@@ -112,7 +132,7 @@ class Runner {
     std::vector<float> last = Step({{&sequence, prompt}}).back();
     while (tokens.size() < count) {
       tokens.push_back(static_cast<int32_t>(std::max_element(last.begin(), last.end()) - last.begin()));
-      last = Step({{&sequence, {tokens.back()}}}, /*fine=*/true).back();
+      last = Step({{&sequence, {tokens.back()}}}, /*all_fine=*/true).back();
     }
     return tokens;
   }

@@ -214,9 +214,9 @@ TEST(TinyModels, ChunksAndNeighboursChangeNoBit) {
       const std::vector<int32_t> other(tokens.rbegin(), tokens.rbegin() + 13);
       const Logits together = runner.Step({{&b, other}, {&a, tokens}, {&c, {5}}});
       EXPECT_EQ(Logits(together.begin() + 13, together.end() - 1), whole);
-      const Logits alone = runner.Step({{&a, {42}}}, /*fine=*/true);
+      const Logits alone = runner.Step({{&a, {42}}}, /*all_fine=*/true);
       --a.cached_len;
-      EXPECT_EQ(runner.Step({{&b, {7}}, {&c, {9}}, {&a, {42}}}, /*fine=*/true)[2], alone[0]);
+      EXPECT_EQ(runner.Step({{&b, {7}}, {&c, {9}}, {&a, {42}}}, /*all_fine=*/true)[2], alone[0]);
     }
   }
 }
@@ -249,7 +249,8 @@ TEST(TinyModels, LogitsComeForTheWantedRowsOnly) {
   auto cache = model->backend->NewKvCache(
       {.layers = 2, .kv_heads = 2, .head_dim = 16, .block_len = 16, .num_blocks = 64, .dtype = backend::KvDType::kF32});
   ASSERT_TRUE(cache.has_value());
-  Batch batch = {.rows = 40, .ids = tokens, .positions = positions, .sequences = {&rows, 1}, .output_rows = wanted};
+  Batch batch = {.rows = 40, .ids = tokens, .positions = positions, .sequences = {&rows, 1}, .fine_rows = 40,
+                 .output_rows = wanted};
   const backend::Matrix logits = model->network->Forward(batch, **cache);
   ASSERT_EQ(logits.rows, 2);
   std::vector<float> row(64);

@@ -54,27 +54,31 @@ struct QuantPanel {
 };
 inline constexpr int64_t kDepthColumns = 640;
 
-// What a row's group of activations needs beside its planes: read together, so kept together. Kernels read it in two
-// vectors of 16 bytes.
+// Big quads of a group in a coarse row. Each more of them lowers the error of the rest and costs one dot product in
+// some sixteen; docs/exactness.md has the figures.
+inline constexpr int kMostBigQuads = 4;
+constexpr int BigQuads(int group) { return group == 64 ? 4 : group == 32 ? 3 : 2; }
+
+// What a row's group of activations needs beside its planes: read together, so kept together. Kernels read its first 32
+// bytes in two vectors of 16.
 struct QuantGroup {
   float scale;
-  float sum;               // scale * sum of v over the group
-  float center;            // -kCenter * scale, exactly; coarse rows
-  int32_t total;           // sum of v over the group
-  int32_t big_offset[2];   // bytes from the group's first codes in a panel to those of a big quad; coarse rows
-  int32_t big_value[2];    // four signed bytes
+  float sum;                           // scale * sum of v over the group
+  float center;                        // -kCenter * scale, exactly; coarse rows
+  int32_t total;                       // sum of v over the group
+  int32_t big_value[kMostBigQuads];    // four signed bytes each; coarse rows
+  uint16_t big_offset[kMostBigQuads];  // bytes from the group's first codes in a panel to those of a big quad
 };
 
 // One activation row: x[k] ~ scale[g] * v[k], v = low[k] + 128 * high[k], both signed bytes.
 // Fine rows have the whole plane `high`; v has about 15 bits. Coarse rows have `high` only for the few quads of a group
-// that hold its largest values (`big_offset`, `big_value`, kBigQuads a group, unused ones zero), so that those do not
-// coarsen the scale of the others; v of the others has 8 bits.
+// that hold its largest values (`big_offset`, `big_value`, BigQuads of a group), so that those do not coarsen the scale
+// of the others; v of the others has 8 bits.
 struct QuantRow {
   int8_t* low = nullptr;       // [cols], quad order
   int8_t* high = nullptr;      // [cols], quad order; fine rows
   QuantGroup* groups = nullptr;  // [cols / group]
 };
-inline constexpr int kBigQuads = 2;
 // 1.5 * 2^23: an integer below 2^22 in magnitude added to this number's bits is the float kCenter + integer.
 inline constexpr float kCenter = 12582912.0f;
 

@@ -25,8 +25,6 @@ PENSIEVE_INLINE I32 RaiseSum(I32 dot, const QuantGroup& group) {
   return AddInt(dot, ShiftLeft<7>(SetInt(group.total)));
 }
 
-PENSIEVE_INLINE int BigQuads(int group) { return group == 64 ? kBigQuads : 1; }
-
 // acc = what one group adds to one vector of channels.
 PENSIEVE_INLINE F32 AddGroup(F32 acc, I32 dot, F32 activation_scale, F32 activation_sum, F32 weight_scale,
                              F32 weight_bias) {
@@ -99,18 +97,22 @@ PENSIEVE_INLINE void AddBigQuads(I32 (&dots)[kRows][2], const uint8_t* codes, co
     PENSIEVE_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const uint8_t* quad = codes + row[r]->big_offset[b];
-      const QuadRun run = LoadQuadRun(reinterpret_cast<const int8_t*>(row[r]->big_offset));  // the values after them
-      dots[r][0] = DotQuad<kWide>(dots[r][0], LowerCodes<kWide>(LoadInt(quad)), run, kBigQuads + b);
-      dots[r][1] = DotQuad<kWide>(dots[r][1], LowerCodes<kWide>(LoadInt(quad + kLanes * 4)), run, kBigQuads + b);
+      const QuadRun run = LoadQuadRun(reinterpret_cast<const int8_t*>(row[r]->big_value));
+      dots[r][0] = DotQuad<kWide>(dots[r][0], LowerCodes<kWide>(LoadInt(quad)), run, b);
+      dots[r][1] = DotQuad<kWide>(dots[r][1], LowerCodes<kWide>(LoadInt(quad + kLanes * 4)), run, b);
     }
   }
 }
 
-// Which codes a tile is compiled for. Small ones keep a coarse row's sum below 2^22 (8 columns of 16256 and 56 of 127,
-// times 24: 3.3e6), so that sums can be built upon kCenter's bits and need no conversion: scale * (kCenter + sum) -
-// scale * kCenter, rounded once, is what converting and multiplying gives. Wide ones may exceed 127.
+// Which codes a tile is compiled for. Small ones keep a coarse row's sum below 2^22, so that sums can be built upon
+// kCenter's bits and need no conversion: scale * (kCenter + sum) - scale * kCenter, rounded once, is what converting and
+// multiplying gives. Wide ones may exceed 127.
 enum class Codes { kSmall, kMedium, kWide };
-inline constexpr int kSmallCodeMax = 24;
+// The largest of the small ones: columns of big quads count 16256 each, others 127.
+constexpr int SmallCodeMax(int group) {
+  const int big = 4 * BigQuads(group);
+  return ((1 << 22) - 1) / (big * 16256 + (group - big) * 127);
+}
 #if defined(__AVX2__)
 inline constexpr bool kCentersSums = true;
 #else
@@ -195,7 +197,7 @@ static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t f
       if constexpr (kFine) {
         AddPlane<kRows, kWide, kQuads>(dots, codes, high, cols);
       } else {
-        AddBigQuads<kRows, kWide, kQuads == 16 ? kBigQuads : 1>(dots, codes, group);
+        AddBigQuads<kRows, kWide, BigQuads(kQuads * 4)>(dots, codes, group);
       }
       PENSIEVE_UNROLL
       for (int r = 0; r < kRows; ++r) {
@@ -256,7 +258,7 @@ static void QuantTile(const QuantPanel& panel, const QuantRows& rows, int64_t fi
          : QuantGroupsOf<false, Codes::kWide>(panel, rows, first, count, tile);
   } else if (fine) {
     QuantGroupsOf<true, Codes::kMedium>(panel, rows, first, count, tile);
-  } else if (panel.code_max > kSmallCodeMax) {
+  } else if (panel.code_max > SmallCodeMax(panel.group)) {
     QuantGroupsOf<false, Codes::kMedium>(panel, rows, first, count, tile);
   } else {
     QuantGroupsOf<false, Codes::kSmall>(panel, rows, first, count, tile);

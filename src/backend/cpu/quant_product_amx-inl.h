@@ -89,8 +89,9 @@ PENSIEVE_INLINE void LoadUpperSums(const StepSums<kFine>& sums, int row, const Q
     upper[1] = LoadInt(sums.rows[row][3]);
   } else {
     upper[0] = upper[1] = SetInt(0);
+    constexpr int kBigQuads = BigQuads(kQuads * 4);
     PENSIEVE_UNROLL
-    for (int b = 0; b < (kQuads == 16 ? kBigQuads : 1); ++b) {
+    for (int b = 0; b < kBigQuads; ++b) {
       const uint8_t* quad = codes + group.big_offset[b];
       const I32 value = SetInt(group.big_value[b]);
       upper[0] = Dot4<true>(upper[0], LoadInt(quad), value);

@@ -37,7 +37,7 @@ PENSIEVE_INLINE void QuantizeFineGroup(const float* x, int64_t at, int64_t g, in
   }
   const float exposed = scale + poison;
   const int32_t total = SumInts(sum);
-  out.groups[g] = {exposed, exposed * static_cast<float>(total), 0.0f, total, {0, 0}, {0, 0}};
+  out.groups[g] = {exposed, exposed * static_cast<float>(total), 0.0f, total, {}, {}};
 }
 
 // So that kCenter, two bits wide, times a scale is exact: scales of coarse rows have 22 bits.
@@ -51,7 +51,7 @@ struct GroupBatch {
   int32_t quad_max[kLanes][kMostQuads];  // bits of the largest magnitude of every quad; -1 beyond the group
   float exposed[kLanes];                 // the scale, or NaN when some value is not finite
   float inverse[kLanes];
-  int32_t big[kBigQuads][kLanes];        // the quads with the largest values
+  int32_t big[kMostBigQuads][kLanes];    // the quads with the largest values
 };
 
 PENSIEVE_INLINE void GatherGroup(const float* x, int group, int lane, GroupBatch* batch) {
@@ -65,8 +65,11 @@ PENSIEVE_INLINE void GatherGroup(const float* x, int group, int lane, GroupBatch
 // A magnitude's bits order like the number itself, whatever is not finite last; the lowest four give way to the quad's
 // number. Quads closer than 2^-19 may swap places, which changes the rounding of their scale at most.
 PENSIEVE_INLINE void ChooseScales(int group, GroupBatch* batch) {
+  constexpr int kPlaces = kMostBigQuads + 1;
   const int count = BigQuads(group);
-  I32 best[3] = {SetInt(0), SetInt(0), SetInt(0)};
+  I32 best[kPlaces];  // descending
+  PENSIEVE_UNROLL
+  for (int place = 0; place < kPlaces; ++place) best[place] = SetInt(0);
   for (int first = 0; first < group / 4; first += kLanes) {
     I32 square[kLanes];
     PENSIEVE_UNROLL
@@ -76,7 +79,7 @@ PENSIEVE_INLINE void ChooseScales(int group, GroupBatch* batch) {
     for (int i = 0; i < kLanes; ++i) {
       I32 key = Or(And(square[i], SetInt(~15)), SetInt(first + i));
       PENSIEVE_UNROLL
-      for (int place = 0; place < 3; ++place) {
+      for (int place = 0; place < kPlaces; ++place) {
         const I32 loser = MinInt(best[place], key);
         best[place] = MaxInt(best[place], key);
         key = loser;
@@ -84,13 +87,13 @@ PENSIEVE_INLINE void ChooseScales(int group, GroupBatch* batch) {
     }
   }
   const auto bound = [](I32 key) { return BitsToFloat(Or(key, SetInt(15))); };  // not below the magnitude
-  const F32 rest = bound(count == 2 ? best[2] : best[1]) * Set(1.0f / 127.0f);
+  const F32 rest = bound(best[count]) * Set(1.0f / 127.0f);
   const F32 most = bound(best[0]) * Set(1.0f / kMostFine);
   F32 scale = RoundUpTo22Bits(Max(rest, most));
   scale = IfLess(scale, Set(kLeastScale), Zero(), scale);
   Store(batch->inverse, IfLess(Zero(), scale, Set(1.0f) / scale, Zero()));
   Store(batch->exposed, Fma(bound(best[0]), Zero(), scale));
-  for (int b = 0; b < kBigQuads; ++b) StoreInt(batch->big[b], And(best[b], SetInt(15)));
+  for (int b = 0; b < count; ++b) StoreInt(batch->big[b], And(best[b], SetInt(15)));
 }
 
 PENSIEVE_INLINE void QuantizeCoarseGroup(const GroupBatch& batch, int lane, int group, int8_t* low, QuantGroup* out) {
@@ -105,7 +108,7 @@ PENSIEVE_INLINE void QuantizeCoarseGroup(const GroupBatch& batch, int lane, int 
   }
   const float scale = batch.exposed[lane];
   const int32_t total = SumInts(sum);
-  *out = {scale, scale * static_cast<float>(total), -kCenter * scale, total, {0, 0}, {0, 0}};
+  *out = {scale, scale * static_cast<float>(total), -kCenter * scale, total, {}, {}};
   for (int b = 0; b < BigQuads(group); ++b) {
     int8_t high[4];
     const int quad = batch.big[b][lane];
@@ -114,7 +117,7 @@ PENSIEVE_INLINE void QuantizeCoarseGroup(const GroupBatch& batch, int lane, int 
       high[i] = static_cast<int8_t>((value + 64) >> 7);
       low[4 * quad + i] = static_cast<int8_t>(value - 128 * high[i]);
     }
-    out->big_offset[b] = quad * kPanel * 4;
+    out->big_offset[b] = static_cast<uint16_t>(quad * kPanel * 4);
     memcpy(out->big_value + b, high, 4);
   }
 }
