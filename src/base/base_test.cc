@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -142,6 +144,63 @@ TEST(MappedFile, MapsReadsAndRefuses) {
   std::filesystem::remove(path);
   EXPECT_EQ(MappedFile::Open(path).error().code(), StatusCode::kNotFound);
   EXPECT_EQ(MappedFile::Open("/tmp").error().code(), StatusCode::kInvalidArgument);
+}
+
+// A file of `size` bytes 'x' that is removed with the test.
+class LostPagesTest : public ::testing::Test {
+ protected:
+  ~LostPagesTest() override { std::filesystem::remove(path_); }
+  MappedFile Open(size_t size) {
+    std::ofstream(path_, std::ios::binary) << std::string(size, 'x');
+    return *MappedFile::Open(path_);
+  }
+
+  const std::string path_ = ::testing::TempDir() + "lost_pages_test";
+};
+
+TEST_F(LostPagesTest, ATruncatedFileReadsAsZerosAndSaysSo) {
+  constexpr size_t kSize = 10 * 65536 + 5;
+  const MappedFile file = Open(kSize);
+  const MappedFile other = *MappedFile::Open("/proc/self/exe");
+  EXPECT_TRUE(file.Check().ok());
+  std::filesystem::resize_file(path_, 65536);
+  EXPECT_TRUE(file.Check(/*quick=*/true).ok());  // no read has met it yet
+  EXPECT_EQ(file.Check().code(), StatusCode::kDataLoss);
+  EXPECT_EQ(file.bytes()[65535], std::byte{'x'});
+  EXPECT_TRUE(file.Check(true).ok());
+  std::vector<std::thread> readers;
+  std::atomic<int> zeros{0};
+  for (size_t i = 0; i < 8; ++i)
+    readers.emplace_back([&, i] { zeros += file.bytes()[65536 * (9 - i)] == std::byte{0} ? 1 : 0; });
+  for (auto& reader : readers) reader.join();
+  EXPECT_EQ(zeros, 8);
+  EXPECT_EQ(file.bytes()[kSize - 1], std::byte{0});
+  EXPECT_EQ(file.Check(true).code(), StatusCode::kDataLoss);
+  EXPECT_NE(file.Check(true).message().find(path_), std::string::npos);
+  EXPECT_TRUE(other.Check(true).ok());
+  EXPECT_EQ(file.bytes()[0], std::byte{'x'});
+}
+
+TEST_F(LostPagesTest, AFileThatIsReplacedByRenameKeepsItsBytes) {
+  const MappedFile file = Open(65536);
+  std::ofstream(path_ + ".new") << "short";
+  std::filesystem::rename(path_ + ".new", path_);
+  EXPECT_TRUE(file.Check().ok());
+  EXPECT_EQ(file.bytes()[65535], std::byte{'x'});
+}
+
+TEST_F(LostPagesTest, PlacesAreUsedAgain) {
+  Open(16);
+  for (int i = 0; i < 5000; ++i) ASSERT_TRUE(MappedFile::Open(path_)->Check(/*quick=*/true).ok());
+  const MappedFile file = Open(65536);
+  std::filesystem::resize_file(path_, 0);
+  EXPECT_EQ(file.bytes()[0], std::byte{0});
+  EXPECT_FALSE(file.Check(true).ok());
+}
+
+TEST_F(LostPagesTest, OtherBusErrorsStillEndTheProcess) {
+  const MappedFile file = Open(16);
+  EXPECT_EXIT(::raise(SIGBUS), ::testing::KilledBySignal(SIGBUS), "");
 }
 
 TEST(Utf8, ReplacesMaximalSubparts) {

@@ -29,6 +29,7 @@ class Descriptor {
   Descriptor& operator=(const Descriptor&) = delete;
   ~Descriptor() { if (fd_ >= 0) ::close(fd_); }
   int get() const { return fd_; }
+  int Release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_;
@@ -45,27 +46,45 @@ Result<size_t> RegularFileSize(int fd, const std::string& path) {
 }  // namespace
 
 Result<MappedFile> MappedFile::Open(const std::string& path) {
-  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (fd.get() < 0) return ErrnoStatus(path, "cannot open");
   PENSIEVE_TRY(const size_t size, RegularFileSize(fd.get(), path));
-  if (size == 0) return MappedFile(nullptr, 0, path);
+  if (size == 0) return MappedFile(nullptr, 0, fd.Release(), path);
   void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd.get(), 0);
   if (address == MAP_FAILED) return ErrnoStatus(path, "cannot map");
-  return MappedFile(address, size, path);
+  return MappedFile(address, size, fd.Release(), path);
 }
 
+MappedFile::MappedFile(void* address, size_t size, int fd, std::string path)
+    : address_(address), size_(size), fd_(fd), path_(std::move(path)), guard_(address, size) {}
+
 MappedFile::MappedFile(MappedFile&& other) noexcept
-    : address_(std::exchange(other.address_, nullptr)), size_(std::exchange(other.size_, 0)), path_(std::move(other.path_)) {}
+    : address_(std::exchange(other.address_, nullptr)), size_(std::exchange(other.size_, 0)),
+      fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)), guard_(std::move(other.guard_)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(address_, other.address_);
   std::swap(size_, other.size_);
+  std::swap(fd_, other.fd_);
+  std::swap(guard_, other.guard_);
   std::swap(path_, other.path_);
   return *this;
 }
 
 MappedFile::~MappedFile() {
+  guard_ = LostPagesGuard();  // before another mapping can take the addresses
   if (address_ != nullptr) ::munmap(address_, size_);
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Status MappedFile::Check(bool quick) const {
+  if (guard_.lost())
+    return DataLoss(fmt::format("{}: the file was truncated or became unreadable while it was in use", path_));
+  if (quick || fd_ < 0) return OkStatus();
+  struct stat info {};
+  if (::fstat(fd_, &info) != 0) return ErrnoStatus(path_, "cannot stat");
+  if (static_cast<size_t>(info.st_size) == size_) return OkStatus();
+  return DataLoss(fmt::format("{}: it had {} bytes when it was opened and has {} now", path_, size_, info.st_size));
 }
 
 void MappedFile::AdviseWillNeed() const {

@@ -4,6 +4,10 @@
 
 #include <algorithm>
 #include <fstream>
+#include <sstream>
+#include <string_view>
+
+#include "base/control_group.h"
 
 #ifdef __APPLE__
 #include <mach/mach.h>
@@ -14,7 +18,7 @@ namespace pensieve {
 namespace {
 
 #ifdef __APPLE__
-std::optional<int64_t> MachineAvailable() {
+std::optional<int64_t> MachineAvailable(const std::string&) {
   vm_statistics64_data_t pages;
   mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;
   const auto result = host_statistics64(mach_host_self(), HOST_VM_INFO64, reinterpret_cast<host_info64_t>(&pages), &count);
@@ -23,47 +27,31 @@ std::optional<int64_t> MachineAvailable() {
   return available * static_cast<int64_t>(::sysconf(_SC_PAGESIZE));
 }
 #else
-std::optional<int64_t> MachineAvailable() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  int64_t kilobytes = 0;
-  std::string unit;
-  while (file >> key >> kilobytes) {
-    std::getline(file, unit);
-    if (key == "MemAvailable:") return kilobytes * 1024;
+// The number of "KEY: NUMBER kB" in a file of such lines, in bytes.
+std::optional<int64_t> ReadKilobytes(const std::string& path, std::string_view key) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (line.size() <= key.size() || !line.starts_with(key) || line[key.size()] != ':') continue;
+    int64_t kilobytes = 0;
+    if (std::istringstream(line.substr(key.size() + 1)) >> kilobytes) return kilobytes * 1024;
   }
   return std::nullopt;
+}
+
+// The kernel counts cached pages as available, also those that this process has mapped and needs for every token.
+std::optional<int64_t> MachineAvailable(const std::string& root) {
+  const auto available = ReadKilobytes(root + "/proc/meminfo", "MemAvailable");
+  if (!available) return std::nullopt;
+  const int64_t mapped = ReadKilobytes(root + "/proc/self/status", "RssFile").value_or(0);
+  return std::max<int64_t>(*available - mapped, 0);
 }
 #endif
 
-std::optional<int64_t> ReadNumber(const std::string& path) {
-  std::ifstream file(path);
-  int64_t number = 0;
-  if (file >> number) return number;
-  return std::nullopt;
-}
-
-// What the control group still allows; page cache of the group counts as used by the kernel, but is free for us to
-// take.
-std::optional<int64_t> GroupAvailable() {
-  const auto limit = ReadNumber("/sys/fs/cgroup/memory.max");
-  const auto used = ReadNumber("/sys/fs/cgroup/memory.current");
-  if (!limit || !used) return std::nullopt;
-  std::ifstream stat("/sys/fs/cgroup/memory.stat");
-  std::string key;
-  int64_t value = 0;
-  int64_t cached = 0;
-  while (stat >> key >> value) {
-    if (key == "file") cached = value;
-  }
-  return *limit - *used + cached;
-}
-
 }  // namespace
 
-std::optional<int64_t> AvailableMemoryBytes() {
-  const auto machine = MachineAvailable();
-  const auto group = GroupAvailable();
+std::optional<int64_t> AvailableMemoryBytes(const std::string& root) {
+  const auto machine = MachineAvailable(root);
+  const auto group = ReadControlGroupLimits(root).memory_available_bytes;
   if (machine && group) return std::min(*machine, *group);
   return machine ? machine : group;
 }

@@ -30,6 +30,9 @@ struct EngineOptions {
   int64_t kv_block_len = 32;
   backend::KvDType kv_dtype = backend::KvDType::kF16;
   int64_t stream_depth_max = 256;  // undelivered events a request may hold
+  // Whether the weights still are what they were, nothing: they are. Asked when a request comes, and with `quick` set
+  // after every forward pass, before anything of it is used: an error ends the requests of that pass. Any thread.
+  std::function<Status(bool quick)> check_weights;
 };
 
 enum class FinishReason : uint8_t {

@@ -114,6 +114,7 @@ Status EngineCore::Allocate() {
 Status EngineCore::Check(const GenerateRequest& request) const {
   const model::ModelConfig& config = network_.config();
   if (!config.can_generate()) return InvalidArgument("this model embeds and cannot generate");
+  if (options_.check_weights) PENSIEVE_RETURN_IF_ERROR(options_.check_weights(/*quick=*/false));
   PENSIEVE_RETURN_IF_ERROR(CheckTokens(request.prompt, context_max_ - 1, config.vocab_size));
   PENSIEVE_RETURN_IF_ERROR(CheckRanges(request.fine_ranges, static_cast<int64_t>(request.prompt.size())));
   if (request.new_tokens_max < 0)
@@ -126,6 +127,7 @@ Status EngineCore::Check(const GenerateRequest& request) const {
 
 Status EngineCore::Check(const EmbedRequest& request) const {
   if (!pooler_.has_value()) return InvalidArgument("this model generates and cannot embed");
+  if (options_.check_weights) PENSIEVE_RETURN_IF_ERROR(options_.check_weights(/*quick=*/false));
   if (request.sequences.empty()) return InvalidArgument("there is nothing to embed");
   for (const auto& sequence : request.sequences) {
     PENSIEVE_RETURN_IF_ERROR(CheckTokens(sequence, context_max_, network_.config().vocab_size));

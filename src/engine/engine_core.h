@@ -38,7 +38,7 @@ class EngineCore {
                                                     const EngineOptions& options);
 
   // --- any thread ---
-  // InvalidArgument for what can never run.
+  // InvalidArgument for what can never run; what EngineOptions::check_weights says.
   Status Check(const GenerateRequest& request) const;
   Status Check(const EmbedRequest& request) const;
   // Counts a request in; ResourceExhausted (and counted as refused) when as many as allowed are in already, Unavailable
@@ -100,6 +100,8 @@ class EngineCore {
   void BuildDecoderBatches();
   void BuildEncoderBatch();
   void RunGuarded(const StepBatch& batch, Status (EngineCore::*compute)());
+  // What EngineOptions::check_weights says of the weights that a forward pass has read.
+  Status CheckStepWeights() const;
   Status ComputeGenerate();
   Status ComputeEmbed();
   static bool DrawsOnDevice(const Sequence& sequence);

@@ -561,6 +561,29 @@ TEST(EngineCore, LostDeviceEndsAllRequestsAndRefusesNewOnes) {
   EXPECT_FALSE(bench.Step());
 }
 
+TEST(EngineCore, WeightsThatAreGoneEndTheRequestsThatReadThem) {
+  Status weights;
+  int quick_checks = 0;
+  EngineOptions options = Small();
+  options.check_weights = [&](bool quick) {
+    quick_checks += quick ? 1 : 0;
+    return weights;
+  };
+  Bench bench(options);
+  const auto running = bench.Submit(Prompt(Tokens(5), 10));
+  bench.Step();
+  EXPECT_EQ(quick_checks, 1);
+  EXPECT_FALSE(TakeAll(*running).tokens.empty());
+  weights = DataLoss("model.gguf: the file was truncated");
+  bench.Step();
+  const Taken taken = TakeAll(*running);
+  EXPECT_TRUE(taken.tokens.empty());
+  ASSERT_EQ(taken.ends.size(), 1u);
+  EXPECT_EQ(taken.ends[0].error.code(), StatusCode::kDataLoss);
+  EXPECT_EQ(bench.core->Snapshot().kv_blocks_used, 0);
+  EXPECT_EQ(bench.core->Check(Prompt(Tokens(5), 10)).code(), StatusCode::kDataLoss);
+}
+
 TEST(EngineCore, LogitsWithoutANumberAreAnError) {
   Bench bench(Small());
   bench.network.give_nan = true;

@@ -160,6 +160,10 @@ void EngineCore::RunGuarded(const StepBatch& batch, Status (EngineCore::*compute
   if (!backend_.CanGoOn()) EndAll(error);
 }
 
+Status EngineCore::CheckStepWeights() const {
+  return options_.check_weights ? options_.check_weights(/*quick=*/true) : OkStatus();
+}
+
 Status EngineCore::ComputeGenerate() {
   generate_batch_->Seal();
   const backend::Matrix logits = network_.Forward(generate_batch_->batch(), *kv_cache_);
@@ -167,6 +171,7 @@ Status EngineCore::ComputeGenerate() {
   backend_.Submit();
   PENSIEVE_RETURN_IF_ERROR(backend_.EndStep());
   PENSIEVE_RETURN_IF_ERROR(backend_.ReadDrawn(drawn_));
+  PENSIEVE_RETURN_IF_ERROR(CheckStepWeights());
   size_t drawn = 0;
   for (const StepBatch::Member& member : generate_batch_->members()) {
     Sequence& sequence = *member.sequence;
@@ -281,6 +286,7 @@ Status EngineCore::ComputeEmbed() {
     PENSIEVE_RETURN_IF_ERROR(pooler_->PoolChunk(hidden, *owners[i], pieces[i]));
   }
   PENSIEVE_RETURN_IF_ERROR(backend_.EndStep());
+  PENSIEVE_RETURN_IF_ERROR(CheckStepWeights());
   for (size_t i = 0; i < pieces.size(); ++i) {
     Sequence& sequence = *owners[i];
     Request& request = *sequence.request;

@@ -39,14 +39,18 @@ Result<std::string> HexDigest(const EVP_MD* algorithm, const std::string& prefix
 
 Result<std::string> Sha256OfFile(const std::string& path, const StopCheck& stopped) {
   PENSIEVE_TRY(const auto file, MappedFile::Open(path));
-  return HexDigest(EVP_sha256(), "", file.bytes(), stopped);
+  auto digest = HexDigest(EVP_sha256(), "", file.bytes(), stopped);
+  PENSIEVE_RETURN_IF_ERROR(file.Check());
+  return digest;
 }
 
 Result<std::string> GitBlobSha1OfFile(const std::string& path, const StopCheck& stopped) {
   PENSIEVE_TRY(const auto file, MappedFile::Open(path));
   std::string prefix = fmt::format("blob {}", file.bytes().size());
   prefix.push_back('\0');
-  return HexDigest(EVP_sha1(), prefix, file.bytes(), stopped);
+  auto digest = HexDigest(EVP_sha1(), prefix, file.bytes(), stopped);
+  PENSIEVE_RETURN_IF_ERROR(file.Check());
+  return digest;
 }
 
 }  // namespace pensieve::hub

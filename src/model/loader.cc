@@ -222,6 +222,19 @@ Result<ModelHeader> ReadHeader(const std::string& path, const std::optional<form
   return header;
 }
 
+Status LoadedModel::CheckWeights(bool quick) const { return weights ? weights->Check(quick) : OkStatus(); }
+
+std::string CanonicalPath(const std::string& path) {
+  std::error_code error;
+  std::string found = fs::canonical(path, error).string();
+  if (error) return path;
+  if (fs::is_directory(found, error) && !fs::exists(fs::path(found) / "config.json", error)) {
+    const auto file = FindGgufIn(found);
+    if (file.has_value()) found = fs::canonical(*file, error).string();
+  }
+  return found.ends_with(".safetensors") ? fs::path(found).parent_path().string() : found;
+}
+
 Result<std::unique_ptr<LoadedModel>> Load(const std::string& path, const LoadOptions& options) {
   PENSIEVE_TRY(OpenedModel opened, OpenModel(path, options.quantize));
   ModelConfig& config = opened.hf.config;
@@ -260,6 +273,8 @@ Result<std::unique_ptr<LoadedModel>> Load(const std::string& path, const LoadOpt
     return names_a_file ? error : error.WithContext(path);
   }
   loaded->network = *std::move(network);
+  loaded->weight_bytes = opened.census.weight_bytes;
+  PENSIEVE_RETURN_IF_ERROR(loaded->CheckWeights(/*quick=*/false));
   return loaded;
 }
 

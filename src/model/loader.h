@@ -41,7 +41,12 @@ struct ModelText {
 class WeightStore;
 
 struct LoadedModel {
+  // DataLoss when a file of the weights was truncated or could not be read: what was computed since may be wrong.
+  // `quick` as of MappedFile::Check. Thread-safe.
+  Status CheckWeights(bool quick) const;
+
   std::string path;
+  int64_t weight_bytes = 0;  // of all tensors as kernels read them, mapped or converted
   ModelConfig config;
   ModelText text;
   std::vector<std::string> warnings;  // sentences for people about what was guessed or ignored; usually none
@@ -86,6 +91,11 @@ struct ModelHeader {
 Result<ModelHeader> ReadHeader(const std::string& path,
                                const std::optional<formats::AffineFormat>& quantize = std::nullopt);
 
+// One text for all paths that lead to the same model: links resolved, a folder's only GGUF file and a safetensors file's
+// directory in its place. `path` itself where there is nothing.
+std::string CanonicalPath(const std::string& path);
+
+// DataLoss also when a file shrinks while it is read.
 Result<std::unique_ptr<LoadedModel>> Load(const std::string& path, const LoadOptions& options);
 
 // Names of the architectures in the table, for error messages and `inspect`.

@@ -32,10 +32,13 @@ class WeightStore {
 
   // Whether the address lies in one of the mapped files.
   bool IsMapped(const void* address) const { return FileOf(address) != nullptr; }
+  // MappedFile::Check of every file.
+  Status Check(bool quick) const;
   // Gives back the pages of a range of a mapped file that has been converted.
   void ReleaseMapped(std::span<const std::byte> range) const;
 
  private:
+  const std::vector<MappedFile>& files() const { return gguf_ ? gguf_->files() : safetensors_->files(); }
   const MappedFile* FileOf(const void* address) const;
 
   std::optional<formats::SafetensorsSet> safetensors_;

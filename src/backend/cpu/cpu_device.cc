@@ -36,7 +36,10 @@ int PhysicalCores() {
       if (!std::getline(file, siblings)) siblings = std::to_string(id);
       cores.insert(siblings);
     }
-    if (!cores.empty()) return static_cast<int>(cores.size());
+    if (!cores.empty()) {
+      const int count = static_cast<int>(cores.size());
+      return std::min(count, ProcessorQuota().value_or(count));
+    }
   }
 #elif defined(__APPLE__)
   // The fast ones where there are two kinds: an operation ends with its slowest worker.
