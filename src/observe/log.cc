@@ -1,7 +1,14 @@
 #include "observe/log.h"
 
+#include <pthread.h>
+
+#include <condition_variable>
 #include <ctime>
+#include <deque>
+#include <functional>
+#include <mutex>
 #include <ostream>
+#include <thread>
 
 #include <spdlog/logger.h>
 #include <spdlog/sinks/ostream_sink.h>
@@ -60,25 +67,132 @@ std::string PrettyValue(const Json& value) {
   return !text.empty() && std::all_of(text.begin(), text.end(), plain) ? text : Visible(DumpJson(value));
 }
 
-class SpdlogLogger final : public Logger {
+struct Line {
+  spdlog::level::level_enum level = spdlog::level::info;
+  std::string text;
+};
+
+// A queue of lines and the thread that writes them. The thread shares the state, so that it may stay behind in a write
+// that never ends when its owner goes.
+class LineWriter {
  public:
-  SpdlogLogger(spdlog::sink_ptr sink, size_t level, bool json) : logger_("pensieve", std::move(sink)), json_(json) {
-    logger_.set_level(kSpdlogLevels[level]);
-    logger_.flush_on(spdlog::level::trace);
-    logger_.set_pattern(json ? "%v" : "%H:%M:%S.%e %^%-5l%$ %v");
-    // A full disk or a closed pipe must not turn into more output.
-    logger_.set_error_handler([](const std::string&) {});
+  LineWriter(std::shared_ptr<spdlog::logger> logger, std::function<std::string(int64_t)> dropped_line, size_t capacity)
+      : state_(std::make_shared<State>(std::move(logger), std::move(dropped_line), capacity)),
+        thread_([state = state_] { Run(*state); }) {}
+  LineWriter(const LineWriter&) = delete;
+  LineWriter& operator=(const LineWriter&) = delete;
+
+  ~LineWriter() {
+    {
+      const std::lock_guard lock(state_->mutex);
+      state_->closed = true;
+    }
+    state_->changed.notify_all();
+    if (may_stay_behind && !Flush(std::chrono::seconds(1))) {
+      thread_.detach();
+    } else {
+      thread_.join();
+    }
   }
 
-  bool Enabled(LogLevel level) const override { return logger_.should_log(kSpdlogLevels[static_cast<size_t>(level)]); }
+  // Never waits for I/O.
+  void Push(Line line) {
+    {
+      const std::lock_guard lock(state_->mutex);
+      if (state_->lines.size() >= state_->capacity) {
+        ++state_->dropped;
+        return;
+      }
+      state_->lines.push_back(std::move(line));
+    }
+    state_->changed.notify_all();
+  }
+
+  bool Flush(std::chrono::milliseconds timeout) {
+    std::unique_lock lock(state_->mutex);
+    return state_->changed.wait_for(lock, timeout, [this] { return state_->lines.empty() && !state_->writing; });
+  }
+
+  bool may_stay_behind = false;  // set before the first Push
+
+ private:
+  struct State {
+    State(std::shared_ptr<spdlog::logger> l, std::function<std::string(int64_t)> d, size_t c)
+        : logger(std::move(l)), dropped_line(std::move(d)), capacity(c) {}
+    const std::shared_ptr<spdlog::logger> logger;
+    const std::function<std::string(int64_t)> dropped_line;
+    const size_t capacity;
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::deque<Line> lines;  // guarded by mutex
+    int64_t dropped = 0;     // guarded by mutex; since the last warning about it
+    bool writing = false;    // guarded by mutex
+    bool closed = false;     // guarded by mutex
+  };
+
+  static void Run(State& state) {
+#ifdef __linux__
+    pthread_setname_np(pthread_self(), "log");
+#endif
+    std::unique_lock lock(state.mutex);
+    while (true) {
+      state.changed.wait(lock, [&] { return state.closed || !state.lines.empty(); });
+      if (state.lines.empty()) return;
+      Line line = std::move(state.lines.front());
+      state.lines.pop_front();
+      state.writing = true;
+      lock.unlock();
+      state.logger->log(line.level, spdlog::string_view_t(line.text.data(), line.text.size()));
+      lock.lock();
+      // The count stands behind the last line that was kept before the gap.
+      if (state.lines.empty() && state.dropped > 0) {
+        state.lines.push_back({spdlog::level::warn, state.dropped_line(std::exchange(state.dropped, 0))});
+      }
+      state.writing = false;
+      state.changed.notify_all();
+    }
+  }
+
+  std::shared_ptr<State> state_;
+  std::thread thread_;
+};
+
+class SpdlogLogger final : public Logger {
+ public:
+  SpdlogLogger(spdlog::sink_ptr sink, size_t level, const LogOptions& options)
+      : logger_(std::make_shared<spdlog::logger>("pensieve", std::move(sink))), json_(options.format == "json") {
+    logger_->set_level(kSpdlogLevels[level]);
+    logger_->flush_on(spdlog::level::trace);
+    logger_->set_pattern(json_ ? "%v" : "%H:%M:%S.%e %^%-5l%$ %v");
+    // A full disk or a closed pipe must not turn into more output.
+    logger_->set_error_handler([](const std::string&) {});
+    if (options.lines_waiting_max <= 0) return;
+    writer_ = std::make_unique<LineWriter>(
+        logger_,
+        [json = json_](int64_t count) {
+          return Format(json, LogLevel::kWarn, "log lines were dropped: nobody read them in time", {{"lines", count}});
+        },
+        static_cast<size_t>(options.lines_waiting_max));
+    writer_->may_stay_behind = options.stream == nullptr;
+  }
+
+  bool Enabled(LogLevel level) const override { return logger_->should_log(kSpdlogLevels[static_cast<size_t>(level)]); }
+
+  bool Flush(std::chrono::milliseconds timeout) override { return !writer_ || writer_->Flush(timeout); }
 
   void Log(LogLevel level, std::string_view message, const LogFields& fields) override {
     if (!Enabled(level)) return;
-    const std::string line = json_ ? JsonLine(level, message, fields) : PrettyLine(message, fields);
-    logger_.log(kSpdlogLevels[static_cast<size_t>(level)], spdlog::string_view_t(line.data(), line.size()));
+    const auto spdlog_level = kSpdlogLevels[static_cast<size_t>(level)];
+    std::string line = Format(json_, level, message, fields);
+    if (writer_) return writer_->Push({spdlog_level, std::move(line)});
+    logger_->log(spdlog_level, spdlog::string_view_t(line.data(), line.size()));
   }
 
  private:
+  static std::string Format(bool json, LogLevel level, std::string_view message, const LogFields& fields) {
+    return json ? JsonLine(level, message, fields) : PrettyLine(message, fields);
+  }
+
   static std::string JsonLine(LogLevel level, std::string_view message, const LogFields& fields) {
     Json line;
     line["time"] = UtcNow();
@@ -94,8 +208,9 @@ class SpdlogLogger final : public Logger {
     return line;
   }
 
-  spdlog::logger logger_;
+  const std::shared_ptr<spdlog::logger> logger_;
   const bool json_;
+  std::unique_ptr<LineWriter> writer_;  // null: callers write
 };
 
 }  // namespace
@@ -109,8 +224,9 @@ Result<std::unique_ptr<Logger>> Logger::Create(const LogOptions& options) {
     if (options.stream != nullptr)
       sink = std::make_shared<spdlog::sinks::ostream_sink_mt>(*options.stream);
     else
-      sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
-    return std::unique_ptr<Logger>(new SpdlogLogger(std::move(sink), level, options.format == "json"));
+      sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>(options.colour ? spdlog::color_mode::automatic
+                                                                                  : spdlog::color_mode::never);
+    return std::unique_ptr<Logger>(new SpdlogLogger(std::move(sink), level, options));
   }
   return InvalidArgument(fmt::format("log level {} is none of trace, debug, info, warn, error", options.level));
 }

@@ -71,6 +71,68 @@ TEST(Log, LevelsFilter) {
   EXPECT_FALSE(Logger::Create({.format = "xml"}).has_value());
 }
 
+// A stream whose reader can be made to stall: its writer then waits.
+class StallingBuffer : public std::stringbuf {
+ public:
+  void Stall() { stalled_ = true; }
+  void WaitForWriter() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return waiting_; });
+  }
+  void GoOn() {
+    const std::lock_guard lock(mutex_);
+    stalled_ = false;
+    changed_.notify_all();
+  }
+
+ protected:
+  std::streamsize xsputn(const char* text, std::streamsize length) override {
+    std::unique_lock lock(mutex_);
+    waiting_ = stalled_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return !stalled_; });
+    waiting_ = false;
+    return std::stringbuf::xsputn(text, length);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stalled_ = false;  // guarded by mutex_ once the writer runs
+  bool waiting_ = false;  // guarded by mutex_
+};
+
+TEST(Log, AStalledReaderHoldsUpNobodyAndLearnsWhatItMissed) {
+  StallingBuffer buffer;
+  std::ostream out(&buffer);
+  const auto logger = *Logger::Create({.format = "json", .stream = &out, .lines_waiting_max = 3});
+  buffer.Stall();
+  logger->Info("first");
+  buffer.WaitForWriter();  // the writer has taken it; three more can wait
+  for (int i = 0; i < 10; ++i) logger->Info("more");
+  EXPECT_FALSE(logger->Flush(std::chrono::milliseconds(0)));
+  buffer.GoOn();
+  EXPECT_TRUE(logger->Flush(std::chrono::hours(1)));
+  std::istringstream lines(buffer.str());
+  std::vector<Json> all;
+  for (std::string line; std::getline(lines, line);) all.push_back(*ParseJson(line));
+  ASSERT_EQ(all.size(), 5u);
+  EXPECT_EQ(all[0]["message"], "first");
+  EXPECT_EQ(all[3]["message"], "more");
+  EXPECT_THAT(all[4]["message"].get<std::string>(), HasSubstr("dropped"));
+  EXPECT_EQ(all[4]["lines"], 7);
+  EXPECT_EQ(all[4]["level"], "warn");
+}
+
+TEST(Log, LinesThatWaitAreWrittenBeforeTheEnd) {
+  std::ostringstream out;
+  auto logger = *Logger::Create({.stream = &out, .lines_waiting_max = 1000});
+  for (int i = 0; i < 100; ++i) logger->Info("line");
+  logger.reset();
+  const std::string text = out.str();
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 100);
+}
+
 TEST(RequestLog, OneLineWithCountsAndSpeed) {
   std::ostringstream out;
   const auto logger = MakeLogger(out, "json");
