@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/constant_time.h"
 #include "base/guarded.h"
+#include "base/processors.h"
 #include "base/random_id.h"
 #include "observe/request_log.h"
 
@@ -318,6 +319,7 @@ EmbeddingService::EmbeddingService(const GrpcOptions& options, const GrpcContext
                                    wire::GetModelInfoResponse* response) { return GetModelInfo(call, response); }));
   for (int64_t i = 0; i < options.worker_threads; ++i)
     workers_.emplace_back([this]() noexcept {
+      LowerThreadPriority();  // as the HTTP server's workers
       // Calls end their own exceptions.
       while (auto task = work_.Pop()) (void)Guarded(*task).ok();
     });

@@ -33,6 +33,8 @@ class EmbedFixture final : public service::Service {
   Status AddModel(const std::string&, std::vector<std::string>, std::unique_ptr<model::LoadedModel>) override {
     return Unimplemented("the fixture has its own models");
   }
+  void SetLoading(std::optional<service::LoadProgress> progress) override { loading = std::move(progress); }
+  void SetKvBytesMax(int64_t) override {}
   Result<std::unique_ptr<service::Generation>> Chat(service::ChatRequest) override { return Unimplemented("no chat"); }
   Result<std::unique_ptr<service::Generation>> Complete(service::CompletionRequest) override {
     return Unimplemented("no completion");
@@ -66,7 +68,8 @@ class EmbedFixture final : public service::Service {
   }
   service::Health GetHealth() const override {
     service::Health health;
-    health.ready = ready;
+    health.ready = ready && !loading;
+    health.loading = loading;
     return health;
   }
   std::vector<service::ModelMetrics> GetMetrics() const override { return {}; }
@@ -86,6 +89,7 @@ class EmbedFixture final : public service::Service {
   }
 
   std::atomic<bool> ready = true;
+  std::optional<service::LoadProgress> loading;  // set while no request is under way
 
  private:
   // From a thread of its own, as the real service does.

@@ -14,6 +14,7 @@
 #include <future>
 
 #include "base/guarded.h"
+#include "base/processors.h"
 #include "http/session.h"
 
 namespace pensieve::http {
@@ -233,6 +234,7 @@ HttpOptions ToHttpOptions(const config::ServerConfig& config, const std::string&
   options.host = config.host;
   options.port = config.http_port;
   options.io_threads = config.http_threads;
+  options.worker_threads = std::clamp(UsableProcessors(), 2, 4);
   options.connections_max = config.connections_max;
   options.body_bytes_max = config.body_bytes_max;
   options.bodies_bytes_max = std::max(options.bodies_bytes_max, 4 * config.body_bytes_max);

@@ -26,7 +26,7 @@ struct HttpOptions {
   std::string host = "127.0.0.1";  // an address or a name; a name is listened to on each of its addresses
   int64_t port = 8080;             // 0: any free one
   int64_t io_threads = 2;
-  int64_t worker_threads = 4;
+  int64_t worker_threads = 4;  // of low priority: the models' own threads wait for nobody's tokenizing
   int64_t connections_max = 1024;
   int64_t head_bytes_max = 32 << 10;  // request line and headers
   int64_t body_bytes_max = int64_t{32} << 20;

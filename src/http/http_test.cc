@@ -218,6 +218,25 @@ TEST_F(HttpTest, NotReady) {
   EXPECT_EQ(Ask(Get("/ready")).json()["status"], "not_ready");
 }
 
+TEST_F(HttpTest, LoadingIsHealthyAndNotReady) {
+  service_.loading = service::LoadProgress{.model = "org/b", .step = "downloading", .models_loaded = 1,
+                                           .models_total = 2, .done_bytes = 5, .total_bytes = 10};
+  EXPECT_EQ(Ask(Get("/health")).status, 200);
+  const Answer ready = Ask(Get("/ready"));
+  EXPECT_EQ(ready.status, 503);
+  EXPECT_EQ(ready.json()["status"], "not_ready");
+  EXPECT_EQ(ready.json()["loading"], (Json{{"model", "org/b"}, {"step", "downloading"}, {"models_loaded", 1},
+                                           {"models_total", 2}, {"done_bytes", 5}, {"total_bytes", 10}}));
+}
+
+TEST_F(HttpTest, ALostModelIsNoHealth) {
+  service_.lost = {"/m/a.gguf: the file was truncated"};
+  const Answer health = Ask(Get("/health"));
+  EXPECT_EQ(health.status, 503);
+  EXPECT_EQ(health.json()["lost_models"][0], service_.lost[0]);
+  EXPECT_EQ(Ask(Get("/ready")).status, 503);
+}
+
 TEST_F(HttpTest, HeadHasNoBody) {
   Client client(port());
   client.Send("HEAD / HTTP/1.1\r\nhost: localhost\r\n\r\n" + Get("/health"));

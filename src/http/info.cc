@@ -53,33 +53,52 @@ api::HttpReply RootReply(const std::string& version) {
 
 api::HttpReply HealthReply(const service::Service& service, const std::string& version) {
   const service::Health health = service.GetHealth();
-  // A draining server is alive: a probe that restarted it would cut off what it is finishing.
-  const bool healthy = health.ready || health.draining;
+  // A server that drains or loads is alive: a probe that restarted it would undo what it is doing.
+  const bool healthy = (health.ready || health.draining || health.loading) && health.lost.empty();
+  const char* message = !health.lost.empty() ? "A model's file was lost"
+                        : health.loading     ? "Service is alive and loads its models"
+                        : healthy            ? "Service is alive and operational"
+                                             : "No usable model is loaded";
   const bool accepting =
       health.ready && !health.draining && health.memory_status != "critical" && health.memory_status != "emergency";
-  return JsonReply(healthy ? 200 : 503,
-                   {{"status", healthy ? "healthy" : "unhealthy"},
-                    {"message", healthy ? "Service is alive and operational" : "No usable model is loaded"},
-                    {"version", version},
-                    {"model_loaded", health.ready},
-                    {"model_path", ModelPath(service)},
-                    {"uptime_seconds", health.uptime_s},
-                    {"memory_status", health.memory_status},
-                    {"memory_available_gb", health.memory_available_gb},
-                    {"concurrent_limit", health.concurrent_limit},
-                    {"device", DeviceJson(health)},
-                    {"memory",
-                     {{"status", health.memory_status},
-                      {"available_gb", fmt::format("{:.2f}", health.memory_available_gb)},
-                      {"accepting_requests", accepting}}}});
+  Json body = {{"status", healthy ? "healthy" : "unhealthy"},
+               {"message", message},
+               {"version", version},
+               {"model_loaded", health.ready},
+               {"model_path", ModelPath(service)},
+               {"uptime_seconds", health.uptime_s},
+               {"memory_status", health.memory_status},
+               {"memory_available_gb", health.memory_available_gb},
+               {"concurrent_limit", health.concurrent_limit},
+               {"device", DeviceJson(health)},
+               {"memory",
+                {{"status", health.memory_status},
+                 {"available_gb", fmt::format("{:.2f}", health.memory_available_gb)},
+                 {"accepting_requests", accepting}}}};
+  if (!health.lost.empty()) body["lost_models"] = health.lost;
+  return JsonReply(healthy ? 200 : 503, body);
 }
 
 api::HttpReply ReadyReply(const service::Service& service, bool stopping) {
   const service::Health health = service.GetHealth();
   if (health.ready && !health.draining && !stopping)
     return JsonReply(200, {{"status", "ready"}, {"message", "Service is ready to accept traffic"}});
-  const char* why = health.draining || stopping ? "Service is shutting down" : "Service is still loading models";
-  return JsonReply(503, {{"status", "not_ready"}, {"message", why}});
+  const char* why = health.draining || stopping ? "Service is shutting down"
+                    : health.loading            ? "Service is still loading models"
+                    : !health.lost.empty()      ? "A model's file was lost"
+                                                : "No usable model is loaded";
+  Json body = {{"status", "not_ready"}, {"message", why}};
+  if (const auto& loading = health.loading) {
+    body["loading"] = {{"model", loading->model},
+                       {"step", loading->step},
+                       {"models_loaded", loading->models_loaded},
+                       {"models_total", loading->models_total}};
+    if (loading->total_bytes > 0) {
+      body["loading"]["done_bytes"] = loading->done_bytes;
+      body["loading"]["total_bytes"] = loading->total_bytes;
+    }
+  }
+  return JsonReply(503, body);
 }
 
 api::HttpReply MetricsReply(const Request& request, Metrics& metrics) {

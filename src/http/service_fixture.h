@@ -144,6 +144,8 @@ class FixtureService final : public service::Service {
   Status AddModel(const std::string&, std::vector<std::string>, std::unique_ptr<model::LoadedModel>) override {
     return Unimplemented("the fixture has its own models");
   }
+  void SetLoading(std::optional<service::LoadProgress> progress) override { loading = std::move(progress); }
+  void SetKvBytesMax(int64_t) override {}
 
   Result<std::unique_ptr<service::Generation>> Chat(service::ChatRequest request) override {
     const Json& last = request.messages.back();
@@ -195,7 +197,9 @@ class FixtureService final : public service::Service {
   service::Health GetHealth() const override {
     if (health_throws) throw std::bad_alloc();
     service::Health health;
-    health.ready = ready;
+    health.ready = ready && !loading && lost.empty();
+    health.loading = loading;
+    health.lost = lost;
     health.memory_status = "safe";
     health.memory_available_gb = 1.5;
     return health;
@@ -219,6 +223,9 @@ class FixtureService final : public service::Service {
 
   std::atomic<bool> ready = true;
   std::atomic<bool> health_throws = false;
+  // Set while no request is under way.
+  std::vector<std::string> lost;
+  std::optional<service::LoadProgress> loading;
 
  private:
   static Status Refusal(const std::string& model) {

@@ -6,6 +6,7 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include "base/guarded.h"
+#include "base/processors.h"
 #include "base/random_id.h"
 #include "http/embedding.h"
 #include "http/guard.h"
@@ -41,6 +42,15 @@ std::string KnownMethod(const std::string& method) {
   return "other";
 }
 
+// On a worker thread: its tokenizing must not stop a model's threads in the middle of a step that all of them wait for.
+void GiveWayToModels() {
+  thread_local const bool once = [] {
+    LowerThreadPriority();
+    return true;
+  }();
+  static_cast<void>(once);
+}
+
 Status ShuttingDown() {
   return Unavailable("the server is shutting down").WithReason(ErrorReason::kShuttingDown).WithRetryAfterMs(2000);
 }
@@ -74,6 +84,7 @@ auto Session::OnWorker(Work work) -> asio::awaitable<std::invoke_result_t<Work&>
   std::exception_ptr failure;
   auto start = [&](auto handler) {
     asio::post(context_.workers, [&work, &result, &failure, handler = std::move(handler)]() mutable {
+      GiveWayToModels();
       try {
         result.emplace(work());
       } catch (...) {

@@ -71,6 +71,7 @@ Result<std::shared_ptr<ServedModel>> ServedModel::Create(const std::string& name
     }
   }
   engine::EngineOptions engine_options = options;
+  engine_options.check_weights = [model = loaded.get()](bool quick) { return model->CheckWeights(quick); };
   engine_options.step_rows_max = std::min(options.step_rows_max, loaded->network->rows_max());
   PENSIEVE_TRY(served->engine_, engine::Engine::Create(*loaded->backend, *loaded->network, engine_options));
   const auto* standard = served->templates_ ? &served->templates_->Choose(/*with_tools=*/false) : nullptr;

@@ -27,6 +27,8 @@ class ServedModel {
   const model::ModelText& text() const { return loaded_->text; }
   const tokenizer::Tokenizer& tokenizer() const { return *loaded_->text.tokenizer; }
   engine::Engine& engine() const { return *engine_; }
+  // See LoadedModel::CheckWeights.
+  Status CheckWeights() const { return loaded_->CheckWeights(/*quick=*/false); }
   // FailedPrecondition for a model without a chat template.
   Result<const chat::ChatTemplate*> Template(bool with_tools) const;
   // Ids that have a text.

@@ -10,6 +10,7 @@
 #include "service/embedding.h"
 #include "service/generation.h"
 #include "service/memory_gate.h"
+#include "service/preparing.h"
 #include "service/prompt.h"
 #include "service/served_model.h"
 
@@ -21,6 +22,7 @@ using ModelPtr = std::shared_ptr<ServedModel>;
 
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
+constexpr int64_t kLoadingRetryAfterMs = 2000;
 constexpr size_t kStopSequencesMax = 64;
 constexpr size_t kStopSequenceBytesMax = 256;
 
@@ -46,7 +48,8 @@ class EngineService final : public Service {
       : options_(options),
         gate_({.enabled = options.memory_gate,
                .critical_gb = options.memory_critical_gb,
-               .emergency_gb = options.memory_emergency_gb}) {}
+               .emergency_gb = options.memory_emergency_gb}),
+        kv_bytes_max_(options.engine.kv_bytes_max) {}
 
   ~EngineService() override {
     draining_ = true;
@@ -57,7 +60,9 @@ class EngineService final : public Service {
   Status AddModel(const std::string& name, std::vector<std::string> aliases,
                   std::unique_ptr<model::LoadedModel> loaded) override {
     if (name.empty()) return InvalidArgument("a model needs a name");
-    PENSIEVE_TRY(ModelPtr model, ServedModel::Create(name, std::move(aliases), std::move(loaded), options_.engine));
+    engine::EngineOptions engine_options = options_.engine;
+    engine_options.kv_bytes_max = kv_bytes_max_;
+    PENSIEVE_TRY(ModelPtr model, ServedModel::Create(name, std::move(aliases), std::move(loaded), engine_options));
     const std::unique_lock lock(models_mutex_);
     for (const ModelPtr& other : models_) {
       if (other->name() == name)
@@ -66,6 +71,13 @@ class EngineService final : public Service {
     models_.push_back(std::move(model));
     return OkStatus();
   }
+
+  void SetLoading(std::optional<LoadProgress> progress) override {
+    const std::unique_lock lock(models_mutex_);
+    loading_ = std::move(progress);
+  }
+
+  void SetKvBytesMax(int64_t bytes) override { kv_bytes_max_ = bytes; }
 
   Result<std::unique_ptr<Generation>> Chat(ChatRequest request) override;
   Result<std::unique_ptr<Generation>> Complete(CompletionRequest request) override;
@@ -88,8 +100,15 @@ class EngineService final : public Service {
   Health GetHealth() const override {
     const MemoryState memory = gate_.State();
     const std::vector<ModelPtr> models = Pool();
-    return {.ready = !models.empty() && !draining_,
+    std::vector<std::string> lost;
+    for (const ModelPtr& model : models) {
+      if (const Status weights = model->CheckWeights(); !weights.ok()) lost.push_back(weights.message());
+    }
+    const std::optional<LoadProgress> loading = Loading();
+    return {.ready = !models.empty() && !draining_ && !loading && lost.empty(),
             .draining = draining_,
+            .loading = loading,
+            .lost = std::move(lost),
             .uptime_s = SecondsSince(started_),
             .memory_status = memory.level,
             .memory_available_gb = memory.available_gb,
@@ -107,7 +126,7 @@ class EngineService final : public Service {
   bool Drain(int64_t deadline_ms) override {
     draining_ = true;
     const auto deadline = Clock::now() + std::chrono::milliseconds(deadline_ms);
-    bool all_over = true;
+    bool all_over = preparing_.WaitForNone(deadline);
     for (const ModelPtr& model : Pool()) {
       const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
       all_over &= model->engine().Drain(std::max<int64_t>(left, 0));
@@ -127,6 +146,11 @@ class EngineService final : public Service {
     uint64_t cache_partition = 0;
   };
 
+  std::optional<LoadProgress> Loading() const {
+    const std::shared_lock lock(models_mutex_);
+    return loading_;
+  }
+
   std::vector<ModelPtr> Pool() const {
     const std::shared_lock lock(models_mutex_);
     return models_;
@@ -143,11 +167,19 @@ class EngineService final : public Service {
   mutable MemoryGate gate_;
   std::atomic<bool> draining_{false};
   mutable std::shared_mutex models_mutex_;
-  std::vector<ModelPtr> models_;  // guarded by models_mutex_
+  std::vector<ModelPtr> models_;         // guarded by models_mutex_
+  std::optional<LoadProgress> loading_;  // guarded by models_mutex_
+  std::atomic<int64_t> kv_bytes_max_;
+  Preparing preparing_;  // requests past CheckOpen that no engine has yet
   std::unique_ptr<EmbedWorker> worker_ = std::make_unique<EmbedWorker>();
 };
 
 Result<ModelPtr> EngineService::Resolve(const std::string& name, Task task, bool any_model) const {
+  if (const auto loading = Loading()) {
+    return Unavailable(fmt::format("the server is still loading its models: {} of {} are there", loading->models_loaded,
+                                   loading->models_total))
+        .WithRetryAfterMs(kLoadingRetryAfterMs);
+  }
   const std::vector<ModelPtr> models = Pool();
   const auto can = [task](const ModelPtr& model) {
     return task == Task::kEmbed ? model->description().embeds : model->description().generates;
@@ -202,6 +234,7 @@ Result<std::unique_ptr<Generation>> EngineService::Submit(Submission submission,
 }
 
 Result<std::unique_ptr<Generation>> EngineService::Chat(ChatRequest request) {
+  const Preparing::Scope scope(preparing_);
   PENSIEVE_RETURN_IF_ERROR(CheckOpen());
   Submission submission;
   PENSIEVE_TRY(submission.model, Resolve(request.model, Task::kGenerate, request.any_model));
@@ -220,6 +253,7 @@ Result<std::unique_ptr<Generation>> EngineService::Chat(ChatRequest request) {
 }
 
 Result<std::unique_ptr<Generation>> EngineService::Complete(CompletionRequest request) {
+  const Preparing::Scope scope(preparing_);
   PENSIEVE_RETURN_IF_ERROR(CheckOpen());
   Submission submission;
   PENSIEVE_TRY(submission.model, Resolve(request.model, Task::kGenerate, request.any_model));
@@ -264,6 +298,7 @@ std::function<void()> EngineService::Embed(EmbedRequest request, std::function<v
 
 std::function<void()> EngineService::StartEmbed(EmbedRequest request, std::function<void(Result<EmbedResult>)> done) {
   const auto start = Clock::now();
+  const Preparing::Scope scope(preparing_);
   const auto fail = [&done](const Status& status) {
     done(status);
     return [] {};

@@ -190,9 +190,21 @@ struct ModelDescription {
   backend::BackendDescription device = {};  // what computes it, and what that promises
 };
 
+// How far a server is that loads its models.
+struct LoadProgress {
+  std::string model;     // the one at work
+  std::string step;      // "finding", "downloading", "loading"
+  int64_t models_loaded = 0;
+  int64_t models_total = 0;
+  int64_t done_bytes = 0;   // of a download
+  int64_t total_bytes = 0;  // 0: not known
+};
+
 struct Health {
   bool ready = false;          // every configured model is usable
   bool draining = false;
+  std::optional<LoadProgress> loading;  // while models are still to come
+  std::vector<std::string> lost;        // models whose files were truncated while in use, one sentence each
   double uptime_s = 0;
   std::string memory_status;   // "safe", "warning", "critical", "emergency"
   double memory_available_gb = 0;
@@ -227,10 +239,16 @@ class Service {
   virtual Status AddModel(const std::string& name, std::vector<std::string> aliases,
                           std::unique_ptr<model::LoadedModel> loaded) = 0;
 
+  // Until it is called with nothing, no request is taken and health shows the progress.
+  virtual void SetLoading(std::optional<LoadProgress> progress) = 0;
+  // The KV memory of each model that is added from now on; before, ServiceOptions.engine.kv_bytes_max.
+  virtual void SetKvBytesMax(int64_t bytes) = 0;
+
   virtual Result<std::unique_ptr<Generation>> Chat(ChatRequest request) = 0;
   virtual Result<std::unique_ptr<Generation>> Complete(CompletionRequest request) = 0;
   // Chat and Complete: InvalidArgument naming the field; kPromptTooLong in the words "prompt is too long: N tokens > M
-  // maximum"; Unavailable (kMemoryPressure, kShuttingDown); ResourceExhausted (kQueueFull). Nothing runs then.
+  // maximum"; Unavailable (kMemoryPressure, kShuttingDown, or models that still load); DataLoss (the model's file was
+  // truncated); ResourceExhausted (kQueueFull). Nothing runs then.
   //
   // Tokens that Chat would prefill. Never waits for the engine.
   virtual Result<int64_t> CountTokens(const ChatRequest& request) = 0;
@@ -246,7 +264,8 @@ class Service {
   virtual Result<ModelDescription> FindModel(const std::string& name, bool embedding) const = 0;
   virtual Health GetHealth() const = 0;
   virtual std::vector<ModelMetrics> GetMetrics() const = 0;
-  // Refuses new work and waits for running requests; false when the deadline cut some off.
+  // Refuses new work and waits for running requests, also those that are still rendered and tokenized; false
+  // when the deadline cut some off.
   virtual bool Drain(int64_t deadline_ms) = 0;
 };
 

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "service/memory_gate.h"
+#include "service/preparing.h"
 #include "service/service_fixture.h"
 
 namespace pensieve::service {
@@ -440,6 +441,49 @@ TEST_F(ServiceTest, DrainCutsWhatTakesTooLong) {
   auto generation = Chat(request);
   service_->Drain(0);
   EXPECT_EQ(Collect(*generation).terminals, 1);
+}
+
+TEST(Preparing, AnEndWaitsForRequestsThatNoEngineHasYet) {
+  Preparing preparing;
+  const auto now = [] { return std::chrono::steady_clock::now(); };
+  EXPECT_TRUE(preparing.WaitForNone(now()));
+  std::optional<Preparing::Scope> first(preparing);
+  std::optional<Preparing::Scope> second(preparing);
+  EXPECT_FALSE(preparing.WaitForNone(now()));
+  first.reset();
+  EXPECT_FALSE(preparing.WaitForNone(now()));
+  std::thread ender([&] { second.reset(); });
+  EXPECT_TRUE(preparing.WaitForNone(now() + std::chrono::hours(1)));
+  ender.join();
+}
+
+TEST(ServiceModels, NoRequestIsTakenWhileModelsLoad) {
+  auto service = Service::Create(Options());
+  service->SetLoading(LoadProgress{.model = "m", .step = "loading", .models_loaded = 0, .models_total = 1});
+  ChatRequest request;
+  request.messages = {{{"role", "user"}, {"content", "x"}}};
+  EXPECT_EQ(service->Chat(request).status().code(), StatusCode::kUnavailable);
+  EXPECT_EQ(service->CountTokens(request).status().code(), StatusCode::kUnavailable);
+  EXPECT_GT(service->Chat(request).status().retry_after_ms(), 0);
+  EXPECT_FALSE(service->GetHealth().ready);
+  EXPECT_EQ(service->GetHealth().loading->model, "m");
+  service->SetKvBytesMax(1 << 19);
+  ASSERT_TRUE(service->AddModel("m", {}, ScriptedLoadedModel(std::make_shared<Script>())).ok());
+  EXPECT_EQ(service->CountTokens(request).status().code(), StatusCode::kUnavailable);
+  service->SetLoading(std::nullopt);
+  EXPECT_TRUE(service->GetHealth().ready);
+  EXPECT_TRUE(service->CountTokens(request).has_value());
+}
+
+TEST(ServiceModels, KvMemoryIsOfTheTimeWhenAModelIsAdded) {
+  auto service = Service::Create(Options());
+  const auto blocks = [&](const char* name, int64_t bytes) {
+    service->SetKvBytesMax(bytes);
+    EXPECT_TRUE(service->AddModel(name, {}, ScriptedLoadedModel(std::make_shared<Script>())).ok());
+    return service->GetMetrics().back().engine.kv_blocks_total;
+  };
+  const int64_t small = blocks("small", 1 << 16);
+  EXPECT_EQ(blocks("large", 1 << 18), 4 * small);
 }
 
 TEST(ServiceMemory, TheGateRefusesBelowItsMark) {

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "backend/cpu/cpu_backend.h"
+#include "base/processors.h"
 #include "base/system_memory.h"
 
 namespace pensieve::backend {
