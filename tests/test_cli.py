@@ -2,6 +2,8 @@
 import base64
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 
@@ -13,6 +15,7 @@ from harness import BINARY, EMBEDDER, EMBEDDER_NAME, GENERATOR, GENERATOR_NAME, 
 
 COMMANDS = ["serve", "run", "embed", "inspect", "tokenize", "render", "eval", "bench", "pull", "list", "rm"]
 CAPITAL = "What is the capital of France?"
+TINY = ROOT / "tests" / "data" / "models" / "tiny-llama"
 PARIS = "The capital of France is Paris."
 
 
@@ -47,6 +50,82 @@ def test_help_of_each_command(command):
 def test_usage_errors(arguments):
     done = run(*arguments)
     assert done.returncode in (1, 2) and done.stderr.strip()
+
+
+@pytest.mark.parametrize("arguments, meant", [(["srve"], "serve"), (["rnu", "x"], "run"), (["evla"], "eval"),
+                                               (["eval", "nl"], "nll"), (["run", "--promt", "x"], "--prompt"),
+                                               (["serve", "--prot=1"], "--port")], ids=lambda value: " ".join(value))
+def test_mistyped_words_are_named_with_the_nearest(arguments, meant):
+    assert_fails(run(*arguments), f"did you mean {meant}?", code=2)
+
+
+def test_a_mistyped_model_is_named_with_the_nearest(tmp_path):
+    assert_fails(run("inspect", "smolm2-135m-instruct"), f"did you mean {GENERATOR_NAME}?")
+
+
+@pytest.mark.parametrize("columns", [40, 60, 120])
+def test_help_is_as_wide_as_the_terminal(columns):
+    for command in ([], ["serve"], ["run"], ["pull"]):
+        for line in run(*command, "--help", env=clean_environment(COLUMNS=str(columns))).stdout.splitlines():
+            # Only what cannot be broken sticks out: names of options, and lines that are laid out by hand.
+            assert len(line) <= columns or line.startswith((" ", "Usage:", "Every command")), line
+            assert len(line) <= columns or not line.startswith(" " * 12), line
+
+
+# ---- where the output goes ----
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["inspect", TINY], ["inspect", "--json", TINY], ["list"],
+                                       ["tokenize", "-m", TINY, "abc"], ["serve", "--print-config"],
+                                       ["run", TINY, "--raw", "-p", "a", "-n", "3"]],
+                         ids=lambda value: " ".join(map(str, value[:2])))
+def test_output_that_cannot_be_written(arguments):
+    def into(stdout):
+        return subprocess.run([BINARY, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=stdout,
+                              stderr=subprocess.PIPE, env=clean_environment(), timeout=600, text=True)
+
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    closed = into(write_end)
+    os.close(write_end)
+    assert (closed.returncode, closed.stderr) == (0, "")
+    with open("/dev/full", "wb") as full:
+        assert_fails(into(full), "No space left")
+
+
+def on_terminal(*arguments, keys=b"", expect=b"", **environment):
+    """Everything that a command on a terminal shows; `keys` are typed when it has shown `expect`."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(BINARY, [str(BINARY), *map(str, arguments)], clean_environment(**environment))
+    output = b""
+    while True:
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # Linux's way to say that the other side is gone
+            break
+        if not piece:
+            break
+        output += piece
+        if keys and expect in output:
+            os.write(terminal, keys)
+            keys = b""
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, output
+    return output.decode()
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C.UTF-8"}, {"LC_ALL": "", "LANG": ""}], ids=str)
+def test_typed_letters_beyond_ascii_arrive(locale):
+    shown = on_terminal("run", TINY, keys="/ä模é\n/exit\n".encode(), expect=b"> ", TERM="xterm", **locale)
+    assert "unknown command /ä模é;" in shown, shown
+
+
+def test_colours_only_where_they_are_wanted():
+    for arguments in (["inspect", TINY], ["list"], ["serve", "--print-config"], ["run", TINY, "-p", "x", "-n", 2]):
+        assert "\x1b" not in on_terminal(*arguments, TERM="dumb"), arguments
+        assert "\x1b" not in on_terminal(*arguments, TERM="xterm", NO_COLOR="1"), arguments
+    assert "\x1b[1m" in on_terminal("inspect", TINY, TERM="xterm")
+    assert "\x1b[1m" in on_terminal("inspect", TINY, TERM="xterm", NO_COLOR="")
 
 
 # ---- tokenize ----
@@ -181,6 +260,38 @@ def test_ctrl_c_stops_the_answer_not_the_program():
         out, err = chat.communicate(CAPITAL.encode() + b"\n/exit\n", timeout=120)
     assert chat.returncode == 0, err
     assert out.decode("utf-8", "replace").rstrip().endswith("Paris.") or b"Paris" in out
+
+
+def prompt_of(*arguments, **options):
+    """How many tokens the prompt of `run` had."""
+    return run_json("run", *arguments, "--raw", "--json", "-t", 0, "-n", 1, **options)["usage"]["prompt_tokens"]
+
+
+def test_ways_to_give_a_model_and_a_prompt(tmp_path):
+    assert prompt_of("--stop", "x", TINY, "a b c") == prompt_of(TINY, "a b c")
+    plain = prompt_of("--model", TINY, "--prompt", "a b c")
+    assert prompt_of(TINY, "a b c") == prompt_of("-m", TINY, "a b c") == prompt_of(TINY, "-p", "a b c") == plain
+    # From a pipe or a file: alone for "-", else before the prompt.
+    assert prompt_of(TINY, "-p", "-", stdin="a b c") == plain
+    assert prompt_of(TINY, "-", stdin="a b c") == plain
+    both = prompt_of(TINY, "-p", "some text\n\na b c")
+    assert both > plain
+    assert prompt_of(TINY, "-p", "a b c", stdin="some text\n") == prompt_of(TINY, "a b c", stdin="some text") == both
+    assert prompt_of(TINY, "-p", "a b c", stdin="") == plain
+    assert prompt_of("-m", TINY, "word", stdin="some text\n") == prompt_of(TINY, "-p", "some text\n\nword")
+    assert_fails(run("run", TINY, "a", "-p", "b"), "twice")
+    assert_fails(run("run", TINY, "a", "-m", TINY), "twice")
+    assert_fails(run("run", TINY, "-p", ""), "empty")
+
+
+def test_a_lone_word_is_a_prompt_or_a_model():
+    """The default model answers a sentence, and a word about piped text; else the word is a model."""
+    done = run("run", "Say hello.", "-t", 0, "-n", 4)
+    assert done.returncode == 0 and done.stdout.strip()
+    done = run("run", "Summarize", "-t", 0, "-n", 4, stdin="A short text.")
+    assert done.returncode == 0 and done.stdout.strip()
+    assert_fails(run("run", "Summarize"), "Summarize", "no such file")
+    assert_fails(run("run", "missing.gguf", stdin="A short text."), "missing.gguf")
 
 
 def test_run_needs_a_prompt_for_json():
@@ -330,6 +441,39 @@ def test_bad_settings(arguments, environment, words):
     done = run("serve", "--print-config", *arguments, env=clean_environment(**environment))
     assert done.returncode in (1, 2) and done.stdout == ""
     assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_models_without_a_flag():
+    assert config_of("a.gguf", "b")["model.models"] == ('["a.gguf", "b"]', "flag --model")
+    assert config_of("b", "--model", "a.gguf")["model.models"][0] == '["a.gguf", "b"]'
+    settings = config_of("--memory-gate", "false", "a.gguf", "--allowed-host", "x", "b", "--allowed-host", "y")
+    assert settings["model.models"][0] == '["a.gguf", "b"]' and settings["server.allowed_hosts"][0] == '["x", "y"]'
+
+
+def test_typos_are_shown_with_the_settings(tmp_path):
+    (tmp_path / "config.toml").write_text("[server]\nhots = 1\n")
+    done = run("serve", "--print-config", cwd=tmp_path, env=clean_environment(PENSIEVE_PROT="1"))
+    assert done.returncode == 0 and "server.host" in done.stdout
+    assert "warning: " in done.stderr and "server.hots" in done.stderr and "PENSIEVE_PROT" in done.stderr
+    assert "settings are read from ./config.toml" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["title = 'a site'\n[params]\nport = 1\n", "{{ no TOML }}", "host = 1\n"],
+                         ids=["site", "broken", "bare"])
+def test_the_settings_file_of_another_program(tmp_path, text):
+    (tmp_path / "config.toml").write_text(text)
+    for arguments in (["list"], ["tokenize", "-m", GENERATOR_NAME, "abc"], ["inspect", GENERATOR_NAME]):
+        done = run(*arguments, cwd=tmp_path)
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+    done = run("serve", "--print-config", cwd=tmp_path)
+    assert done.returncode == 0 and "./config.toml is ignored" in done.stderr
+
+
+def test_only_serve_reads_the_settings_file(tmp_path):
+    (tmp_path / "config.toml").write_text(f'[model]\ncache_dir = "{tmp_path}"\n[server]\nport = "web"\n')
+    for arguments in (["list"], ["tokenize", "-m", GENERATOR_NAME, "abc"]):
+        assert run(*arguments, cwd=tmp_path, env=clean_environment(PENSIEVE_PORT="many")).returncode == 0
+    assert_fails(run("serve", "--print-config", cwd=tmp_path), "server.http_port", "config.toml")
 
 
 def test_bad_toml(tmp_path):

@@ -96,6 +96,7 @@ Result<std::vector<Round>> RunAll(const Options& options, model::LoadedModel& mo
   const backend::KvShape shape{.layers = model.config.layers, .kv_heads = model.config.kv_heads, .head_dim = model.config.head_dim,
                                .dtype = engine_options.kv_dtype};
   const int64_t blocks = (length + engine_options.kv_block_len - 1) / engine_options.kv_block_len + 1;
+  engine_options.check_weights = [&model](bool quick) { return model.CheckWeights(quick); };
   engine_options.kv_bytes_max = blocks * options.batch * engine_options.kv_block_len * shape.bytes_per_token();
   PENSIEVE_TRY(auto engine, engine::Engine::Create(*model.backend, *model.network, engine_options));
   std::mt19937 random(1);

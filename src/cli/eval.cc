@@ -76,6 +76,7 @@ int EvalNll(const Options& options) {
                                         ++count;
                                       });
   if (!status.ok()) return Fail(status);
+  if (const Status weights = (*model)->CheckWeights(/*quick=*/false); !weights.ok()) return Fail(weights);
   const double mean = sum / static_cast<double>(count);
   if (options.json) {
     fmt::print("{}\n", DumpJson({{"tokens", count}, {"mean_nll", mean}, {"perplexity", std::exp(mean)}, {"activations", options.model.activations}}));
@@ -169,6 +170,9 @@ int EvalKl(const Options& options) {
     resolved.window = window;
     const auto divergences = CompareModels(resolved, **reference, **tested, *ids);
     if (!divergences.has_value()) return Fail(divergences.error());
+    for (const auto* model : {reference->get(), tested->get()}) {
+      if (const Status weights = model->CheckWeights(/*quick=*/false); !weights.ok()) return Fail(weights);
+    }
     if (divergences->empty()) return Fail(InvalidArgument("the text is shorter than two tokens"));
     PrintDivergences(resolved, *divergences);
   }

@@ -3,7 +3,9 @@
 
 #include <CLI/CLI.hpp>
 
+#include "base/control_group.h"
 #include "base/json.h"
+#include "base/system_memory.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
 #include "cli/terminal.h"
@@ -100,6 +102,12 @@ Json Describe(const std::string& path, const model::ModelHeader& header, int64_t
   Json tensors = Json::array();
   for (const auto& type : header.types) tensors.push_back({{"type", type.type}, {"tensors", type.tensors}, {"bytes", type.bytes}});
   json["tensors"] = std::move(tensors);
+  // Of this machine, or what the control groups leave of it.
+  const auto available = AvailableMemoryBytes();
+  json["available_memory_bytes"] = available ? Json(*available) : Json(nullptr);
+  json["fits_memory"] = available ? Json(*available >= header.weight_bytes) : Json(nullptr);
+  const auto limit = ReadControlGroupLimits().memory_limit_bytes;
+  json["memory_limit_bytes"] = limit ? Json(*limit) : Json(nullptr);
   json["files"] = header.files;
   json["warnings"] = header.warnings;
   return json;
@@ -157,6 +165,15 @@ void Print(const Json& json, bool show_template) {
   PrintRow("", fmt::format("company {}; precision {} from token to token",
                            device["company_matters"].get<bool>() ? "may change a result's low bits" : "does not matter",
                            device["precision_differs"].get<bool>() ? "differs" : "is the same"));
+  if (!json["available_memory_bytes"].is_null()) {
+    const int64_t left = number("available_memory_bytes") - number("weight_bytes") - number("activation_bytes");
+    std::string limit;
+    if (!json["memory_limit_bytes"].is_null())
+      limit = fmt::format(" of {} that the control group allows", HumanBytes(number("memory_limit_bytes")));
+    PrintRow("available now", fmt::format("{}{}; {}", HumanBytes(number("available_memory_bytes")), limit,
+                                          left >= 0 ? fmt::format("the model leaves {} for KV", HumanBytes(left))
+                                                    : "the model does not fit"));
+  }
   PrintSpecialTokens(json["special_tokens"]);
   if (json["chat_template"].is_null()) {
     PrintRow("chat template", "none");

@@ -14,6 +14,10 @@ class InterruptGuard {
   InterruptGuard& operator=(const InterruptGuard&) = delete;
 
   static bool interrupted();
+  // Whether one lives now. Any thread.
+  static bool active();
+  // As a signal would; for who takes signals in another way. Any thread.
+  static void Interrupt();
 
  private:
   struct sigaction old_int_ {};

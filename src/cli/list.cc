@@ -97,7 +97,7 @@ Status CheckMatches(const std::string& name, const RemoveOptions& options, std::
 }
 
 bool Confirm(const hub::CachedModel& model) {
-  fmt::print(stderr, "Remove {} ({}), {}? [y/N] ", model.name, HumanBytes(model.bytes), hub::RemovalTarget(model));
+  PrintNote(fmt::format("Remove {} ({}), {}? [y/N] ", model.name, HumanBytes(model.bytes), hub::RemovalTarget(model)));
   std::fflush(stderr);
   std::string answer;
   std::getline(std::cin, answer);

@@ -1,11 +1,13 @@
 #include "cli/model_options.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdlib>
-#include <iostream>
-#include <iterator>
+#include <cstring>
 
 #include "base/mapped_file.h"
 #include "cli/terminal.h"
@@ -96,9 +98,27 @@ Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& option
 
 Result<std::string> ReadTextArgument(const std::string& path) {
   if (path != "-") return ReadFile(path, kTextBytesMax);
-  std::string text(std::istreambuf_iterator<char>(std::cin), {});
-  if (text.size() > kTextBytesMax) return InvalidArgument(fmt::format("standard input is longer than {} bytes", kTextBytesMax));
-  return text;
+  return ReadStandardInput();
+}
+
+Result<std::string> ReadStandardInput() {
+  std::string text;
+  std::vector<char> piece(1 << 16);
+  while (true) {
+    const ssize_t length = ::read(STDIN_FILENO, piece.data(), piece.size());
+    if (length < 0 && errno == EINTR) return Cancelled("stopped");
+    if (length < 0) return Internal(fmt::format("cannot read standard input: {}", std::strerror(errno)));
+    if (length == 0) return text;
+    text.append(piece.data(), static_cast<size_t>(length));
+    if (text.size() > kTextBytesMax)
+      return InvalidArgument(fmt::format("standard input is longer than {} bytes", kTextBytesMax));
+  }
+}
+
+bool StdinIsPiped() {
+  struct stat info {};
+  if (::fstat(STDIN_FILENO, &info) != 0) return false;
+  return S_ISFIFO(info.st_mode) || S_ISREG(info.st_mode) || S_ISSOCK(info.st_mode);
 }
 
 }  // namespace pensieve::cli

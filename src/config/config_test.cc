@@ -33,7 +33,7 @@ class ConfigTest : public ::testing::Test {
   }
   void Flag(const std::string& key, const std::string& value) {
     for (const KeyDescription& description : DescribeKeys())
-      if (description.key == key) sources_.flags[key] = {value, description.flag};
+      if (description.key == key) sources_.flags[key] = {{value}, description.flag};
   }
   LoadedConfig Load() {
     auto loaded = LoadConfig(sources_);
@@ -137,6 +137,79 @@ format = "json"
   EXPECT_EQ(loaded.config.embedding_model, "qwen3-0.6b-4bit");
   EXPECT_EQ(loaded.config.cache_dir, "/home/ada/.cache/akidb");
   EXPECT_EQ(loaded.config.log_level, "warn");
+}
+
+// The working directory of one test is a fresh one with this ./config.toml.
+class DefaultFileTest : public ConfigTest {
+ protected:
+  void SetUp() override {
+    before_ = std::filesystem::current_path();
+    std::filesystem::current_path(directory_);
+  }
+  void TearDown() override { std::filesystem::current_path(before_); }
+  void DefaultFile(const std::string& text) { std::ofstream("config.toml") << text; }
+
+  std::filesystem::path before_;
+};
+
+TEST_F(DefaultFileTest, OursIsReadAndSaidSo) {
+  DefaultFile("[server]\nport = 81\n");
+  const LoadedConfig loaded = Load();
+  EXPECT_EQ(loaded.config.http_port, 81);
+  EXPECT_THAT(loaded.notes, ElementsAre(HasSubstr("read from ./config.toml")));
+}
+
+TEST_F(DefaultFileTest, AnotherProgramsIsIgnoredWhateverItHolds) {
+  for (const char* text : {"title = \"a site\"\n[params]\nport = 3\n", "[[[ no TOML at all", "host = 1\n", "",
+                           "server = 3\n", "[params]\nday = 1979-05-27\n"}) {
+    DefaultFile(text);
+    const LoadedConfig loaded = Load();
+    EXPECT_EQ(loaded.config.http_port, 8080) << text;
+    EXPECT_THAT(loaded.warnings, IsEmpty()) << text;
+    EXPECT_THAT(loaded.notes, ElementsAre(HasSubstr("./config.toml is ignored"))) << text;
+  }
+}
+
+TEST_F(DefaultFileTest, OneOfOursMustBeRight) {
+  DefaultFile("[server\nport = 1\n");
+  EXPECT_THAT(Error(), HasSubstr("line 1"));
+  DefaultFile("[server]\nport = \"web\"\n");
+  EXPECT_THAT(Error(), HasSubstr("whole number"));
+  DefaultFile("[logging]\nlevl = \"info\"\n");
+  EXPECT_THAT(Load().warnings, ElementsAre(HasSubstr("logging.levl")));
+}
+
+TEST_F(DefaultFileTest, WhatIsNoFileIsIgnored) {
+  std::filesystem::create_directory("config.toml");
+  EXPECT_THAT(Load().notes, ElementsAre(HasSubstr("ignored")));
+  sources_.file = "config.toml";
+  EXPECT_THAT(Error(), HasSubstr("regular file"));
+}
+
+TEST_F(DefaultFileTest, PathsMayHoldCommasAndBrackets) {
+  for (const char* name : {"a,b.gguf", "[v2].gguf", "[all]", "x", "x,y"}) std::ofstream(name) << "x";
+  const auto models = [&](std::vector<std::string> texts) {
+    sources_.flags["model.models"] = {std::move(texts), "--model"};
+    return Load().config.models;
+  };
+  EXPECT_THAT(models({"a,b.gguf"}), ElementsAre("a,b.gguf"));
+  EXPECT_THAT(models({"[v2].gguf"}), ElementsAre("[v2].gguf"));
+  EXPECT_THAT(models({"[all]"}), ElementsAre("[all]"));
+  EXPECT_THAT(models({"[new],z"}), ElementsAre("[new]", "z"));
+  EXPECT_THAT(models({"x,y,a,b.gguf, org/repo ,x"}), ElementsAre("x,y", "a,b.gguf", "org/repo", "x"));
+  EXPECT_THAT(models({"x", "a,b.gguf"}), ElementsAre("x", "a,b.gguf"));
+  EXPECT_THAT(models({R"(["a,b", "c"])"}), ElementsAre("a,b", "c"));
+  EXPECT_THAT(models({"org/one,org/two"}), ElementsAre("org/one", "org/two"));
+  sources_.flags.clear();
+  sources_.environment["PENSIEVE_MODELS"] = "a,b.gguf";
+  EXPECT_THAT(Load().config.models, ElementsAre("a,b.gguf"));
+}
+
+TEST_F(ConfigTest, OnlyTheCacheDirectoryForCommandsThatServeNothing) {
+  EXPECT_EQ(CacheDirectory({{"HOME", "/h"}, {"PENSIEVE_PORT", "many"}}), "/h/.cache/pensieve");
+  EXPECT_EQ(CacheDirectory({{"HOME", "/h"}, {"AKIDB_CACHE_DIR", "~/a"}}), "/h/a");
+  EXPECT_EQ(CacheDirectory({{"PENSIEVE_CACHE_DIR", "/p"}, {"AKIDB_CACHE_DIR", "/a"}}), "/p");
+  EXPECT_EQ(CacheDirectory({}), ".cache/pensieve");
 }
 
 TEST_F(ConfigTest, UnknownKeysWarn) {

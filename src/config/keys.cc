@@ -194,7 +194,7 @@ void AddModelKeys(std::vector<Key>& keys) {
                   .environment = {"PENSIEVE_THREADS"},
                   .type = ValueType::kInteger,
                   .field = &C::threads,
-                  .help = "compute threads; 0 is one per core",
+                  .help = "compute threads; 0 is one per core, within the quota of a control group",
                   .min = 0,
                   .max = 1024});
   keys.push_back({.name = "model.chat_template_file",
@@ -225,7 +225,7 @@ void AddEngineKeys(std::vector<Key>& keys) {
                   .environment = {"PENSIEVE_KV_BYTES_MAX", "GPU_MEMORY_LIMIT"},
                   .type = ValueType::kSize,
                   .field = &C::kv_bytes_max,
-                  .help = "memory for the KV cache; 0 takes a quarter of what is free at start",
+                  .help = "memory for the KV cache; 0 takes a quarter of what the weights leave of the free memory",
                   .min = 0,
                   .max = 64 * kTiB});
   keys.push_back({.name = "engine.queue_depth_max",

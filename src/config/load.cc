@@ -1,6 +1,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <set>
 
 #include "base/mapped_file.h"
@@ -38,6 +40,69 @@ Status Describe(const Status& error, const Key& key, const std::string& value, c
   return InvalidArgument(fmt::format("{} = {} ({}): {}", key.name, shown, source, error.message()));
 }
 
+// "~" and "~/x" with the home directory put in.
+std::string ExpandHome(const std::string& path, const std::string& home) {
+  return !home.empty() && (path == "~" || path.rfind("~/", 0) == 0) ? home + path.substr(1) : path;
+}
+
+std::string DefaultCacheDirectory(const std::string& home) {
+  return home.empty() ? ".cache/pensieve" : home + "/.cache/pensieve";
+}
+
+bool Exists(const std::string& path) {
+  std::error_code error;
+  return !path.empty() && std::filesystem::exists(path, error);
+}
+
+std::string WithoutBlanks(const std::string& text) {
+  const size_t first = text.find_first_not_of(" \t\r\n");
+  return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
+}
+
+// Items of a list of paths. File names may hold commas and brackets: from each place on, the longest text up to a comma
+// that exists is one item; what does not exist ends at the first comma.
+Result<std::vector<std::string>> SplitPaths(const std::string& text, const std::string& home) {
+  constexpr size_t kCommasMax = 1024;
+  const auto exists = [&](const std::string& path) { return Exists(ExpandHome(path, home)); };
+  const std::string whole = WithoutBlanks(text);
+  if (whole.starts_with('[') && whole.ends_with(']') && !exists(whole)) return ParseList(whole);
+  if (static_cast<size_t>(std::count(text.begin(), text.end(), ',')) > kCommasMax) return ParseList(text);
+  std::vector<std::string> items;
+  for (size_t begin = 0; begin < text.size();) {
+    size_t end = std::min(text.find(',', begin), text.size());
+    for (size_t comma = end; comma < text.size();) {
+      comma = std::min(text.find(',', comma + 1), text.size());
+      if (exists(WithoutBlanks(text.substr(begin, comma - begin)))) end = comma;
+    }
+    std::string item = WithoutBlanks(text.substr(begin, end - begin));
+    if (!item.empty()) items.push_back(std::move(item));
+    begin = end + 1;
+  }
+  return items;
+}
+
+// "server" of "server.http_port".
+std::set<std::string> TablesOfOurs() {
+  std::set<std::string> tables;
+  for (const Key& key : AllKeys()) tables.insert(key.name.substr(0, key.name.find('.')));
+  return tables;
+}
+
+// For a file that is no valid TOML: whether a line begins like a table of ours.
+bool NamesOurTable(const std::string& text) {
+  const auto tables = TablesOfOurs();
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    const size_t open = text.find_first_not_of(" \t", begin);
+    if (open < end && text[open] == '[') {
+      const size_t close = std::min(text.find_first_of("].\r\n", open), end);
+      if (tables.contains(text.substr(open + 1, close - open - 1))) return true;
+    }
+    begin = end + 1;
+  }
+  return false;
+}
+
 // Merges the sources, lowest first, and remembers who set what.
 class Loader {
  public:
@@ -69,21 +134,44 @@ class Loader {
   }
 
   void Warn(std::string sentence) { loaded_.warnings.push_back(std::move(sentence)); }
+  void Note(std::string sentence) { loaded_.notes.push_back(std::move(sentence)); }
 
   void SetCacheDefault() {
     const std::string home = Environment("HOME");
     if (home.empty()) Warn("HOME is not set, so models are kept in .cache/pensieve of the working directory");
-    config().cache_dir = home.empty() ? ".cache/pensieve" : home + "/.cache/pensieve";
+    config().cache_dir = DefaultCacheDirectory(home);
   }
 
   Status ApplyFile() {
-    std::string path = sources_.file;
-    if (path.empty()) {
-      if (access(kDefaultFile, F_OK) != 0) return OkStatus();
-      path = kDefaultFile;
-    }
-    PENSIEVE_TRY(const std::string text, ReadFile(path, kFileBytesMax));
-    PENSIEVE_TRY(const auto values, ParseToml(text, path));
+    if (sources_.file.empty()) return ApplyDefaultFile();
+    PENSIEVE_TRY(const std::string text, ReadFile(sources_.file, kFileBytesMax));
+    PENSIEVE_TRY(const auto values, ParseToml(text, sources_.file));
+    return ApplyFileValues(values, sources_.file);
+  }
+
+  // ./config.toml may belong to another program. Only a file that shows itself to be ours can be wrong.
+  Status ApplyDefaultFile() {
+    if (access(kDefaultFile, F_OK) != 0) return OkStatus();
+    const auto ignore = [this](const std::string& why) {
+      Note(fmt::format("./{} is ignored: {}; --config names a file of settings", kDefaultFile, why));
+      return OkStatus();
+    };
+    const auto text = ReadFile(kDefaultFile, kFileBytesMax);
+    if (!text.has_value()) return ignore(text.error().message());
+    const auto values = ParseToml(*text, kDefaultFile);
+    const std::string no_table = fmt::format("it has none of the tables {}", fmt::join(TablesOfOurs(), ", "));
+    if (!values.has_value()) return NamesOurTable(*text) ? values.error() : ignore(no_table);
+    const auto tables = TablesOfOurs();
+    const bool ours = std::any_of(values->begin(), values->end(), [&](const FileValue& value) {
+      const size_t dot = value.key.find('.');
+      return dot != std::string::npos && tables.contains(value.key.substr(0, dot));
+    });
+    if (!ours) return ignore(no_table);
+    Note(fmt::format("settings are read from ./{}", kDefaultFile));
+    return ApplyFileValues(*values, kDefaultFile);
+  }
+
+  Status ApplyFileValues(const std::vector<FileValue>& values, const std::string& path) {
     std::map<std::string, std::string> seen;  // key -> spelling, to find two spellings of one key
     for (const FileValue& value : values) PENSIEVE_RETURN_IF_ERROR(ApplyFileValue(value, path, seen));
     return OkStatus();
@@ -152,7 +240,25 @@ class Loader {
   Status StoreVariable(const Key& key, const std::string& name, const std::string& text) {
     // One path, which may hold a comma.
     if (name == "MODEL_PATH") return StoreList(key, {text}, config());
-    return StoreValue(key, text, config());
+    return StoreTexts(key, {text});
+  }
+
+  // What flags and variables say: lists item by item, everything else by the last text.
+  Status StoreTexts(const Key& key, const std::vector<std::string>& texts) {
+    if (key.type != ValueType::kList) return StoreValue(key, texts.back(), config());
+    std::vector<std::string> all;
+    for (const std::string& text : texts) {
+      std::vector<std::string> items;
+      if (key.is_path) {
+        PENSIEVE_TRY(items, SplitPaths(text, Environment("HOME")));
+      } else {
+        ServerConfig one;
+        PENSIEVE_RETURN_IF_ERROR(StoreValue(key, text, one));
+        items = one.*std::get<std::vector<std::string> ServerConfig::*>(key.field);
+      }
+      all.insert(all.end(), items.begin(), items.end());
+    }
+    return StoreList(key, std::move(all), config());
   }
 
   Status ApplyFlags() {
@@ -160,8 +266,9 @@ class Loader {
       const Key* key = FindKey(name);
       if (key == nullptr) return InvalidArgument(fmt::format("flag {}: there is no setting {}", flag.spelling, name));
       const std::string source = "flag " + flag.spelling;
-      if (Status status = StoreValue(*key, flag.value, config()); !status.ok())
-        return Describe(status, *key, flag.value, source);
+      if (flag.values.empty()) continue;
+      if (Status status = StoreTexts(*key, flag.values); !status.ok())
+        return Describe(status, *key, fmt::format("{}", fmt::join(flag.values, ",")), source);
       source_of_[key->name] = source;
     }
     return OkStatus();
@@ -169,9 +276,7 @@ class Loader {
 
   void ExpandPaths() {
     const std::string home = Environment("HOME");
-    const auto expand = [&](std::string& path) {
-      if (!home.empty() && (path == "~" || path.rfind("~/", 0) == 0)) path = home + path.substr(1);
-    };
+    const auto expand = [&](std::string& path) { path = ExpandHome(path, home); };
     for (const Key& key : AllKeys()) {
       if (!key.is_path) continue;
       if (const auto* text = std::get_if<std::string ServerConfig::*>(&key.field)) expand(config().**text);
@@ -212,6 +317,18 @@ class Loader {
 };
 
 }  // namespace
+
+std::string CacheDirectory(const std::map<std::string, std::string>& environment) {
+  const auto variable = [&](const std::string& name) {
+    const auto found = environment.find(name);
+    return found == environment.end() ? "" : found->second;
+  };
+  const std::string home = variable("HOME");
+  for (const std::string& name : FindKey("model.cache_dir")->environment) {
+    if (const std::string path = variable(name); !path.empty()) return ExpandHome(path, home);
+  }
+  return DefaultCacheDirectory(home);
+}
 
 bool IsLoopbackHost(const std::string& host) {
   return host == "localhost" || host == "::1" || host == "[::1]" || host.rfind("127.", 0) == 0;

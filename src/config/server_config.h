@@ -3,7 +3,8 @@
 //
 // Spelling of values, the same in flags, environment and (as strings) TOML: sizes "4GB", "1.5 GiB", "512MB", where all
 // units are powers of 1024 and a bare number is bytes; durations "500ms", "30s", "2m", "1h", a bare number is
-// milliseconds; booleans true/false, yes/no, on/off, 1/0; lists "a,b", or a TOML array where an item holds a comma.
+// milliseconds; booleans true/false, yes/no, on/off, 1/0; lists "a,b", or a TOML array where items hold commas. In a
+// list of paths what exists under its whole name is one item, whatever commas and brackets that holds.
 //
 // Environment: every setting has a name of ours, PENSIEVE_ and the setting's name, and some have names of AkiDB or of
 // the first Pensieve. A bad value under our own name is an error; under another's name it is ignored with a warning,
@@ -46,7 +47,7 @@ struct ServerConfig {
   std::string longrope = "auto";     // auto, short, long, mlx
   std::string quantize = "none";     // none, 4, 8: bits of float matrices once loaded
   std::string quantize_group = "64";  // 32, 64, 128
-  int64_t threads = 0;               // 0: one per core
+  int64_t threads = 0;               // 0: one per core, within the quota of a control group
   std::string chat_template_file;
 
   // [embedding]
@@ -55,8 +56,7 @@ struct ServerConfig {
                                 // that embeds
 
   // [engine]
-  int64_t kv_bytes_max =
-      0;  // GPU_MEMORY_LIMIT; 0: a quarter of the memory that is free at start, bounded by what can be used
+  int64_t kv_bytes_max = 0;  // GPU_MEMORY_LIMIT; 0: a quarter of what the weights leave of the memory free at start
   int64_t queue_depth_max = 64;
   int64_t sequences_max = 64;
   int64_t step_rows_max = 512;
@@ -83,16 +83,19 @@ struct LoadedConfig {
   ServerConfig config;
   std::vector<Setting> settings;
   std::vector<std::string> warnings;  // unknown keys, ignored environment values, risky combinations; one sentence each
+  std::vector<std::string> notes;     // what became of ./config.toml, when there is one; one sentence each
 };
 
 struct ConfigSources {
-  // Key ("server.http_port") -> value text, from command-line flags, with the flag's spelling for messages.
+  // Key ("server.http_port") -> value texts, from command-line flags, with the flag's spelling for messages. Of a flag
+  // that is given several times a list takes all values, everything else the last.
   struct Flag {
-    std::string value;
+    std::vector<std::string> values;
     std::string spelling;
   };
   std::map<std::string, Flag> flags;
-  // Path of the TOML file; "" means ./config.toml if there is one.
+  // Path of the TOML file; "" means ./config.toml if there is one with a table of ours ([server], [model], ...). Other
+  // programs use that name, too: theirs is ignored, whatever is in it.
   std::string file;
   // A snapshot of the environment (tests pass their own).
   std::map<std::string, std::string> environment;
@@ -105,6 +108,9 @@ std::map<std::string, std::string> ProcessEnvironment();
 // backend::CpuOptions::isa has it. "" unless the variable is set.
 inline constexpr const char* kIsaVariable = "PENSIEVE_ISA";
 std::string ForcedIsa(const std::map<std::string, std::string>& environment);
+
+// model.cache_dir as the environment has it, "~" resolved: for commands that read no other setting.
+std::string CacheDirectory(const std::map<std::string, std::string>& environment);
 
 // Whether `host` names this machine only: localhost, 127.x.x.x or ::1.
 bool IsLoopbackHost(const std::string& host);

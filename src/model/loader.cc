@@ -225,14 +225,16 @@ Result<ModelHeader> ReadHeader(const std::string& path, const std::optional<form
 Status LoadedModel::CheckWeights(bool quick) const { return weights ? weights->Check(quick) : OkStatus(); }
 
 std::string CanonicalPath(const std::string& path) {
+  const auto place = FindModelFiles(path);
   std::error_code error;
-  std::string found = fs::canonical(path, error).string();
-  if (error) return path;
-  if (fs::is_directory(found, error) && !fs::exists(fs::path(found) / "config.json", error)) {
-    const auto file = FindGgufIn(found);
-    if (file.has_value()) found = fs::canonical(*file, error).string();
+  std::string found = path;
+  if (place.has_value()) {
+    // One of several weight files of a directory is a model of its own.
+    const bool part = !place->safetensors.empty() && fs::path(place->safetensors).filename() != "model.safetensors";
+    found = place->is_gguf() ? place->gguf : part ? place->safetensors : place->directory;
   }
-  return found.ends_with(".safetensors") ? fs::path(found).parent_path().string() : found;
+  const auto canonical = fs::canonical(found, error);
+  return error ? found : canonical.string();
 }
 
 Result<std::unique_ptr<LoadedModel>> Load(const std::string& path, const LoadOptions& options) {

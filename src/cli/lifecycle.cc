@@ -1,0 +1,104 @@
+#include "cli/lifecycle.h"
+
+#include <condition_variable>
+#include <csignal>
+#include <cstdlib>
+#include <ctime>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "cli/interrupt.h"
+
+namespace pensieve::cli {
+namespace {
+
+// For a download to note what it has.
+constexpr auto kDownloadGrace = std::chrono::seconds(2);
+
+}  // namespace
+
+// Shared with the signal thread, which may outlive the object.
+struct Lifecycle::State {
+  explicit State(std::function<void(bool)> words) : last_words(std::move(words)) {
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+  }
+
+  // Nothing when `deadline` passes first.
+  std::optional<int> TakeSignal(std::optional<std::chrono::steady_clock::time_point> deadline) const {
+    while (true) {
+      int signal = 0;
+      if (!deadline) {
+        if (sigwait(&signals, &signal) == 0) return signal;
+        continue;
+      }
+      // In short waits: not every system has sigtimedwait.
+      sigset_t pending;
+      if (sigpending(&pending) == 0 && (sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1)) {
+        if (sigwait(&signals, &signal) == 0) return signal;
+      }
+      if (std::chrono::steady_clock::now() >= *deadline) return std::nullopt;
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  }
+
+  void Run() {
+    const int first = *TakeSignal(std::nullopt);
+    std::unique_lock lock(mutex);
+    if (!serving) {
+      // A download ends well by itself, and with it the process.
+      const bool downloading = InterruptGuard::active();
+      InterruptGuard::Interrupt();
+      if (downloading && changed.wait_for(lock, kDownloadGrace, [this] { return over; })) return;
+      End(128 + first, false);
+    }
+    stop = true;
+    changed.notify_all();
+    const auto deadline = std::chrono::steady_clock::now() + time_to_stop;
+    lock.unlock();
+    const auto second = TakeSignal(deadline);
+    lock.lock();
+    End(second ? 128 + *second : 0, !second);
+  }
+
+  // Without destructors: they would wait for the very threads that are too slow.
+  [[noreturn]] void End(int code, bool out_of_time) const {
+    if (!over && last_words) last_words(out_of_time);
+    std::_Exit(code);
+  }
+
+  const std::function<void(bool)> last_words;
+  sigset_t signals;
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool serving = false;                       // guarded by mutex
+  bool stop = false;                          // guarded by mutex
+  bool over = false;                          // guarded by mutex: last_words may be gone
+  std::chrono::milliseconds time_to_stop{0};  // guarded by mutex
+};
+
+Lifecycle::Lifecycle(std::function<void(bool)> last_words) : state_(std::make_shared<State>(std::move(last_words))) {
+  pthread_sigmask(SIG_BLOCK, &state_->signals, nullptr);
+  std::thread([state = state_]() noexcept { state->Run(); }).detach();
+}
+
+Lifecycle::~Lifecycle() {
+  const std::lock_guard lock(state_->mutex);
+  state_->over = true;
+  state_->changed.notify_all();
+}
+
+void Lifecycle::Serve(std::chrono::milliseconds time_to_stop) {
+  const std::lock_guard lock(state_->mutex);
+  state_->serving = true;
+  state_->time_to_stop = time_to_stop;
+}
+
+void Lifecycle::WaitForStop() {
+  std::unique_lock lock(state_->mutex);
+  state_->changed.wait(lock, [this] { return state_->stop; });
+}
+
+}  // namespace pensieve::cli
