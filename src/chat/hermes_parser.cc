@@ -121,10 +121,12 @@ class HermesParser final : public BufferedParser {
   }
 
   bool AdvanceHeader(std::vector<Segment>& out) {
-    Header header = ReadHeader(buffer_);
+    // A closing tag here ends a broken call, also inside of a string, whatever came behind it in the same push; so does a
+    // header without end.
+    const size_t close = buffer_.find(kClose);
+    Header header = ReadHeader(std::string_view(buffer_).substr(0, close));
     if (header.state == HeaderState::kMore) {
-      // A closing tag here ends a broken call; so does a header without end.
-      if (buffer_.find(kClose) == kNone && buffer_.size() <= kHeldBytesMax) return false;
+      if (close == kNone && buffer_.size() <= kHeldBytesMax) return false;
       header.state = HeaderState::kWhole;
     }
     if (header.state == HeaderState::kWhole) {

@@ -72,7 +72,8 @@ TEST(OutputParser, Hermes) {
 TEST(OutputParser, HermesMalformedIsText) {
   const OutputFormat f = Tools(ToolFormat::kHermes);
   for (const char* text : {"x\n<tool_call>\nnot json\n</tool_call> y", "<tool_call>{\"nam\": 1}</tool_call>", "<tool_call>",
-                           "<tool_call>{\"name\": \"f\", \"arguments\": 5}</tool_call>", "<tool_call>{\"name\": ", "</tool_call>"}) {
+                           "<tool_call>{\"name\": \"f\", \"arguments\": 5}</tool_call>", "<tool_call>{\"name\": ", "</tool_call>",
+                           "<tool_call>{\"name\": \"f\", \"arg</tool_call>\n<tool_call>x\": {\"a\": 1}}"}) {
     Expect(f, text, std::string("|T ") + text);
   }
   // The end of the output inside of the arguments, and missing closing tags.
