@@ -32,12 +32,11 @@ ToolFormat DetectToolFormat(const std::string& source) {
 
 struct Tags {
   ReasoningFormat format;
-  const char* open;
-  const char* close;
+  ReasoningTags tags;
 };
-constexpr Tags kTags[] = {{ReasoningFormat::kThink, "<think>", "</think>"},
-                          {ReasoningFormat::kMistralThink, "[THINK]", "[/THINK]"},
-                          {ReasoningFormat::kSeedThink, "<seed:think>", "</seed:think>"}};
+constexpr Tags kTags[] = {{ReasoningFormat::kThink, {"<think>", "</think>"}},
+                          {ReasoningFormat::kMistralThink, {"[THINK]", "[/THINK]"}},
+                          {ReasoningFormat::kSeedThink, {"<seed:think>", "</seed:think>"}}};
 
 std::unique_ptr<OutputParser> NewToolParser(ToolFormat format, const Json& tools) {
   switch (format) {
@@ -61,17 +60,24 @@ std::unique_ptr<OutputParser> NewToolParser(ToolFormat format, const Json& tools
 
 }  // namespace
 
+const ReasoningTags* TagsOf(ReasoningFormat format) {
+  for (const Tags& tags : kTags) {
+    if (tags.format == format) return &tags.tags;
+  }
+  return nullptr;
+}
+
 OutputFormat DetectOutputFormat(const std::string& template_source, const std::string& rendered_prompt_tail,
                                 bool tools_given) {
   OutputFormat format;
   format.tool_format = DetectToolFormat(template_source);
   format.parse_tools = tools_given;
   if (format.tool_format == ToolFormat::kHarmony) return format;
-  for (const Tags& tags : kTags) {
+  for (const auto& [reasoning, tags] : kTags) {
     if (!Has(template_source, tags.close) && !Has(template_source, tags.open)) continue;
     const size_t open = rendered_prompt_tail.rfind(tags.open);
     const size_t close = rendered_prompt_tail.rfind(tags.close);
-    format.reasoning = tags.format;
+    format.reasoning = reasoning;
     format.starts_in_reasoning = open != std::string::npos && (close == std::string::npos || close < open);
     break;
   }
@@ -82,11 +88,9 @@ std::unique_ptr<OutputParser> NewOutputParser(const OutputFormat& format, const 
   // Harmony is more than a tool format: without its parser the channels would show.
   if (format.tool_format == ToolFormat::kHarmony) return NewHarmonyParser();
   auto parser = format.parse_tools ? NewToolParser(format.tool_format, tools) : NewTextParser();
-  for (const Tags& tags : kTags) {
-    if (tags.format != format.reasoning) continue;
-    return NewReasoningParser(tags.open, tags.close, format.starts_in_reasoning, std::move(parser));
-  }
-  return parser;
+  const ReasoningTags* tags = TagsOf(format.reasoning);
+  if (tags == nullptr) return parser;
+  return NewReasoningParser(tags->open, tags->close, format.starts_in_reasoning, std::move(parser));
 }
 
 }  // namespace pensieve::chat

@@ -65,6 +65,13 @@ struct OutputFormat {
   bool parse_tools = false;          // tools were given; else calls are ordinary text
 };
 
+struct ReasoningTags {
+  const char* open;
+  const char* close;
+};
+// Null for kNone.
+const ReasoningTags* TagsOf(ReasoningFormat format);
+
 // By what stands in the template; `rendered_prompt_tail` is the end of the prompt (some hundred bytes suffice).
 OutputFormat DetectOutputFormat(const std::string& template_source, const std::string& rendered_prompt_tail,
                                 bool tools_given);
