@@ -125,6 +125,7 @@ struct EngineSnapshot {
   int64_t requests_failed = 0;
   int64_t requests_cancelled = 0;
   int64_t requests_refused = 0;
+  bool device_lost = false;  // nothing can be computed any more: requests are refused
 };
 
 class Engine {

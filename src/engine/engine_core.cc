@@ -84,6 +84,10 @@ Status EngineCore::Allocate() {
                            .head_dim = config.head_dim,
                            .block_len = options_.kv_block_len,
                            .dtype = options_.kv_dtype};
+    const std::vector<backend::KvDType> dtypes = backend_.Describe().kv_dtypes;
+    if (std::find(dtypes.begin(), dtypes.end(), options_.kv_dtype) == dtypes.end())
+      return InvalidArgument(fmt::format("engine option kv_dtype: {} does not keep keys and values in that format",
+                                         backend_.Describe().name));
     const int64_t block_bytes = shape.bytes_per_token() * shape.block_len;
     num_blocks = std::min<int64_t>(options_.kv_bytes_max / block_bytes, std::numeric_limits<int32_t>::max());
     if (num_blocks == 0)
@@ -166,6 +170,7 @@ EngineSnapshot EngineCore::Snapshot() const {
   snapshot.requests_failed = read(counters_.failed);
   snapshot.requests_cancelled = read(counters_.cancelled);
   snapshot.requests_refused = read(counters_.refused);
+  snapshot.device_lost = lost_.load(std::memory_order_acquire);
   return snapshot;
 }
 

@@ -558,6 +558,7 @@ TEST(EngineCore, LostDeviceEndsAllRequestsAndRefusesNewOnes) {
   }
   EXPECT_EQ(bench.core->Snapshot().kv_blocks_used, 0);
   EXPECT_EQ(bench.core->Reserve().code(), StatusCode::kUnavailable);
+  EXPECT_TRUE(bench.core->Snapshot().device_lost);
   EXPECT_FALSE(bench.Step());
 }
 

@@ -153,11 +153,11 @@ void EngineCore::RunGuarded(const StepBatch& batch, Status (EngineCore::*compute
   }
   if (error.ok()) return;
   error = error.WithContext("the model failed while it computed a step");
+  if (!backend_.CanGoOn()) return EndAll(error);  // the batch's own among them
   for (const StepBatch::Member& member : batch.members()) {
     Request& request = *member.sequence->request;
     if (!request.over) FinishWithError(request, error);
   }
-  if (!backend_.CanGoOn()) EndAll(error);
 }
 
 Status EngineCore::CheckStepWeights() const {

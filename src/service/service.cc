@@ -103,6 +103,7 @@ class EngineService final : public Service {
     std::vector<std::string> lost;
     for (const ModelPtr& model : models) {
       if (const Status weights = model->CheckWeights(); !weights.ok()) lost.push_back(weights.message());
+      if (model->engine().Snapshot().device_lost) lost.push_back("the device of model " + model->name() + " is lost");
     }
     const std::optional<LoadProgress> loading = Loading();
     return {.ready = !models.empty() && !draining_ && !loading && lost.empty(),

@@ -201,7 +201,7 @@ struct LoadProgress {
 };
 
 struct Health {
-  bool ready = false;          // every configured model is usable
+  bool ready = false;          // every configured model is usable: loaded, and its device is not lost
   bool draining = false;
   std::optional<LoadProgress> loading;  // while models are still to come
   std::vector<std::string> lost;        // models whose files were truncated while in use, one sentence each

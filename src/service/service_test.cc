@@ -443,6 +443,23 @@ TEST_F(ServiceTest, DrainCutsWhatTakesTooLong) {
   EXPECT_EQ(Collect(*generation).terminals, 1);
 }
 
+TEST_F(ServiceTest, ALostDeviceIsAnErrorAndNotReady) {
+  auto loaded = ScriptedLoadedModel(script_);
+  auto& device = static_cast<engine::TestBackend&>(*loaded->backend);
+  device.waits_to_fail = 0;
+  device.fails_for_good = true;
+  ASSERT_TRUE(service_->AddModel("lost", {}, std::move(loaded)).ok());
+  EXPECT_TRUE(service_->GetHealth().ready);
+  ChatRequest request = Ask();
+  request.model = "lost";
+  const Answer answer = Collect(*Chat(request));
+  EXPECT_EQ(answer.terminals, 1);
+  EXPECT_EQ(answer.last.error.code(), StatusCode::kUnavailable);
+  EXPECT_FALSE(service_->GetHealth().ready);
+  EXPECT_EQ(service_->Chat(request).status().code(), StatusCode::kUnavailable);
+  EXPECT_EQ(Collect(*Chat(Ask())).last.error.code(), StatusCode::kOk) << "the other model's device is there";
+}
+
 TEST(Preparing, AnEndWaitsForRequestsThatNoEngineHasYet) {
   Preparing preparing;
   const auto now = [] { return std::chrono::steady_clock::now(); };
