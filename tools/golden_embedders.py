@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Tiny random embedders and rerankers as the newest sentence-transformers and transformers save them, and what those
-packages answer: vectors and scores in float64. Needs torch, transformers and sentence-transformers.
+"""Tiny random embedders as the newest sentence-transformers and transformers save them, and what those
+packages answer: vectors in float64. Needs torch, transformers and sentence-transformers.
 
   golden_embedders.py tests/data/models      writes the models and embedders_golden.json beside them
 """
-import copy
 import json
 import pathlib
 import shutil
@@ -13,16 +12,14 @@ import sys
 import numpy as np
 import torch
 import transformers
-from sentence_transformers import CrossEncoder, SentenceTransformer
-from sentence_transformers.base.modules import Dense, Normalize, Transformer
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from golden_common import rounded, write_json
 
 TEXTS = ["a river", "The Cat sat on 3 mats.", "b", "what is the capital of france and of every other country"]
-PAIRS = [("a river", "The cat sat on the mat."), ("what is the capital of france", "it is a city on a river"),
-         ("b", "c"), ("where is the cat", "on the mat near the river in the city of the country")]
 LIMIT = 24
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?"
 
@@ -50,16 +47,6 @@ def letters(specials, template, pair, **names):
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LIMIT, **names)
 
 
-def roberta_letters():
-    return letters(["<s>", "<pad>", "</s>", "<unk>"], "<s> $A </s>", "<s> $A </s> </s> $B </s>", unk_token="<unk>",
-                   bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>", pad_token="<pad>")
-
-
-def modern_letters():
-    return letters(["[UNK]", "[CLS]", "[SEP]", "[PAD]"], "[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", unk_token="[UNK]",
-                   cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]")
-
-
 def qwen_letters(close):
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "yes", "no", "\n", "<think>", "</think>"]
     return letters(specials, "$A <|endoftext|>" if close else "", "$A $B <|endoftext|>" if close else "",
@@ -82,7 +69,7 @@ def randomize(model, seed):
 
 def save_network(path, model, tokenizer):
     shutil.rmtree(path, ignore_errors=True)
-    model.save_pretrained(path)
+    model.half().save_pretrained(path)
     tokenizer.save_pretrained(path)
 
 
@@ -93,64 +80,27 @@ def keep_files(path):
 
 def embedder(path, model, tokenizer, modules):
     save_network(path, model, tokenizer)
-    transformer = Transformer(str(path), model_kwargs={"dtype": torch.float32})
-    whole = SentenceTransformer(modules=[transformer, *modules], device="cpu")
-    whole.save(str(path))
+    SentenceTransformer(modules=[Transformer(str(path)), *modules], device="cpu").half().save(str(path))
     keep_files(path)
-    vectors = copy.deepcopy(whole).double().encode(TEXTS, convert_to_numpy=True)
-    one = copy.deepcopy(whole).double().encode(TEXTS[0], convert_to_numpy=True)
-    assert np.abs(one - vectors[0]).max() < 1e-9
+    whole = SentenceTransformer(str(path), device="cpu", model_kwargs={"dtype": torch.float32}).double()
+    vectors = whole.encode(TEXTS, convert_to_numpy=True)
+    assert np.abs(whole.encode(TEXTS[0], convert_to_numpy=True) - vectors[0]).max() < 1e-9
     return {"texts": TEXTS, "vectors": [rounded(v, 7) for v in vectors], "limit": whole.max_seq_length}
 
 
-def cross_encoder(path, model, tokenizer, save):
-    save_network(path, model, tokenizer)
-    whole = CrossEncoder(str(path), device="cpu", model_kwargs={"dtype": torch.float32})
-    if save:
-        whole.save(str(path))
-    keep_files(path)
-    exact = copy.deepcopy(whole).double()
-    logits = exact.predict(PAIRS, activation_fn=torch.nn.Identity(), convert_to_numpy=True)
-    scores = exact.predict(PAIRS, convert_to_numpy=True)
-    return {"pairs": PAIRS, "logits": np.round(logits, 7).tolist(), "scores": np.round(scores, 7).tolist(),
-            "limit": whole.max_seq_length}
-
-
-def qwen3(path, **config):
+def qwen3(**config):
     shape = {**SMALL, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 256, "rope_theta": 1e6, **config}
     return transformers.Qwen3Config(**shape)
 
 
 def make_models(folder):
     bert = dict(vocab_size=5 + 2 * len(LETTERS), **SMALL)
-    letters_vocab = 4 + 1 + len(LETTERS) + 26
     yield "tiny-st-bert", embedder(
         folder / "tiny-st-bert", randomize(transformers.BertModel(transformers.BertConfig(**bert)), 1), wordpiece(),
         [Pooling(32, "cls"), Normalize()])
-    yield "tiny-st-dense", embedder(
-        folder / "tiny-st-dense", randomize(transformers.BertModel(transformers.BertConfig(**bert)), 2), wordpiece(),
-        [Pooling(32, "mean"), randomize(Dense(32, 16, activation_function=torch.nn.Tanh()), 3), Normalize()])
-    yield "tiny-nomic-bert", embedder(
-        folder / "tiny-nomic-bert", randomize(transformers.NomicBertModel(transformers.NomicBertConfig(**bert)), 4),
-        wordpiece(), [Pooling(32, "mean")])
-    modern = dict(vocab_size=letters_vocab, local_attention=8, pad_token_id=3, cls_token_id=1, sep_token_id=2,
-                  bos_token_id=1, eos_token_id=2, **{**SMALL, "num_hidden_layers": 4})
-    yield "tiny-modernbert", embedder(
-        folder / "tiny-modernbert", randomize(transformers.ModernBertModel(transformers.ModernBertConfig(**modern)), 5),
-        modern_letters(), [Pooling(32, "mean")])
-    yield "tiny-modernbert-rerank", cross_encoder(
-        folder / "tiny-modernbert-rerank", randomize(transformers.ModernBertForSequenceClassification(
-            transformers.ModernBertConfig(num_labels=1, classifier_pooling="mean", **modern)), 6), modern_letters(), True)
-    yield "tiny-bert-rerank", cross_encoder(
-        folder / "tiny-bert-rerank", randomize(transformers.BertForSequenceClassification(
-            transformers.BertConfig(num_labels=1, **bert)), 7), wordpiece(), False)
-    roberta = dict(vocab_size=letters_vocab, pad_token_id=1, bos_token_id=0, eos_token_id=2, type_vocab_size=1, **SMALL)
-    yield "tiny-xlmr-rerank", cross_encoder(
-        folder / "tiny-xlmr-rerank", randomize(transformers.XLMRobertaForSequenceClassification(
-            transformers.XLMRobertaConfig(num_labels=1, **roberta)), 8), roberta_letters(), True)
     qwen_vocab = 8 + 1 + len(LETTERS) + 26
     yield "tiny-qwen3-embedding", embedder(
-        folder / "tiny-qwen3-embedding", randomize(transformers.Qwen3Model(qwen3(folder, vocab_size=qwen_vocab)), 9),
+        folder / "tiny-qwen3-embedding", randomize(transformers.Qwen3Model(qwen3(vocab_size=qwen_vocab)), 9),
         qwen_letters(True), [Pooling(32, "lasttoken"), Normalize()])
 
 

@@ -67,6 +67,20 @@ int64_t PlannedBytes(const model::ModelConfig& config) {
   return model::ActivationBytes(config, rows, std::min<int64_t>(server.sequences_max, rows));
 }
 
+// How texts become vectors; null for models that make none.
+Json EmbeddingJson(const model::ModelConfig& config) {
+  if (!config.is_embedding) return nullptr;
+  const int64_t limit = config.embed_context_max > 0 ? config.embed_context_max : config.context_max;
+  return {{"dimensions", config.embedding_size()},
+          {"pooling", model::PoolingName(config.pooling)},
+          {"normalized", config.normalize},
+          {"dense_layers", config.dense.size()},
+          {"tokens_max", std::min(limit, config.context_max)},
+          {"prompts", config.prompts},
+          {"default_prompt", config.default_prompt},
+          {"source", config.recipe_source}};
+}
+
 Json Describe(const std::string& path, const model::ModelHeader& header, int64_t context) {
   const auto& config = header.config;
   const int64_t kv = KvBytesPerToken(config);
@@ -110,6 +124,8 @@ Json Describe(const std::string& path, const model::ModelHeader& header, int64_t
   json["memory_limit_bytes"] = limit ? Json(*limit) : Json(nullptr);
   json["files"] = header.files;
   json["warnings"] = header.warnings;
+  json["fingerprint"] = header.fingerprint;
+  json["embedding"] = EmbeddingJson(config);
   return json;
 }
 
@@ -129,11 +145,25 @@ void PrintSpecialTokens(const Json& special) {
   PrintRow("ends generation", stops.empty() ? "(nothing)" : stops);
 }
 
+void PrintEmbedding(const Json& embedding) {
+  if (embedding.is_null()) return;
+  PrintRow("vectors", fmt::format("{} dimensions, {} pooling{}{}, from {} tokens at most (by {})",
+                                  embedding["dimensions"].get<int64_t>(), embedding["pooling"].get<std::string>(),
+                                  embedding["dense_layers"].get<int64_t>() > 0 ? " and dense layers" : "",
+                                  embedding["normalized"].get<bool>() ? ", normalized" : "",
+                                  embedding["tokens_max"].get<int64_t>(), embedding["source"].get<std::string>()));
+  for (const auto& [name, prompt] : embedding["prompts"].items()) {
+    const bool is_default = embedding["default_prompt"] == name;
+    PrintRow("prompt", fmt::format("{}{} {}", name, is_default ? " (default)" : "", DumpJson(prompt)));
+  }
+}
+
 void Print(const Json& json, bool show_template) {
   const auto number = [&](const char* key) { return json[key].get<int64_t>(); };
   const auto text = [&](const char* key) { return json[key].get<std::string>(); };
   fmt::print("{}\n", Styled(Style::kBold, text("name").empty() ? text("path") : text("name")));
   PrintRow("path", text("path"));
+  PrintRow("fingerprint", text("fingerprint"));
   PrintRow("format", text("format"));
   PrintRow("architecture", fmt::format("{} ({})", text("architecture"), text("task")));
   PrintRow("parameters", HumanCount(number("parameters")));
@@ -152,6 +182,7 @@ void Print(const Json& json, bool show_template) {
   PrintRow("heads", fmt::format("{} query, {} key/value, dimension {}", number("heads"), number("kv_heads"), number("head_dim")));
   PrintRow("vocabulary", fmt::format("{} rows, tokenizer knows {}", number("vocab_size"), number("tokenizer_vocab_size")));
   PrintRow("context", fmt::format("{} tokens", number("context_max")));
+  PrintEmbedding(json["embedding"]);
   if (number("kv_bytes_per_token") > 0) PrintRow("KV", fmt::format("{} bytes a token (f16)", number("kv_bytes_per_token")));
   PrintRow("memory", number("kv_bytes_per_token") > 0
                          ? fmt::format("{} weights + {} activations and logits + {} KV for {} tokens = {}",

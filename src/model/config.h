@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -101,6 +102,10 @@ struct ModelConfig {
   int64_t position_offset = 0;       // RoBERTa: first position is pad_id + 1
   std::vector<DenseLayer> dense;     // after pooling, in order
   int32_t closing_id = -1;           // token that ends every text to embed; -1: whatever the tokenizer puts there
+  // What the makers put in front of texts, by name ("query", "document"), and the name of the one that is always put.
+  std::map<std::string, std::string> prompts;
+  std::string default_prompt;
+  std::string recipe_source;         // for people, of embedders: where pooling and normalization come from
 
   bool has_experts(int64_t layer) const {
     return experts.count > 0 && (experts.dense_layers.empty() || !experts.dense_layers[static_cast<size_t>(layer)]);
@@ -108,5 +113,16 @@ struct ModelConfig {
   bool can_generate() const { return !is_encoder && !(lacks_head && is_embedding); }
   int64_t embedding_size() const { return dense.empty() ? hidden_size : dense.back().outputs; }
 };
+
+// "mean", "cls", "last" or "max".
+inline const char* PoolingName(backend::Pooling pooling) {
+  switch (pooling) {
+    case backend::Pooling::kMean: return "mean";
+    case backend::Pooling::kCls: return "cls";
+    case backend::Pooling::kLast: return "last";
+    case backend::Pooling::kMax: return "max";
+  }
+  return "";
+}
 
 }  // namespace pensieve::model

@@ -158,6 +158,7 @@ void ReadPooling(GgufFields& fields, const Keys& key, ModelConfig& config) {
   constexpr backend::Pooling kKinds[] = {backend::Pooling::kMean, backend::Pooling::kCls, backend::Pooling::kLast};
   config.pooling = kKinds[*kind - 1];
   config.is_embedding = true;
+  config.recipe_source = "pooling_type";
 }
 
 // EmbeddingGemma's layers behind the pooling.

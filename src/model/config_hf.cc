@@ -341,7 +341,7 @@ Result<HfModel> ReadHfModel(const std::string& directory) {
   top.Absorb(fields);
   PENSIEVE_RETURN_IF_ERROR(top.status());
   ReadGenerationConfig(directory, model);
-  PENSIEVE_RETURN_IF_ERROR(ReadEmbeddingRecipe(directory, model));
+  PENSIEVE_RETURN_IF_ERROR(ReadEmbeddingRecipe(directory, json, model));
   return model;
 }
 

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <cctype>
 #include <filesystem>
 
 #include "base/mapped_file.h"
@@ -92,6 +94,7 @@ Status ReadPooling(const std::string& path, ModelConfig& config) {
                         fmt::format("is \"{}\"; cls, mean, max and lasttoken are supported", mode));
   }
   config.is_embedding = true;
+  config.recipe_source = "modules.json";
   return OkStatus();
 }
 
@@ -244,16 +247,90 @@ Status ReadLimit(const fs::path& directory, HfModel& model) {
   return OkStatus();
 }
 
+// --- prompts
+// ----------------------------------------------------------------------------------------------------------
+
+Status ReadPrompts(const fs::path& directory, ModelConfig& config) {
+  constexpr size_t kPromptsMax = 1000;
+  const std::string path = (directory / "config_sentence_transformers.json").string();
+  if (!Exists(path)) return OkStatus();
+  PENSIEVE_TRY(const Json json, formats::ReadJsonObject(path, kRecipeBytesMax));
+  ConfigFields fields(path, json);
+  ConfigFields prompts = fields.Object("prompts");
+  if (prompts.json().size() > kPromptsMax) return fields.Error("prompts", "names too many prompts");
+  for (const auto& [name, value] : prompts.json().items()) {
+    if (!value.is_null()) config.prompts[name] = prompts.String(name, "");
+  }
+  config.default_prompt = fields.String("default_prompt_name", "");
+  fields.Absorb(prompts);
+  PENSIEVE_RETURN_IF_ERROR(fields.status());
+  if (!config.default_prompt.empty() && !config.prompts.contains(config.default_prompt)) {
+    return fields.Error("default_prompt_name", fmt::format("is \"{}\", which prompts does not hold", config.default_prompt));
+  }
+  return OkStatus();
+}
+
+// --- classifiers
+// ------------------------------------------------------------------------------------------------------
+
+// Cross-encoders and classifiers score pairs of texts; the vectors of the network below their head mean nothing.
+Status RefuseClassifiers(const fs::path& directory, const Json& config, const ModelConfig& model) {
+  if (model.recipe_source == "modules.json") return OkStatus();
+  ConfigFields fields((directory / "config.json").string(), config);
+  const auto architectures = fields.Strings("architectures", 16);
+  PENSIEVE_RETURN_IF_ERROR(fields.status());
+  if (architectures.empty() || !architectures.front().ends_with("ForSequenceClassification")) return OkStatus();
+  return NotSupported(fields, "architectures", fmt::format("is \"{}\", a model that scores texts (a reranker or a "
+                                                           "classifier), which is not supported", architectures.front()));
+}
+
+// Families by a part of their name. All normalize.
+struct FamilyRule {
+  std::string_view name;
+  backend::Pooling pooling;
+};
+
+constexpr std::array kFamilies = std::to_array<FamilyRule>({
+    {"bge", backend::Pooling::kCls},
+    {"gte-modernbert", backend::Pooling::kCls},
+    {"arctic-embed", backend::Pooling::kCls},
+    {"mxbai-embed", backend::Pooling::kCls},
+    {"minilm", backend::Pooling::kMean},
+    {"e5", backend::Pooling::kMean},
+    {"gte", backend::Pooling::kMean},
+    {"nomic-embed", backend::Pooling::kMean},
+    {"modernbert-embed", backend::Pooling::kMean},
+    {"mpnet", backend::Pooling::kMean},
+    {"jina-embeddings", backend::Pooling::kMean},
+});
+
 }  // namespace
 
-Status ReadEmbeddingRecipe(const std::string& directory, HfModel& model) {
+Status ReadEmbeddingRecipe(const std::string& directory, const Json& config, HfModel& model) {
   const fs::path base(directory);
   const std::string path = (base / "modules.json").string();
   if (Exists(path)) {
     model.has_modules = true;
     PENSIEVE_RETURN_IF_ERROR(ReadModules(path, base, model));
   }
+  PENSIEVE_RETURN_IF_ERROR(RefuseClassifiers(base, config, model.config));
+  PENSIEVE_RETURN_IF_ERROR(ReadPrompts(base, model.config));
   return ReadLimit(base, model);
+}
+
+void ApplyFamilyRule(ModelConfig& config, std::vector<std::string>& warnings) {
+  if (!config.is_embedding || !config.recipe_source.empty()) return;
+  std::string name = config.name;
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+  for (const FamilyRule& family : kFamilies) {
+    if (name.find(family.name) == std::string::npos) continue;
+    config.pooling = family.pooling;
+    config.recipe_source = fmt::format("the rule of the {} family", family.name);
+    return;
+  }
+  config.recipe_source = "nothing in the model's files";
+  warnings.push_back(fmt::format("{}: no file says how its vectors are made (modules.json, pooling_type); the mean of all "
+                                 "tokens is taken and normalized", config.name));
 }
 
 }  // namespace pensieve::model

@@ -12,6 +12,7 @@
 #include "model/config_gguf.h"
 #include "model/config_hf.h"
 #include "model/decoder.h"
+#include "model/embedding_recipe.h"
 #include "model/model_files.h"
 #include "model/quantizing_source.h"
 #include "model/text_loader.h"
@@ -61,6 +62,7 @@ Status FindDense(const std::string& directory, formats::SafetensorsSet& files, H
                     directory));
   }
   const int64_t width = hf.config.hidden_size;
+  hf.config.recipe_source = "the rule of EmbeddingGemma";
   hf.config.dense = {{"", width, 4 * width}, {"", 4 * width, width}};
   return OkStatus();
 }
@@ -152,9 +154,10 @@ void RecognizeEmbedder(const OpenedModel& opened, const ModelText& text, bool wa
     config.is_embedding = true;
     config.pooling = backend::Pooling::kLast;
     config.normalize = true;
+    config.recipe_source = recognized ? "the rule of Qwen3-Embedding" : "the last token of a decoder, as was asked for";
   }
   // The first uploads' tokenizers did not add the token that the vector is taken from.
-  if (!is_qwen || config.pooling != backend::Pooling::kLast || text.tokenizer->special().add_eos) return;
+  if (!is_qwen || config.pooling != backend::Pooling::kLast || !text.tokenizer->Encode("").empty()) return;
   if (!opened.hf.eos_ids.empty()) {
     config.closing_id = static_cast<int32_t>(opened.hf.eos_ids.front());
   } else if (const auto& eos = text.tokenizer->special().eos) {
@@ -213,6 +216,8 @@ Result<ModelHeader> ReadHeader(const std::string& path, const std::optional<form
   PENSIEVE_RETURN_IF_ERROR(CheckVocabulary(path, header.config, header.text));
   RecognizeEmbedder(opened, header.text, /*wanted=*/false, header.config);
   header.warnings = Warnings(opened, header.text);
+  ApplyFamilyRule(header.config, header.warnings);
+  header.fingerprint = opened.store->Fingerprint();
   header.weight_bytes = opened.census.weight_bytes;
   header.parameters = opened.census.parameters;
   header.format = opened.format;
@@ -258,8 +263,10 @@ Result<std::unique_ptr<LoadedModel>> Load(const std::string& path, const LoadOpt
   PENSIEVE_TRY(loaded->text, ReadText(opened, options.chat_template_file));
   PENSIEVE_RETURN_IF_ERROR(CheckVocabulary(path, config, loaded->text));
   RecognizeEmbedder(opened, loaded->text, options.embeds, config);
-  loaded->config = config;
   loaded->warnings = Warnings(opened, loaded->text);
+  ApplyFamilyRule(config, loaded->warnings);
+  loaded->config = config;
+  loaded->fingerprint = opened.store->Fingerprint();
   loaded->weights = opened.store;
   PENSIEVE_TRY(loaded->backend, loaded->device->NewBackend(options.compute));
   for (const MappedFile& file : Files(*opened.store)) file.AdviseWillNeed();

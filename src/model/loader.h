@@ -50,6 +50,7 @@ struct LoadedModel {
   ModelConfig config;
   ModelText text;
   std::vector<std::string> warnings;  // sentences for people about what was guessed or ignored; usually none
+  std::string fingerprint;            // of the weights, 16 hexadecimal digits: other weights have another one
   // Declared in this order so that destruction runs backwards: network, backend, device, then the weights' memory.
   std::shared_ptr<const WeightStore> weights;
   std::shared_ptr<backend::Device> device;
@@ -80,6 +81,7 @@ struct ModelHeader {
   ModelConfig config;
   ModelText text;
   std::vector<std::string> warnings;  // as LoadedModel's
+  std::string fingerprint;
   int64_t weight_bytes = 0;   // of all tensors as kernels will read them
   int64_t parameters = 0;
   std::vector<std::string> files;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 
 #include "base/status.h"
 #include "formats/gguf.h"
@@ -29,6 +30,10 @@ class WeightStore {
   size_t allocated_bytes() const { return arena_.allocated_bytes(); }
   Mark mark() const { return arena_.mark(); }
   void Rewind(const Mark& mark) { arena_.Rewind(mark); }
+
+  // A number for the weights, as 16 hexadecimal digits: of the names, types and shapes of all tensors and of samples of
+  // their bytes (three pages each at most, so that it costs little). For telling models apart, not for security.
+  std::string Fingerprint() const;
 
   // Whether the address lies in one of the mapped files.
   bool IsMapped(const void* address) const { return FileOf(address) != nullptr; }

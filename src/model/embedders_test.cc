@@ -1,0 +1,110 @@
+// Embedders saved by the newest sentence-transformers (tools/golden_embedders.py): from texts to vectors, with the real
+// post-processing of their tokenizers, and what their files say about how to use them.
+#include <gtest/gtest.h>
+
+#include "formats/test_files.h"
+#include "model/embedding_recipe.h"
+#include "model/test_runner.h"
+#include "model/tiny_models.h"
+
+namespace pensieve::model {
+namespace {
+
+using formats::ExpectMessage;
+using formats::TempDirectory;
+
+// The ids of a text, cut to the limit in front of a last special token.
+std::vector<int32_t> Cut(const LoadedModel& model, const std::string& text) {
+  std::vector<int32_t> ids = model.text.tokenizer->Encode(text);
+  const auto limit = static_cast<size_t>(model.config.embed_context_max);
+  if (ids.size() <= limit) return ids;
+  const int32_t last = ids.back();
+  ids.resize(limit);
+  if (model.text.tokenizer->IsSpecial(last)) ids.back() = last;
+  return ids;
+}
+
+std::vector<float> Vector(LoadedModel& model, const std::vector<int32_t>& ids) {
+  Runner runner(model);
+  if (model.config.is_encoder) return runner.Embed({ids})[0];
+  std::vector<float> row = runner.Hidden(ids).back();
+  double squares = 0;
+  for (const float x : row) squares += static_cast<double>(x) * x;
+  for (float& x : row) x = static_cast<float>(x / std::sqrt(squares));
+  return row;
+}
+
+TEST(Embedders, GiveTheVectorsOfSentenceTransformers) {
+  const Json golden = ReadGolden("embedders_golden.json")["models"];
+  for (const char* name : {"tiny-st-bert", "tiny-qwen3-embedding"}) {
+    const auto model = LoadTiny(TestData(name), Device::kReference);
+    ASSERT_NE(model, nullptr);
+    const Json& expected = golden[name];
+    EXPECT_EQ(model->config.embed_context_max, expected["limit"]) << name;
+    EXPECT_EQ(model->config.recipe_source, "modules.json");
+    EXPECT_TRUE(model->warnings.empty());
+    EXPECT_EQ(model->config.closing_id, -1) << "the tokenizer closes texts itself";
+    for (size_t i = 0; i < expected["texts"].size(); ++i) {
+      const auto vector = Vector(*model, Cut(*model, expected["texts"][i].get<std::string>()));
+      ASSERT_EQ(vector.size(), expected["vectors"][i].size());
+      for (size_t d = 0; d < vector.size(); ++d) {
+        EXPECT_NEAR(vector[d], expected["vectors"][i][d].get<double>(), 1e-4) << name << " text " << i << " dim " << d;
+      }
+    }
+  }
+}
+
+TEST(Embedders, PromptsAreThoseOfTheFiles) {
+  const TempDirectory dir;
+  CopyWithChanges(TestData("tiny-st-bert"), Json::object(), dir);
+  dir.Write("config_sentence_transformers.json",
+            R"({"prompts":{"query":"Q: ","document":"","none":null},"default_prompt_name":"query"})");
+  const auto header = ReadHeader(dir.path());
+  ASSERT_TRUE(header.has_value()) << header.error().message();
+  EXPECT_EQ(header->config.prompts, (std::map<std::string, std::string>{{"document", ""}, {"query", "Q: "}}));
+  EXPECT_EQ(header->config.default_prompt, "query");
+  dir.Write("config_sentence_transformers.json", R"({"prompts":{},"default_prompt_name":"query"})");
+  ExpectMessage(ReadHeader(dir.path()).error().message(), {"default_prompt_name", "\"query\""});
+  dir.Write("config_sentence_transformers.json", R"({"prompts":{"query":7}})");
+  ExpectMessage(ReadHeader(dir.path()).error().message(), {"prompts.query", "string"});
+}
+
+TEST(Embedders, WithoutARecipeFollowTheirFamilyOrAreWarnedOf) {
+  const auto rule = [](const std::string& name) {
+    ModelConfig config;
+    config.name = name;
+    config.is_embedding = true;
+    std::vector<std::string> warnings;
+    ApplyFamilyRule(config, warnings);
+    EXPECT_FALSE(config.recipe_source.empty());
+    return std::pair(config.pooling, warnings.size());
+  };
+  EXPECT_EQ(rule("BAAI_bge-small-en-v1.5"), std::pair(backend::Pooling::kCls, size_t{0}));
+  EXPECT_EQ(rule("e5-base-v2"), std::pair(backend::Pooling::kMean, size_t{0}));
+  EXPECT_EQ(rule("my-encoder"), std::pair(backend::Pooling::kMean, size_t{1}));
+}
+
+TEST(Embedders, CrossEncodersAreNotTakenForThem) {
+  const TempDirectory dir;
+  CopyWithChanges(TestData("tiny-bert"), {{"architectures", {"BertForSequenceClassification"}}}, dir);
+  const auto header = ReadHeader(dir.path());
+  ASSERT_FALSE(header.has_value());
+  ExpectMessage(header.error().message(), {"config.json", "BertForSequenceClassification", "reranker"});
+}
+
+TEST(Embedders, OtherWeightsHaveAnotherFingerprint) {
+  const auto fingerprint = [](const std::string& path) { return ReadHeader(path)->fingerprint; };
+  const TempDirectory dir;
+  CopyWithChanges(TestData("tiny-st-bert"), Json::object(), dir);
+  const std::string original = fingerprint(TestData("tiny-st-bert"));
+  EXPECT_EQ(original.size(), 16u);
+  EXPECT_EQ(fingerprint(dir.path()), original);
+  std::string weights = *ReadFile(dir.Path("model.safetensors"), 1 << 20);
+  weights.back() = static_cast<char>(weights.back() ^ 1);
+  dir.Write("model.safetensors", weights);
+  EXPECT_NE(fingerprint(dir.path()), original);
+  EXPECT_NE(fingerprint(TestData("tiny-qwen3.gguf")), original);
+}
+
+}  // namespace
+}  // namespace pensieve::model
