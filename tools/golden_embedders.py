@@ -47,6 +47,11 @@ def letters(specials, template, pair, **names):
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LIMIT, **names)
 
 
+def modern_letters():
+    return letters(["[UNK]", "[CLS]", "[SEP]", "[PAD]"], "[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", unk_token="[UNK]",
+                   cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]")
+
+
 def qwen_letters(close):
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "yes", "no", "\n", "<think>", "</think>"]
     return letters(specials, "$A <|endoftext|>" if close else "", "$A $B <|endoftext|>" if close else "",
@@ -98,6 +103,14 @@ def make_models(folder):
     yield "tiny-st-bert", embedder(
         folder / "tiny-st-bert", randomize(transformers.BertModel(transformers.BertConfig(**bert)), 1), wordpiece(),
         [Pooling(32, "cls"), Normalize()])
+    yield "tiny-nomic-bert", embedder(
+        folder / "tiny-nomic-bert", randomize(transformers.NomicBertModel(transformers.NomicBertConfig(**bert)), 4),
+        wordpiece(), [Pooling(32, "mean")])
+    modern = dict(vocab_size=4 + 1 + len(LETTERS) + 26, local_attention=8, pad_token_id=3, cls_token_id=1, sep_token_id=2,
+                  bos_token_id=1, eos_token_id=2, **{**SMALL, "num_hidden_layers": 4})
+    yield "tiny-modernbert", embedder(
+        folder / "tiny-modernbert", randomize(transformers.ModernBertModel(transformers.ModernBertConfig(**modern)), 5),
+        modern_letters(), [Pooling(32, "mean")])
     qwen_vocab = 8 + 1 + len(LETTERS) + 26
     yield "tiny-qwen3-embedding", embedder(
         folder / "tiny-qwen3-embedding", randomize(transformers.Qwen3Model(qwen3(vocab_size=qwen_vocab)), 9),
@@ -108,7 +121,7 @@ def main():
     folder = pathlib.Path(sys.argv[1])
     wanted = set(sys.argv[2:])
     golden = {name: answer for name, answer in make_models(folder) if not wanted or name in wanted}
-    write_json(folder / "embedders_golden.json", {"models": golden})
+    write_json(folder / "embedders_golden.json", {"source": "tools/golden_embedders.py", "models": golden})
 
 
 if __name__ == "__main__":

@@ -209,6 +209,23 @@ const std::vector<Architecture>& Architectures() {
        .is_encoder = true,
        .gguf_names = BertNames(),
        .create = NewBert},
+      {.name = "nomic_bert",
+       .hf_types = {"nomic_bert"},
+       .hf_defaults = R"({"*": {"max_position_embeddings": 2048, "vocab_size": 30528}})",
+       .hf_renames = {{"n_embd", "hidden_size"},
+                      {"n_inner", "intermediate_size"},
+                      {"n_layer", "num_hidden_layers"},
+                      {"n_head", "num_attention_heads"},
+                      {"n_positions", "max_position_embeddings"}},
+       .is_encoder = true,
+       .create = NewNomicBert,
+       .adjust_hf = AdjustNomicHf},
+      {.name = "modernbert",
+       .hf_types = {"modernbert"},
+       .hf_defaults = R"({"*": {"vocab_size": 50368, "max_position_embeddings": 8192}})",
+       .is_encoder = true,
+       .create = NewModernBert,
+       .adjust_hf = AdjustModernHf},
   };
   return kTable;
 }

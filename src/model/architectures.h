@@ -32,6 +32,8 @@ struct Architecture {
   std::vector<std::string_view> gguf_types = {};  // values of general.architecture
   // JSON object: by model_type ("*": all), values of keys that config.json may leave out, as transformers has them.
   const char* hf_defaults = "{}";
+  // Keys of config.json that have other names in some files: (name in the file, usual name).
+  std::vector<std::pair<std::string_view, std::string_view>> hf_renames = {};
   bool is_encoder = false;
   bool rotary_rows_permuted = false;         // in GGUF files: see GgufSourceOptions
   bool reads_partial_rotary_factor = false;  // config.json's; the references of all others ignore it
@@ -64,6 +66,8 @@ Result<std::unique_ptr<Model>> NewGptOss(const NetworkInputs& inputs);
 Result<std::unique_ptr<Model>> NewGemma2(const NetworkInputs& inputs);
 Result<std::unique_ptr<Model>> NewGemma3(const NetworkInputs& inputs);
 Result<std::unique_ptr<Model>> NewBert(const NetworkInputs& inputs);
+Result<std::unique_ptr<Model>> NewNomicBert(const NetworkInputs& inputs);
+Result<std::unique_ptr<Model>> NewModernBert(const NetworkInputs& inputs);
 
 void AdjustLlamaHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
 void AdjustLlamaGguf(std::string_view type, formats::GgufFields& fields, ModelConfig& config);
@@ -74,6 +78,8 @@ void AdjustGptOssHf(std::string_view type, formats::ConfigFields& fields, ModelC
 void AdjustGptOssGguf(std::string_view type, formats::GgufFields& fields, ModelConfig& config);
 void AdjustGemmaHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
 void AdjustGemmaGguf(std::string_view type, formats::GgufFields& fields, ModelConfig& config);
+void AdjustNomicHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
+void AdjustModernHf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
 void AdjustPhi3Hf(std::string_view type, formats::ConfigFields& fields, ModelConfig& config);
 
 }  // namespace pensieve::model

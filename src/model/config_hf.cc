@@ -167,7 +167,7 @@ void ReadDecoder(ConfigFields& fields, ModelConfig& config) {
   ReadLayerKinds(fields, config);
 }
 
-void ReadEncoder(ConfigFields& fields, const std::string& model_type, ModelConfig& config) {
+void ReadBert(ConfigFields& fields, const std::string& model_type, ModelConfig& config) {
   config.norm_eps = static_cast<float>(fields.Float("layer_norm_eps", 1e-12));
   config.attention_bias = true;
   config.mlp_bias = true;
@@ -283,6 +283,10 @@ Json WithDefaults(const Architecture& architecture, const std::string& model_typ
   }
   const Json scaling = complete.value("rope_scaling", Json());
   complete.update(given);
+  for (const auto& [name, usual] : architecture.hf_renames) {
+    const auto it = given.find(std::string(name));
+    if (it != given.end() && !given.contains(std::string(usual))) complete[std::string(usual)] = *it;
+  }
   // Elsewhere null is a value of its own, but here it is as good as nothing, and so is {}.
   if (complete.contains("rope_scaling") && complete["rope_scaling"].empty()) complete["rope_scaling"] = scaling;
   return complete;
@@ -327,8 +331,10 @@ Result<HfModel> ReadHfModel(const std::string& directory) {
   config.is_embedding = architecture->is_encoder;
   ReadSizes(fields, config);
   PENSIEVE_RETURN_IF_ERROR(fields.status());  // what follows computes with the sizes
-  if (config.is_encoder) {
-    ReadEncoder(fields, model_type, config);
+  if (config.architecture == "bert") {
+    ReadBert(fields, model_type, config);
+  } else if (config.is_encoder) {
+    config.type_vocab_size = fields.Int("type_vocab_size", 2, {0, 1024});
   } else {
     ReadDecoder(fields, config);
   }

@@ -36,7 +36,7 @@ std::vector<float> Vector(LoadedModel& model, const std::vector<int32_t>& ids) {
 
 TEST(Embedders, GiveTheVectorsOfSentenceTransformers) {
   const Json golden = ReadGolden("embedders_golden.json")["models"];
-  for (const char* name : {"tiny-st-bert", "tiny-qwen3-embedding"}) {
+  for (const char* name : {"tiny-st-bert", "tiny-qwen3-embedding", "tiny-nomic-bert", "tiny-modernbert"}) {
     const auto model = LoadTiny(TestData(name), Device::kReference);
     ASSERT_NE(model, nullptr);
     const Json& expected = golden[name];
@@ -51,6 +51,51 @@ TEST(Embedders, GiveTheVectorsOfSentenceTransformers) {
         EXPECT_NEAR(vector[d], expected["vectors"][i][d].get<double>(), 1e-4) << name << " text " << i << " dim " << d;
       }
     }
+  }
+}
+
+// Nomic's published files have the names of the makers' own code.
+TEST(Embedders, NomicIsReadUnderItsMakersNames) {
+  const TempDirectory dir;
+  CopyWithChanges(TestData("tiny-nomic-bert"),
+                  {{"hidden_size", nullptr}, {"n_embd", 32}, {"intermediate_size", nullptr}, {"n_inner", 64},
+                   {"num_hidden_layers", nullptr}, {"n_layer", 3}, {"num_attention_heads", nullptr}, {"n_head", 4},
+                   {"max_position_embeddings", nullptr}, {"n_positions", 48}, {"rope_parameters", nullptr},
+                   {"rotary_emb_base", 1000}, {"rotary_emb_fraction", 1.0}, {"layer_norm_eps", nullptr},
+                   {"layer_norm_epsilon", 1e-12}, {"activation_function", "swiglu"}, {"hidden_act", nullptr}},
+                  dir);
+  const auto original = LoadTiny(TestData("tiny-nomic-bert"), Device::kReference);
+  const auto renamed = LoadTiny(dir.path(), Device::kReference);
+  ASSERT_TRUE(original && renamed);
+  const auto ids = Cut(*original, "a river");
+  EXPECT_EQ(Vector(*renamed, ids), Vector(*original, ids));
+}
+
+TEST(Embedders, RotaryEncodersOfOtherKindsAreRefused) {
+  const auto refused = [](const char* model, const Json& changes, const std::vector<std::string>& message) {
+    const TempDirectory dir;
+    CopyWithChanges(TestData(model), changes, dir);
+    const auto header = ReadHeader(dir.path());
+    ASSERT_FALSE(header.has_value()) << DumpJson(changes);
+    ExpectMessage(header.error().message(), message);
+  };
+  refused("tiny-nomic-bert", {{"num_experts", 8}}, {"nomic_bert", "experts"});
+  refused("tiny-nomic-bert", {{"activation_function", "gelu"}}, {"activation_function", "swiglu"});
+  refused("tiny-nomic-bert", {{"rotary_scaling_factor", 2}}, {"scaled rotation"});
+  refused("tiny-modernbert", {{"hidden_activation", "relu"}}, {"hidden_activation", "gelu"});
+  refused("tiny-modernbert", {{"layer_types", {"full_attention"}}}, {"layer_types", "1 entries for 4 layers"});
+  refused("tiny-modernbert", {{"rope_parameters", {{"full_attention", {{"rope_type", "yarn"}}}}}}, {"scaled rotation"});
+}
+
+// A window of 8 is 4 tokens to either side: longer texts show it, on the fast kernels too.
+TEST(Embedders, RotaryEncodersAnswerTheSameOnTheProcessor) {
+  for (const char* name : {"tiny-nomic-bert", "tiny-modernbert"}) {
+    const auto reference = LoadTiny(TestData(name), Device::kReference);
+    const auto fast = LoadTiny(TestData(name), Device::kCpuExact);
+    ASSERT_TRUE(reference && fast);
+    const auto ids = Cut(*reference, "what is the capital of france and of every other country");
+    const auto expected = Vector(*reference, ids), got = Vector(*fast, ids);
+    for (size_t d = 0; d < got.size(); ++d) EXPECT_NEAR(got[d], expected[d], 1e-4) << name << " dim " << d;
   }
 }
 

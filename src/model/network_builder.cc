@@ -26,6 +26,13 @@ Result<backend::Vector> NetworkBuilder::Vector(const std::string& module, std::s
   return inputs_.backend.ImportVector(values);
 }
 
+Result<backend::Vector> NetworkBuilder::OptionalVector(const std::string& module, std::string_view kind,
+                                                       int64_t length) {
+  PENSIEVE_TRY(const std::vector<float> values, inputs_.weights.OptionalVector(module, kind, length));
+  if (values.empty()) return backend::Vector();
+  return inputs_.backend.ImportVector(values);
+}
+
 Result<backend::Vector> NetworkBuilder::Norm(const std::string& module, int64_t length) {
   PENSIEVE_TRY(std::vector<float> values, inputs_.weights.Vector(module, "weight", length));
   for (float& value : values) value += inputs_.config.norm_offset;

@@ -46,6 +46,8 @@ class NetworkBuilder {
   Result<backend::ExpertSet> ImportExperts(const std::string& module, const backend::ExpertLayer& layer);
   bool HasModule(const std::string& module) const { return inputs_.weights.HasModule(module); }
   Result<backend::Vector> Vector(const std::string& module, std::string_view kind, int64_t length);
+  // Null when the file has none.
+  Result<backend::Vector> OptionalVector(const std::string& module, std::string_view kind, int64_t length);
   // The weight of an RMS norm, with the model's norm_offset added.
   Result<backend::Vector> Norm(const std::string& module, int64_t length);
   Result<backend::Rope> Rope(const backend::RopeTable& usual, const backend::RopeTable& for_long) {
