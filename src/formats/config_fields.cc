@@ -152,8 +152,9 @@ ConfigFields ConfigFields::Object(std::string_view key) {
 
 Result<Json> ReadJsonObject(const std::string& path, size_t bytes_max) {
   PENSIEVE_TRY(const std::string text, ReadFile(path, bytes_max));
-  auto json = ParseJson(text, kFileJson);
-  const auto foreign = json ? std::nullopt : ExplainForeignFile(path, std::as_bytes(std::span(text)), FileFormat::kJson);
+  auto json = ParseJson(text);
+  const auto foreign =
+      json ? std::nullopt : ExplainForeignFile(path, std::as_bytes(std::span(text)), FileFormat::kJson);
   if (foreign) return *foreign;
   if (!json) return DataLoss(fmt::format("{}: {}", path, json.error().message()));
   if (!json->is_object()) return DataLoss(fmt::format("{}: must hold a JSON object", path));

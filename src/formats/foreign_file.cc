@@ -15,7 +15,8 @@ namespace {
 
 using std::string_view_literals::operator""sv;
 
-constexpr std::string_view kOtherWeights = "only safetensors and GGUF weights are read: download or convert to one of them";
+constexpr std::string_view kOtherWeights =
+    "only safetensors and GGUF weights are read: download or convert to one of them";
 constexpr std::string_view kUnpack = "unpack it and give what is inside";
 constexpr std::string_view kDownloadAgain = "download the file again";
 
@@ -30,7 +31,8 @@ struct Signature {
 constexpr std::array kSignatures = std::to_array<Signature>({
     {"version https://git-lfs.github.com/spec/"sv, 0, "a git-lfs pointer, a note that stands for the file itself",
      "run \"git lfs pull\" in its repository, or download the file again"},
-    {"PK\x03\x04"sv, 0, "a zip archive, as PyTorch writes its checkpoints (.bin, .pt) and NumPy its .npz", kOtherWeights},
+    {"PK\x03\x04"sv, 0, "a zip archive, as PyTorch writes its checkpoints (.bin, .pt) and NumPy its .npz",
+     kOtherWeights},
     {"\x80\x02"sv, 0, "a Python pickle, as PyTorch writes its checkpoints", kOtherWeights},
     {"\x80\x03"sv, 0, "a Python pickle", kOtherWeights},
     {"\x80\x04"sv, 0, "a Python pickle", kOtherWeights},
@@ -44,16 +46,17 @@ constexpr std::array kSignatures = std::to_array<Signature>({
     {"\x1f\x8b"sv, 0, "a gzip archive", kUnpack},
     {"BZh"sv, 0, "a bzip2 archive", kUnpack},
     {"\x28\xb5\x2f\xfd"sv, 0, "a zstd archive", kUnpack},
-    {"\xfd" "7zXZ"sv, 0, "an xz archive", kUnpack},
+    {"\3757zXZ"sv, 0, "an xz archive", kUnpack},
     {"7z\xbc\xaf\x27\x1c"sv, 0, "a 7z archive", kUnpack},
     {"Rar!"sv, 0, "a rar archive", kUnpack},
     {"ustar"sv, 257, "a tar archive", kUnpack},
-    {"\x7f" "ELF"sv, 0, "a program", "give a model: of a llamafile, the GGUF file that it was made from"},
+    {"\177ELF"sv, 0, "a program", "give a model: of a llamafile, the GGUF file that it was made from"},
     {"MZqFpD"sv, 0, "a program", "give a model: of a llamafile, the GGUF file that it was made from"},
     {"MZ\x90"sv, 0, "a program", "give a model: of a llamafile, the GGUF file that it was made from"},
     {"Entry not found"sv, 0, "a server's answer that there is no such file", kDownloadAgain},
     {"Repository not found"sv, 0, "a server's answer that there is no such repository", kDownloadAgain},
-    {"Access to model"sv, 0, "a server's answer that the model needs a login", "log in to the hub and download it again"},
+    {"Access to model"sv, 0, "a server's answer that the model needs a login",
+     "log in to the hub and download it again"},
     {"Invalid username or password"sv, 0, "a server's answer that the login failed",
      "log in to the hub and download it again"},
 });

@@ -315,7 +315,8 @@ std::optional<SplitName> ParseSplitName(const std::string& path) {
                    std::stoll(tail.substr(10, 5)), tail.substr(6)};
 }
 
-// Pieces that were cut without regard to the format ("x.gguf.part1of2", "x.gguf-split-a"): only together are they a file.
+// Pieces that were cut without regard to the format ("x.gguf.part1of2", "x.gguf-split-a"): only together are they a
+// file.
 bool IsCutPiece(const std::string& path) {
   const std::string name = path.substr(path.rfind('/') + 1);
   return name.find(".gguf.part") != std::string::npos || name.find(".gguf-split-") != std::string::npos;
@@ -340,14 +341,16 @@ Status CheckSplit(const std::string& path, const Metadata& metadata, int64_t par
   const int64_t declared_parts = number("split.count", parts);
   const int64_t declared_no = number("split.no", part - 1);  // counted from zero
   if (parts == 1 && declared_parts > 1) {
-    return DataLoss(fmt::format("{}: is one of {} files of a split model (metadata \"split.count\"), but its name does not "
-                                "say so; give the files their names NAME-00001-of-{:05d}.gguf and so on again",
-                                path, declared_parts, declared_parts));
+    return DataLoss(
+        fmt::format("{}: is one of {} files of a split model (metadata \"split.count\"), but its name does not "
+                    "say so; give the files their names NAME-00001-of-{:05d}.gguf and so on again",
+                    path, declared_parts, declared_parts));
   }
   if (parts == 1 || (declared_parts == parts && declared_no == part - 1)) return OkStatus();
-  return DataLoss(fmt::format("{}: is named as part {} of {}, but its metadata says otherwise (\"split.no\" {}, counted "
-                              "from 0, \"split.count\" {}); give the files their own names again",
-                              path, part, parts, declared_no, declared_parts));
+  return DataLoss(
+      fmt::format("{}: is named as part {} of {}, but its metadata says otherwise (\"split.no\" {}, counted "
+                  "from 0, \"split.count\" {}); give the files their own names again",
+                  path, part, parts, declared_no, declared_parts));
 }
 
 }  // namespace

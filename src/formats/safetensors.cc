@@ -217,8 +217,9 @@ Result<SafetensorsSet> SafetensorsSet::OpenDirectory(const std::string& director
         }
       }
       if (!missing.empty()) {
-        return NotFound(fmt::format("{}: {} of the {} files that it names are not there (the first is {}); download them",
-                                    index_path, missing.size(), names.size(), Printable(missing.front(), 200)));
+        return NotFound(
+            fmt::format("{}: {} of the {} files that it names are not there (the first is {}); download them",
+                        index_path, missing.size(), names.size(), Printable(missing.front(), 200)));
       }
     }
   }

@@ -71,7 +71,8 @@ Status ReadPooling(const std::string& path, ModelConfig& config) {
   const bool include_prompt = fields.Bool("include_prompt", true);
   PENSIEVE_RETURN_IF_ERROR(fields.status());
   if (width != config.hidden_size) {
-    return fields.Error(width_key, fmt::format("is {}, but the model's vectors have {} numbers", width, config.hidden_size));
+    return fields.Error(width_key,
+                        fmt::format("is {}, but the model's vectors have {} numbers", width, config.hidden_size));
   }
   if (!include_prompt) {
     return NotSupported(fields, "include_prompt", "is false; leaving prompts out of the pooling is not supported");
@@ -143,9 +144,10 @@ Status ReadDense(const fs::path& directory, const std::string& folder, ModelConf
   }
   if (use_residual) return NotSupported(fields, "use_residual", "is true, which is not supported");
   if (!Exists(directory / folder / "model.safetensors") && Exists(directory / folder / "pytorch_model.bin")) {
-    return Unimplemented(fmt::format("{}: holds PyTorch weights (pytorch_model.bin), which are not read; save the model "
-                                     "again with a newer sentence-transformers, which writes model.safetensors",
-                                     (directory / folder).string()));
+    return Unimplemented(
+        fmt::format("{}: holds PyTorch weights (pytorch_model.bin), which are not read; save the model "
+                    "again with a newer sentence-transformers, which writes model.safetensors",
+                    (directory / folder).string()));
   }
   config.dense.push_back(std::move(dense));
   return OkStatus();
@@ -182,9 +184,10 @@ Status ReadModule(const fs::path& directory, ConfigFields& module, size_t index,
   if (kind == "Transformer" || kind == "Dropout") return OkStatus();
   if (kind == "Pooling") return ReadPooling((directory / folder / "config.json").string(), config);
   if (!config.is_embedding || config.normalize) {
-    return NotSupported(module, "type", fmt::format("is \"{}\" {}; only Pooling, Dense layers and Normalize in this order "
-                                                    "are supported", type,
-                                                    config.normalize ? "after Normalize" : "before Pooling"));
+    return NotSupported(module, "type",
+                        fmt::format("is \"{}\" {}; only Pooling, Dense layers and Normalize in this order "
+                                    "are supported",
+                                    type, config.normalize ? "after Normalize" : "before Pooling"));
   }
   if (kind == "Dense") return ReadDense(directory, folder, config);
   if (kind == "Normalize") return ReadNormalize(directory / folder, config);
@@ -265,7 +268,8 @@ Status ReadPrompts(const fs::path& directory, ModelConfig& config) {
   fields.Absorb(prompts);
   PENSIEVE_RETURN_IF_ERROR(fields.status());
   if (!config.default_prompt.empty() && !config.prompts.contains(config.default_prompt)) {
-    return fields.Error("default_prompt_name", fmt::format("is \"{}\", which prompts does not hold", config.default_prompt));
+    return fields.Error("default_prompt_name",
+                        fmt::format("is \"{}\", which prompts does not hold", config.default_prompt));
   }
   return OkStatus();
 }
@@ -280,8 +284,10 @@ Status RefuseClassifiers(const fs::path& directory, const Json& config, const Mo
   const auto architectures = fields.Strings("architectures", 16);
   PENSIEVE_RETURN_IF_ERROR(fields.status());
   if (architectures.empty() || !architectures.front().ends_with("ForSequenceClassification")) return OkStatus();
-  return NotSupported(fields, "architectures", fmt::format("is \"{}\", a model that scores texts (a reranker or a "
-                                                           "classifier), which is not supported", architectures.front()));
+  return NotSupported(fields, "architectures",
+                      fmt::format("is \"{}\", a model that scores texts (a reranker or a "
+                                  "classifier), which is not supported",
+                                  architectures.front()));
 }
 
 // Families by a part of their name. All normalize.
@@ -329,8 +335,10 @@ void ApplyFamilyRule(ModelConfig& config, std::vector<std::string>& warnings) {
     return;
   }
   config.recipe_source = "nothing in the model's files";
-  warnings.push_back(fmt::format("{}: no file says how its vectors are made (modules.json, pooling_type); the mean of all "
-                                 "tokens is taken and normalized", config.name));
+  warnings.push_back(
+      fmt::format("{}: no file says how its vectors are made (modules.json, pooling_type); the mean of all "
+                  "tokens is taken and normalized",
+                  config.name));
 }
 
 }  // namespace pensieve::model

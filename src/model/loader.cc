@@ -72,7 +72,9 @@ Result<formats::SafetensorsSet> OpenSafetensors(const ModelPlace& place) {
   if (place.safetensors.empty()) return formats::SafetensorsSet::OpenDirectory(place.directory);
   auto all = formats::SafetensorsSet::OpenDirectory(place.directory);
   std::error_code ignored;
-  const auto is_wanted = [&](const MappedFile& file) { return fs::equivalent(file.path(), place.safetensors, ignored); };
+  const auto is_wanted = [&](const MappedFile& file) {
+    return fs::equivalent(file.path(), place.safetensors, ignored);
+  };
   if (all && std::any_of(all->files().begin(), all->files().end(), is_wanted)) return all;
   return formats::SafetensorsSet::OpenFile(place.safetensors);
 }
@@ -86,9 +88,10 @@ void SettleHead(const formats::SafetensorsSet& files, const std::string& directo
   config.lacks_head = !has_head && !config.tied_embeddings;
   if (!has_head || !config.tied_embeddings || HaveEqualWeights(files, "lm_head", "model.embed_tokens")) return;
   config.tied_embeddings = false;
-  hf.warnings.push_back(fmt::format("{}: tie_word_embeddings is true, but the files hold an output layer (lm_head) that "
-                                    "differs from the embedding; it is used",
-                                    (fs::path(directory) / "config.json").string()));
+  hf.warnings.push_back(
+      fmt::format("{}: tie_word_embeddings is true, but the files hold an output layer (lm_head) that "
+                  "differs from the embedding; it is used",
+                  (fs::path(directory) / "config.json").string()));
 }
 
 Result<OpenedModel> OpenDirectory(const ModelPlace& place) {
@@ -126,8 +129,10 @@ Result<ModelText> ReadText(const OpenedModel& opened, const std::string& templat
 Status CheckVocabulary(const std::string& path, const ModelConfig& config, const ModelText& text) {
   const int64_t ids = text.tokenizer->vocab_size();
   if (ids > config.vocab_size) {
-    return DataLoss(fmt::format("{}: the tokenizer has ids up to {}, but the model's vocab_size is {}; the tokenizer of "
-                                "another model?", path, ids - 1, config.vocab_size));
+    return DataLoss(
+        fmt::format("{}: the tokenizer has ids up to {}, but the model's vocab_size is {}; the tokenizer of "
+                    "another model?",
+                    path, ids - 1, config.vocab_size));
   }
   for (const int32_t id : text.stop_ids) {
     if (id < 0 || id >= config.vocab_size) {
@@ -173,7 +178,8 @@ const std::vector<MappedFile>& Files(const WeightStore& store) {
 std::vector<std::string> Warnings(const OpenedModel& opened, const ModelText& text) {
   std::vector<std::string> warnings = opened.hf.warnings;
   const std::string path = opened.store->gguf() != nullptr ? Files(*opened.store).front().path() : opened.directory;
-  for (const std::string& warning : text.tokenizer->warnings()) warnings.push_back(fmt::format("{}: {}", path, warning));
+  for (const std::string& warning : text.tokenizer->warnings())
+    warnings.push_back(fmt::format("{}: {}", path, warning));
   return warnings;
 }
 

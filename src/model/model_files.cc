@@ -112,7 +112,8 @@ Result<std::optional<std::string>> ChooseGguf(const Listing& files) {
   for (const std::string& name : found) {
     if (Lower(name).find("mmproj") != std::string::npos) continue;
     const auto file = formats::GgufFile::Open(files.Path(name));
-    if (!file || !OtherThanModel(*file)) models.push_back(name);  // one that cannot be read is reported when it is opened
+    if (!file || !OtherThanModel(*file))
+      models.push_back(name);  // one that cannot be read is reported when it is opened
   }
   if (models.size() == 1) return std::optional(files.Path(models.front()));
   if (models.empty()) return std::optional(files.Path(found.front()));
@@ -134,9 +135,10 @@ Status ExplainAdapter(const Listing& files) {
       if (base.empty() && it != json->end() && it->is_string()) base = Printable(it->get<std::string>(), 120);
     }
   }
-  return Unimplemented(fmt::format("{}: is a LoRA adapter{}, not a model by itself; merge it into its base model (peft's "
-                                   "merge_and_unload, mlx_lm.fuse) and give the merged model",
-                                   files.directory(), base.empty() ? "" : fmt::format(" of \"{}\"", base)));
+  return Unimplemented(
+      fmt::format("{}: is a LoRA adapter{}, not a model by itself; merge it into its base model (peft's "
+                  "merge_and_unload, mlx_lm.fuse) and give the merged model",
+                  files.directory(), base.empty() ? "" : fmt::format(" of \"{}\"", base)));
 }
 
 struct OtherWeights {
@@ -173,8 +175,9 @@ Status ExplainWeights(const Listing& files) {
                                      other.what, Printable(name), kTakeOthers));
   }
   if (const std::string name = files.Find("", ".safetensors"); !name.empty()) {
-    return NotFound(fmt::format("{}: no model*.safetensors in this directory; if {} is the model's weights, name that file",
-                                directory, Printable(name)));
+    return NotFound(
+        fmt::format("{}: no model*.safetensors in this directory; if {} is the model's weights, name that file",
+                    directory, Printable(name)));
   }
   return NotFound(fmt::format("{}: no model*.safetensors in this directory; the weights are missing, download them",
                               directory));
@@ -190,13 +193,15 @@ Status ExplainDirectory(const Listing& files) {
   }
   if (!files.Find("consolidated", "").empty()) return ExplainWeights(files);
   if (HasSafetensorsModel(files)) {
-    return NotFound(fmt::format("{}: holds weights but no config.json; download the model's other files too", directory));
+    return NotFound(
+        fmt::format("{}: holds weights but no config.json; download the model's other files too", directory));
   }
   for (const OtherWeights& other : kOtherWeights) {
     if (!files.Find(other.begin, other.end).empty()) return ExplainWeights(files);
   }
   if (files.Has("tokenizer.json") || files.Has("tokenizer.model") || files.Has("tokenizer_config.json")) {
-    return NotFound(fmt::format("{}: holds only a tokenizer; download the model's config.json and weights too", directory));
+    return NotFound(
+        fmt::format("{}: holds only a tokenizer; download the model's config.json and weights too", directory));
   }
   return NotFound(fmt::format("{}: no model here: neither a config.json nor a .gguf file", directory));
 }
@@ -248,7 +253,8 @@ Result<ModelPlace> FindByFile(const fs::path& path, Wanted wanted) {
   if (is_adapter) return ExplainAdapter(files);
   if (lower.starts_with("consolidated")) return ExplainWeights(files);
   if (!files.Has("config.json")) {
-    return NotFound(fmt::format("{}: has no config.json beside it; download the model's other files too", path.string()));
+    return NotFound(
+        fmt::format("{}: has no config.json beside it; download the model's other files too", path.string()));
   }
   return ModelPlace{.gguf = "", .directory = parent.string(), .safetensors = path.string()};
 }

@@ -18,10 +18,10 @@ struct ModelPlace {
 };
 
 // `path` is a GGUF file, a safetensors file or config.json of a model's directory, such a directory, a directory with
-// one GGUF model (projectors, adapters and importance matrices beside it do not count), or the folder of a repository in
-// Hugging Face's cache. Of a directory with safetensors and GGUF files the safetensors are meant.
-// NotFound when there is nothing; Unimplemented or InvalidArgument, with what to do, when there is something else:
-// adapters, PyTorch checkpoints, tokenizers alone, several models, ...
+// one GGUF model (projectors, adapters and importance matrices beside it do not count), or the folder of a repository
+// in Hugging Face's cache. Of a directory with safetensors and GGUF files the safetensors are meant. NotFound when
+// there is nothing; Unimplemented or InvalidArgument, with what to do, when there is something else: adapters, PyTorch
+// checkpoints, tokenizers alone, several models, ...
 Result<ModelPlace> FindModelFiles(const std::string& path);
 
 // As FindModelFiles, but a directory need not hold weights: for those who need the tokenizer only.

@@ -269,13 +269,18 @@ void AdjustNomicHf(std::string_view, formats::ConfigFields& fields, ModelConfig&
   const double fraction = fields.Float("rotary_emb_fraction", 1.0);
   fields.Absorb(rope);
   if (kind != "default" || fields.Find("rotary_scaling_factor") != nullptr) {
-    fields.Fail(Unimplemented(fields.Error("rope_parameters", "asks for a scaled rotation, which is not supported").message()));
+    fields.Fail(
+        Unimplemented(fields.Error("rope_parameters", "asks for a scaled rotation, which is not supported").message()));
   }
-  const bool is_plain = fraction == 1.0 && !fields.Bool("prenorm", false) && !fields.Bool("rotary_emb_interleaved", false) &&
+  const bool is_plain = fraction == 1.0 && !fields.Bool("prenorm", false) &&
+                        !fields.Bool("rotary_emb_interleaved", false) &&
                         fields.Int("num_experts", 0, {0, kExpertsRange.max}) == 0;
   if (!is_plain) {
-    fields.Fail(Unimplemented(fields.Error("model_type", "is nomic_bert with a fraction of rotation, experts or norms in front; "
-                                           "only nomic-embed-text v1 and v1.5 are supported").message()));
+    fields.Fail(Unimplemented(fields
+                                  .Error("model_type",
+                                         "is nomic_bert with a fraction of rotation, experts or norms in front; "
+                                         "only nomic-embed-text v1 and v1.5 are supported")
+                                  .message()));
   }
   const std::string activation = fields.String("activation_function", "swiglu");
   if (activation != "swiglu") {
@@ -303,7 +308,8 @@ void AdjustModernHf(std::string_view, formats::ConfigFields& fields, ModelConfig
   config.sliding_rope = PlainRope(sliding.Float("rope_theta", fields.Float("local_rope_theta", 10000.0)), config);
   for (formats::ConfigFields* kind : {&full, &sliding}) {
     if (kind->String("rope_type", "default") != "default") {
-      fields.Fail(Unimplemented(kind->Error("rope_type", "asks for a scaled rotation, which is not supported").message()));
+      fields.Fail(
+          Unimplemented(kind->Error("rope_type", "asks for a scaled rotation, which is not supported").message()));
     }
     fields.Absorb(*kind);
   }
@@ -315,7 +321,8 @@ void AdjustModernHf(std::string_view, formats::ConfigFields& fields, ModelConfig
   const int64_t interval = fields.Int("global_attn_every_n_layers", 3, {1, kLayersRange.max});
   config.sliding_layers.clear();
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    const bool slides = kinds.empty() ? layer % interval != 0 : kinds[static_cast<size_t>(layer)] == "sliding_attention";
+    const bool slides =
+        kinds.empty() ? layer % interval != 0 : kinds[static_cast<size_t>(layer)] == "sliding_attention";
     config.sliding_layers.push_back(slides);
   }
 }

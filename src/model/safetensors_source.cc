@@ -152,9 +152,10 @@ class SafetensorsSource : public WeightSource {
     const std::string module = name.substr(0, name.rfind('.'));
     for (const char* packed : {".qweight", ".weight_packed", ".q_weight", ".B_q"}) {  // GPTQ and AWQ; others
       if (Find(module + packed) == nullptr) continue;
-      return Unimplemented(fmt::format("{}: tensor \"{}{}\" is quantized in a way that is not read (as GPTQ and AWQ do); "
-                                       "take a GGUF file, an MLX version or the unquantized safetensors of the same model",
-                                       Place(), module, packed));
+      return Unimplemented(
+          fmt::format("{}: tensor \"{}{}\" is quantized in a way that is not read (as GPTQ and AWQ do); "
+                      "take a GGUF file, an MLX version or the unquantized safetensors of the same model",
+                      Place(), module, packed));
     }
     return DataLoss(fmt::format("{}: tensor \"{}\" is missing", Place(), name));
   }
@@ -202,9 +203,10 @@ class SafetensorsSource : public WeightSource {
     }
     const std::vector<int64_t> shape = extents.Shape(extents.cols);
     if (weight.dtype_name.starts_with("F8_") || weight.dtype == tensor::DType::kI8) {
-      return Unimplemented(fmt::format("{}: tensor \"{}\" is {}: weights of 8 bits are read from GGUF files and MLX versions "
-                                       "only; take one of those or the unquantized safetensors of the same model",
-                                       files_.files()[weight.file].path(), name, weight.dtype_name));
+      return Unimplemented(
+          fmt::format("{}: tensor \"{}\" is {}: weights of 8 bits are read from GGUF files and MLX versions "
+                      "only; take one of those or the unquantized safetensors of the same model",
+                      files_.files()[weight.file].path(), name, weight.dtype_name));
     }
     if (!IsScaleType(weight.dtype) || weight.shape != shape) {
       return BadShape(name, weight, fmt::format("floats {}", ShapeText(shape)));

@@ -345,9 +345,12 @@ TEST(TinyModels, NewerSentenceTransformersFilesAreUnderstood) {
   const TempDirectory dir;
   CopyWithChanges(TestData("tiny-bert"), Json::object(), dir);
   const std::string new_path = "sentence_transformers.sentence_transformer.modules.pooling.Pooling";
-  dir.Write("modules.json", R"([{"idx":0,"path":"","type":"sentence_transformers.base.modules.transformer.Transformer"},)"
-                            R"({"idx":1,"path":"1_Pooling","type":")" + new_path + R"("},)"
-                            R"({"idx":2,"path":"2_Normalize","type":"sentence_transformers.base.modules.normalize.Normalize"}])");
+  dir.Write("modules.json",
+            R"([{"idx":0,"path":"","type":"sentence_transformers.base.modules.transformer.Transformer"},)"
+            R"({"idx":1,"path":"1_Pooling","type":")" +
+                new_path +
+                R"("},)"
+                R"({"idx":2,"path":"2_Normalize","type":"sentence_transformers.base.modules.normalize.Normalize"}])");
   dir.Write("sentence_bert_config.json", R"({"transformer_task":"feature-extraction"})");
   dir.Write("tokenizer_config.json", R"({"model_max_length":21})");
   const auto pooling = [&](const std::string& config) {
@@ -389,7 +392,9 @@ TEST(TinyModels, RecipesThatAreNotUnderstoodAreRefusedByName) {
       {"1_Pooling/config.json", R"({"include_prompt":false})", {"include_prompt"}},
       {"modules.json", "{}", {"JSON list"}},
       {"modules.json", R"([{"path":"../x","type":"sentence_transformers.models.Transformer"}])", {"\"[0].path\""}},
-      {"modules.json", R"([{"path":"0_BERT","type":"sentence_transformers.models.Transformer"}])", {"beside modules.json"}},
+      {"modules.json",
+       R"([{"path":"0_BERT","type":"sentence_transformers.models.Transformer"}])",
+       {"beside modules.json"}},
       {"modules.json", R"([{"path":"","type":"custom_st.Transformer"}])", {"custom_st.Transformer", "Python code"}},
       {"modules.json", R"([{"path":"","type":"sentence_transformers.models.WordEmbeddings"}])", {"first module"}},
       {"modules.json", start + R"({"path":"1","type":"sentence_transformers.models.WordWeights"}])", {"WordWeights"}},
@@ -400,7 +405,8 @@ TEST(TinyModels, RecipesThatAreNotUnderstoodAreRefusedByName) {
       {"2_Dense/config.json", R"({"in_features":31,"out_features":8})", {"is 31, but 32 numbers come in"}},
       {"2_Dense/config.json",
        R"({"in_features":32,"out_features":8,"activation_function":"torch.nn.modules.linear.Identity",)"
-       R"("module_input_name":"token_embeddings"})", {"module_input_name"}},
+       R"("module_input_name":"token_embeddings"})",
+       {"module_input_name"}},
       {"sentence_bert_config.json", R"({"max_seq_length":"long"})", {"max_seq_length"}},
       {"tokenizer_config.json", R"({"model_max_length":"long"})", {"model_max_length"}},
   };

@@ -258,10 +258,11 @@ Status LoadByteLevelBpe(GgufVocabulary& source, TokenizerParts& parts) {
   if (named != kSplittings.end()) {
     splitting = named->splitting;
   } else {
-    parts.warnings.push_back(fmt::format(
-        "tokenizer.ggml.pre \"{}\" is not known: words are split by a default pattern, so token ids may differ from those "
-        "that the model was trained with, and answers may be worse",
-        formats::Printable(source.pre, 60)));
+    parts.warnings.push_back(
+        fmt::format("tokenizer.ggml.pre \"{}\" is not known: words are split by a default pattern, so token ids may "
+                    "differ from those "
+                    "that the model was trained with, and answers may be worse",
+                    formats::Printable(source.pre, 60)));
   }
   if (splitting.nfc) parts.normalizer = MakeUnicodeNormalizer(NormalForm::kNfc);
   PENSIEVE_TRY(parts.pre_tokenizer, BuildSplitting(splitting));

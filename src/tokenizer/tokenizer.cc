@@ -171,7 +171,8 @@ Result<EncodedPair> Tokenizer::EncodePair(std::string_view first, std::string_vi
   encoded.tokens_seen = static_cast<int64_t>(a.size() + b.size()) + added;
   if (options.tokens_max > 0) {
     if (options.tokens_max <= added) {
-      return InvalidArgument(fmt::format("a pair of texts needs more than {} tokens for its special tokens alone", added));
+      return InvalidArgument(
+          fmt::format("a pair of texts needs more than {} tokens for its special tokens alone", added));
     }
     CutLongestFirst(options.tokens_max - added, a, b);
   }
