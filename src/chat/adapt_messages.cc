@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -84,14 +85,21 @@ Status AdaptContent(Json& message, size_t index, const TemplateAbilities& abilit
   return OkStatus();
 }
 
-// OpenAI sends arguments as a JSON string, templates want the object.
-void ParseArguments(Json& call) {
+// OpenAI sends arguments as a JSON string, templates want the object or the string. A model may have written anything:
+// what it wrote must not lock the conversation.
+void AdaptArguments(Json& call, const TemplateAbilities& abilities) {
   Json& function = call.contains("function") && call["function"].is_object() ? call["function"] : call;
-  const auto arguments = function.find("arguments");
-  if (arguments == function.end() || !arguments->is_string()) return;
-  const std::string text = arguments->get<std::string>();
-  auto parsed = ParseJson(text.empty() ? "{}" : text);
-  if (parsed.has_value() && parsed->is_object()) *arguments = *std::move(parsed);
+  Json& arguments = function["arguments"];
+  if (arguments.is_string()) {
+    auto parsed = ParseJson(arguments.get_ref<const std::string&>());
+    if (parsed.has_value() && parsed->is_object()) {
+      if (!abilities.arguments_text) arguments = *std::move(parsed);
+      return;
+    }
+    if (abilities.malformed_arguments && !arguments.get_ref<const std::string&>().empty()) return;
+  }
+  if (!arguments.is_object()) arguments = Json::object();
+  if (abilities.arguments_text) arguments = PythonJson(arguments);
 }
 
 void AliasReasoning(Json& message) {
@@ -118,7 +126,7 @@ Status AdaptMessage(Json& message, size_t index, const TemplateAbilities& abilit
   }
   for (Json& call : message["tool_calls"]) {
     if (!call.is_object()) return InvalidArgument(fmt::format("messages[{}]: a tool call must be an object", index));
-    ParseArguments(call);
+    AdaptArguments(call, abilities);
   }
   return OkStatus();
 }
@@ -174,8 +182,8 @@ void SpellOutToolHistory(std::vector<Json>& messages) {
 
 // --- system turns --------------------------------------------------------------------------------------------------
 
-// Takes the system turns at the front, as one text.
-std::string TakeLeadingSystem(std::vector<Json>& messages) {
+// Takes the system turns at the front, as one text; none when there is no such turn.
+std::optional<std::string> TakeLeadingSystem(std::vector<Json>& messages) {
   std::string system;
   size_t count = 0;
   for (; count < messages.size() && Role(messages[count]) == "system"; ++count) {
@@ -184,7 +192,7 @@ std::string TakeLeadingSystem(std::vector<Json>& messages) {
     system += (system.empty() ? "" : std::string(kTurnGap)) + text;
   }
   messages.erase(messages.begin(), messages.begin() + static_cast<std::ptrdiff_t>(count));
-  return system;
+  return count == 0 ? std::nullopt : std::optional(std::move(system));
 }
 
 Json TextTurn(const char* role, const std::string& text, const TemplateAbilities& abilities) {
@@ -193,9 +201,10 @@ Json TextTurn(const char* role, const std::string& text, const TemplateAbilities
 }
 
 void PlaceLeadingSystem(std::vector<Json>& messages, const std::string& system, const TemplateAbilities& abilities) {
-  if (system.empty()) return;
   if (abilities.system) {
     messages.insert(messages.begin(), TextTurn("system", system, abilities));
+  } else if (system.empty()) {
+    return;
   } else if (!messages.empty() && Role(messages.front()) == "user") {
     PrependText(messages.front(), system);
   } else {
@@ -340,12 +349,15 @@ Result<AdaptedInputs> AdaptForTemplate(const Json& messages, const Json& tools, 
     PENSIEVE_RETURN_IF_ERROR(AdaptMessage(turns[i], i, abilities));
   }
   const bool has_tools = tools.is_array() && !tools.empty();
-  std::string system = TakeLeadingSystem(turns);
+  std::optional<std::string> system = TakeLeadingSystem(turns);
   if (!abilities.tools) {
-    if (has_tools) system += (system.empty() ? "" : std::string(kTurnGap)) + HermesToolSection(tools);
+    if (has_tools) {
+      const std::string before = system.value_or("");
+      system = before + (before.empty() ? "" : std::string(kTurnGap)) + HermesToolSection(tools);
+    }
     SpellOutToolHistory(turns);
   }
-  PlaceLeadingSystem(turns, system, abilities);
+  if (system.has_value()) PlaceLeadingSystem(turns, *system, abilities);
   if (!abilities.system_mid_conversation) FoldLaterSystem(turns, abilities);
   if (!abilities.same_role_turns) MergeSameRole(turns);
   if (!abilities.user_after_tool) AnswerToolResults(turns);

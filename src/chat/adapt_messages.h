@@ -8,11 +8,13 @@
 
 namespace pensieve::chat {
 
-// Found by probing the template; see ProbeTemplate in chat_template.cc.
+// Found by probing the template; see template_probe.h.
 struct TemplateAbilities {
   bool tools = false;                    // shows the tools it is given
   bool tools_none = true;                // renders when there are no tools; else it needs an empty list
-  bool parallel_tool_calls = true;       // shows several calls of one assistant turn
+  bool parallel_tool_calls = true;       // takes several calls of one assistant turn
+  bool arguments_text = false;           // wants a call's arguments as JSON text; else as an object
+  bool malformed_arguments = false;      // shows a call's arguments when they are text that is no JSON object
   bool system = true;                    // shows a system turn in first position
   bool system_mid_conversation = true;   // shows later system turns where they stand
   bool same_role_turns = true;           // shows two user turns, or two assistant turns, in a row
@@ -31,10 +33,12 @@ struct AdaptedInputs {
 // The steps, in order:
 //  * content null becomes "" (kept before tool calls for templates that look at it), text parts become one string, or
 //    one text part where a template knows only parts; `developer` becomes `system`; reasoning is given under all names
-//    in use (reasoning_content, thinking); tool call arguments are parsed from their JSON string;
+//    in use (reasoning_content, thinking); tool call arguments become an object, or its JSON text where the template
+//    wants that; arguments that are no object are shown as they are where the template can, else as {};
 //  * without tool support, the tools are described at the end of the system turn in the Hermes form, calls of the
 //    history become <tool_call> text in assistant turns, and results <tool_response> text in user turns;
-//  * leading system turns become one; where there is no system turn, its text opens the first user turn;
+//  * leading system turns become one, also an empty one; where the template shows none, the text opens the first user
+//    turn;
 //  * later system turns that cannot stand where they are join the turn before them, in <system-reminder> tags:
 //    what came earlier keeps its bytes, so that a prefix cache stays valid;
 //  * turns of the same role in a row are merged where the template wants them to alternate; an empty assistant turn

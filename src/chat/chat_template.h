@@ -13,6 +13,7 @@
 
 #include "base/json.h"
 #include "base/status.h"
+#include "chat/rendered_prompt.h"
 
 namespace pensieve::chat {
 
@@ -43,11 +44,13 @@ class ChatTemplate {
 
   // InvalidArgument with the template's own words when it refuses the conversation (raise_exception), or with the
   // line of the error.
-  Result<std::string> Render(const RenderInputs& inputs) const;
+  Result<RenderedPrompt> Render(const RenderInputs& inputs) const;
 
   const std::string& source() const;
   // What the template writes behind an answer at the end of a conversation: in most families a token that ends turns.
   const std::string& answer_end() const;
+  // What it writes between the texts of an assistant's and a user's turn, and behind the latter: markers of turns.
+  const std::string& turn_borders() const;
 
   // What the template can do, found by rendering small conversations once.
   bool supports_tools() const;                    // renders differently when tools are given

@@ -57,7 +57,7 @@ class Evaluator final : public Runtime {
  public:
   explicit Evaluator(const RenderContext& context) : Runtime(context.limits), context_(context) {}
 
-  Result<std::string> Run(const Block& block) {
+  Result<TracedText> Run(const Block& block) {
     PENSIEVE_RETURN_IF_ERROR(SetGlobals());
     auto flow = Execute(block);
     if (!flow.has_value()) return std::move(flow).error();
@@ -97,6 +97,7 @@ class Evaluator final : public Runtime {
   Status AtLine(Status status, int line) const;
 
   Status SetGlobals();
+  Result<Value> Messages(const Json& messages, Origin origin);
   Result<Scope*> NewScope(Scope* parent);
 
   Result<Flow> Execute(const Block& block);
@@ -139,8 +140,8 @@ class Evaluator final : public Runtime {
   const RenderContext& context_;
   Scope* scope_ = nullptr;
   Value filter_input_;  // of the innermost filter block
-  std::string root_out_;
-  std::string* out_ = &root_out_;
+  TracedText root_out_;
+  TracedText* out_ = &root_out_;
   int depth_ = 0;
 };
 
@@ -163,11 +164,34 @@ Status Evaluator::SetGlobals() {
   }
   PENSIEVE_TRY(Value strftime_now, Native("strftime_now", StrftimeNow, Value::Integer(context_.now_s)));
   scope_->Set("strftime_now", std::move(strftime_now));
-  for (const auto& [name, json] : context_.variables) {
-    PENSIEVE_TRY(Value value, FromJson(json));
-    scope_->Set(name, std::move(value));
+  for (const Variable& variable : context_.variables) {
+    auto value = variable.numbered && variable.value.is_array() ? Messages(variable.value, variable.origin)
+                                                                : FromJson(variable.value, variable.origin);
+    if (!value.has_value()) return std::move(value).error();
+    scope_->Set(variable.name, *std::move(value));
   }
   return OkStatus();
+}
+
+bool IsPlainWord(const Json& json) {
+  return json.is_string() && std::ranges::all_of(json.get_ref<const std::string&>(), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+         });
+}
+
+Result<Value> Evaluator::Messages(const Json& messages, Origin origin) {
+  std::vector<Value> items;
+  items.reserve(messages.size());
+  for (const Json& message : messages) {
+    PENSIEVE_TRY(Value item, FromJson(message, origin++));
+    const auto role = message.is_object() ? message.find("role") : message.end();
+    if (message.is_object() && role != message.end() && IsPlainWord(*role)) {
+      PENSIEVE_TRY(Value word, FromJson(*role, kFromTemplate));
+      PENSIEVE_RETURN_IF_ERROR(SetEntry(*item.dict(), Value::Text("role"), std::move(word)));
+    }
+    items.push_back(std::move(item));
+  }
+  return List(std::move(items));
 }
 
 Result<Scope*> Evaluator::NewScope(Scope* parent) {
@@ -223,7 +247,7 @@ Status Evaluator::Output(const Stmt& stmt) {
     if (out_->size() + stmt.text.size() > limits().output_bytes_max) {
       return InvalidArgument(fmt::format("the output passes {} bytes", limits().output_bytes_max));
     }
-    *out_ += stmt.text;
+    out_->Append(stmt.text, kFromTemplate);
     return OkStatus();
   }
   PENSIEVE_TRY(const Value value, Evaluate(*stmt.value));
@@ -387,9 +411,9 @@ Result<Flow> Evaluator::With(const Stmt& stmt) {
 }
 
 Result<Value> Evaluator::Capture(const Block& body, Scope* scope) {
-  std::string text;
+  TracedText text;
   const ScopeGuard guard(scope_, scope);
-  std::string* const outer_out = std::exchange(out_, &text);
+  TracedText* const outer_out = std::exchange(out_, &text);
   auto flow = Execute(body);
   out_ = outer_out;
   if (!flow.has_value()) return std::move(flow).error();
@@ -481,8 +505,8 @@ Result<Value> Evaluator::CallLoop(LoopObject& loop, const CallArgs& args) {
   PENSIEVE_RETURN_IF_ERROR(CheckDepth());
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("loop", {"iterable"}, args, 1));
   PENSIEVE_TRY(auto items, Items(*bound[0]));
-  std::string text;
-  std::string* const outer_out = std::exchange(out_, &text);
+  TracedText text;
+  TracedText* const outer_out = std::exchange(out_, &text);
   const Status status = RunLoop(*loop.stmt, std::move(items), loop.depth0 + 1, loop.outer);
   out_ = outer_out;
   if (!status.ok()) return status;
@@ -647,9 +671,9 @@ Result<Value> Evaluator::Slice(const Expr& expr) {
   PENSIEVE_RETURN_IF_ERROR(Step(text.size() / 16));
   std::vector<size_t> starts;
   for (size_t i = 0; i < text.size(); i += CodePointBytes(text, i)) starts.push_back(i);
-  std::string out;
+  TracedText out;
   for (const size_t i : SlicePositions(bounds[0], bounds[1], step, static_cast<Int>(starts.size()))) {
-    out.append(text, starts[i], CodePointBytes(text, starts[i]));
+    out.Append(object.traced(), starts[i], starts[i] + CodePointBytes(text, starts[i]));
   }
   return String(std::move(out), object.IsMarkup());
 }
@@ -728,7 +752,7 @@ Result<Value> Evaluator::Logic(const Expr& expr) {
 }
 
 Result<Value> Evaluator::Concat(const Expr& expr) {
-  std::string text;
+  TracedText text;
   for (const auto& operand : expr.operands) {
     PENSIEVE_TRY(const Value value, Evaluate(*operand));
     PENSIEVE_RETURN_IF_ERROR(AppendStr(value, limits().output_bytes_max, text));
@@ -745,7 +769,7 @@ Result<Value> Evaluator::Conditional(const Expr& expr) {
 
 }  // namespace
 
-Result<std::string> RenderTemplate(const Block& block, const RenderContext& context) {
+Result<TracedText> RenderTemplate(const Block& block, const RenderContext& context) {
   Evaluator evaluator(context);
   auto text = evaluator.Run(block);
   if (text.has_value()) return text;

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstdlib>
@@ -21,7 +22,7 @@ using Table = std::map<std::string_view, NativeFunction>;
 // str(value), keeping strings as they are.
 Result<Value> SoftStr(Runtime& rt, const Value& value) {
   if (value.IsString()) return value;
-  std::string text;
+  TracedText text;
   PENSIEVE_RETURN_IF_ERROR(AppendStr(value, rt.limits().output_bytes_max, text));
   return rt.String(std::move(text));
 }
@@ -61,7 +62,7 @@ Result<Value> ToJson(Runtime& rt, const Value& input, const Args& args) {
     style.item_separator = pair->items[0].text();
     style.key_separator = pair->items[1].text();
   }
-  std::string text;
+  TracedText text;
   PENSIEVE_RETURN_IF_ERROR(AppendJson(input, style, rt.limits().output_bytes_max, text));
   return rt.String(std::move(text));
 }
@@ -69,7 +70,7 @@ Result<Value> ToJson(Runtime& rt, const Value& input, const Args& args) {
 Result<Value> FromJsonFilter(Runtime& rt, const Value& input, const Args&) {
   PENSIEVE_TRY(const Value text, SoftStr(rt, input));
   PENSIEVE_TRY(const Json json, ParseJson(text.text()));
-  return rt.FromJson(json);
+  return rt.FromJson(json, text.traced().FirstSource());
 }
 
 Result<Value> LengthFilter(Runtime&, const Value& input, const Args&) {
@@ -94,30 +95,30 @@ Result<Value> Default(Runtime& rt, const Value& input, const Args& args) {
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("default", {"default_value", "boolean"}, args));
   const bool wanted = input.IsUndefined() || (bound.IsTrue(1) && !Truthy(input));
   if (!wanted) return input;
-  return bound[0] == nullptr ? rt.String("") : Result<Value>(*bound[0]);
+  return bound[0] == nullptr ? rt.OwnString("") : Result<Value>(*bound[0]);
 }
 
 Result<Value> Safe(Runtime& rt, const Value& input, const Args&) {
   PENSIEVE_TRY(const Value text, SoftStr(rt, input));
-  return rt.String(text.text(), true);
+  return rt.String(text.traced(), true);
 }
 
 Result<Value> Escape(Runtime& rt, const Value& input, const Args&) {
   PENSIEVE_TRY(const Value text, SoftStr(rt, input));
   if (text.IsMarkup()) return text;
-  return rt.String(EscapeHtml(text.text()), true);
+  return rt.String(text.traced().Map(EscapeHtml), true);
 }
 
 Result<Value> Title(Runtime& rt, const Value& input, const Args&) {
   PENSIEVE_TRY(const Value text, SoftStr(rt, input));
-  std::string out;
+  TracedText out;
   bool in_word = false;
   const std::string& s = text.text();
   for (size_t i = 0; i < s.size(); i += CodePointBytes(s, i)) {
-    const std::string_view letter = std::string_view(s).substr(i, CodePointBytes(s, i));
+    const TracedText letter = text.traced().Slice(i, i + CodePointBytes(s, i));
     const char32_t c = DecodeAt(s, i);
     const bool delimiter = IsSpace(c) || c == '-' || c == '(' || c == '{' || c == '[' || c == '<';
-    out += in_word && !delimiter ? ToLower(letter) : ToUpper(letter);
+    out.Append(letter.Map(in_word && !delimiter ? ToLower : ToUpper));
     in_word = !delimiter;
   }
   return rt.String(std::move(out));
@@ -125,24 +126,26 @@ Result<Value> Title(Runtime& rt, const Value& input, const Args&) {
 
 Result<Value> Indent(Runtime& rt, const Value& input, const Args& args) {
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("indent", {"width", "first", "blank"}, args));
-  std::string indent;
+  TracedText indent;
   if (bound[0] != nullptr && bound[0]->IsString()) {
-    indent = bound[0]->text();
+    indent = bound[0]->traced();
   } else {
     PENSIEVE_TRY(const int64_t width, bound.Int64(0, 4));
     if (width > 1000) return InvalidArgument("indent: the width is larger than 1000");
-    indent.assign(static_cast<size_t>(std::max<int64_t>(0, width)), ' ');
+    indent.Append(std::string(static_cast<size_t>(std::max<int64_t>(0, width)), ' '), kFromTemplate);
   }
   PENSIEVE_TRY(const Value text, SoftStr(rt, input));
   // The extra line end keeps a last empty line.
-  PENSIEVE_TRY(const Value source, rt.String(text.text() + "\n"));
+  TracedText closed = text.traced();
+  closed.AppendAlike("\n");
+  PENSIEVE_TRY(const Value source, rt.String(std::move(closed)));
   PENSIEVE_TRY(const Value lines, FindStringMethod("splitlines")(rt, source, {}));
-  std::string out = bound.IsTrue(1) ? indent : "";
+  TracedText out = bound.IsTrue(1) ? indent : TracedText();
   const auto& items = lines.list()->items;
   for (size_t i = 0; i < items.size(); ++i) {
-    if (i != 0) out += '\n';
-    if (i != 0 && (bound.IsTrue(2) || !items[i].text().empty())) out += indent;
-    out += items[i].text();
+    if (i != 0) out.AppendAlike("\n");
+    if (i != 0 && (bound.IsTrue(2) || !items[i].text().empty())) out.Append(indent);
+    out.Append(items[i].traced());
     if (out.size() > rt.limits().output_bytes_max) return InvalidArgument("indent makes a string that is too long");
   }
   return rt.String(std::move(out));
@@ -234,11 +237,17 @@ Result<Value> Round(Runtime&, const Value& input, const Args& args) {
 // --- sequences -----------------------------------------------------------------------------------------------------
 
 Result<Value> First(Runtime& rt, const Value& input, const Args&) {
+  if (const ListObject* list = input.list(); list != nullptr && list->Indexable() && !list->items.empty()) {
+    return list->items.front();
+  }
   PENSIEVE_TRY(const auto items, rt.Items(input));
   return items.empty() ? UndefinedWith("No first item, sequence was empty.") : items.front();
 }
 
 Result<Value> Last(Runtime& rt, const Value& input, const Args&) {
+  if (const ListObject* list = input.list(); list != nullptr && list->Indexable() && !list->items.empty()) {
+    return list->items.back();
+  }
   PENSIEVE_TRY(const auto items, rt.Items(input));
   return items.empty() ? UndefinedWith("No last item, sequence was empty.") : items.back();
 }
@@ -247,8 +256,8 @@ Result<Value> Reverse(Runtime& rt, const Value& input, const Args&) {
   PENSIEVE_TRY(auto items, rt.Items(input));
   std::reverse(items.begin(), items.end());
   if (!input.IsString()) return rt.List(std::move(items), SequenceKind::kGenerator);
-  std::string out;
-  for (const Value& item : items) out += item.text();
+  TracedText out;
+  for (const Value& item : items) out.Append(item.traced());
   return rt.String(std::move(out));
 }
 
@@ -273,11 +282,11 @@ Result<Value> Path(Runtime& rt, const Value& value, const Value* path) {
 Result<Value> Join(Runtime& rt, const Value& input, const Args& args) {
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("join", {"d", "attribute"}, args));
   PENSIEVE_TRY(const auto items, rt.Items(input));
-  std::string separator;
+  TracedText separator;
   if (bound[0] != nullptr) PENSIEVE_RETURN_IF_ERROR(AppendStr(*bound[0], rt.limits().output_bytes_max, separator));
-  std::string out;
+  TracedText out;
   for (size_t i = 0; i < items.size(); ++i) {
-    if (i != 0) out += separator;
+    if (i != 0) out.Append(separator);
     PENSIEVE_TRY(const Value item, Path(rt, items[i], bound[1]));
     PENSIEVE_RETURN_IF_ERROR(AppendStr(item, rt.limits().output_bytes_max, out));
   }
@@ -339,7 +348,7 @@ Result<Value> RejectAttr(Runtime& rt, const Value& v, const Args& args) { return
 Result<Value> SortKey(Runtime& rt, const Value& item, const Value* attribute, bool case_sensitive) {
   PENSIEVE_TRY(const Value key, Path(rt, item, attribute));
   if (case_sensitive || !key.IsString()) return key;
-  return rt.String(ToLower(key.text()));
+  return rt.String(key.traced().Map(ToLower));
 }
 
 struct Keyed {
@@ -473,6 +482,11 @@ NativeFunction FindFilter(std::string_view name) {
       {"attr", Attr}, {"format", FormatFilter}};
   const auto found = kFilters.find(name);
   return found == kFilters.end() ? nullptr : found->second;
+}
+
+bool IgnoresItems(std::string_view filter) {
+  constexpr std::array<std::string_view, 7> kNames = {"length", "count", "first", "last", "default", "d", "attr"};
+  return std::ranges::find(kNames, filter) != kNames.end();
 }
 
 }  // namespace pensieve::chat::jinja

@@ -13,8 +13,9 @@ namespace {
 
 Result<Value> RaiseException(Runtime& runtime, const Value&, const CallArgs& args) {
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("raise_exception", {"message"}, args, 1));
-  std::string message(1, kVerbatimMark);
-  PENSIEVE_RETURN_IF_ERROR(AppendStr(*bound[0], runtime.limits().output_bytes_max, message));
+  TracedText text;
+  PENSIEVE_RETURN_IF_ERROR(AppendStr(*bound[0], runtime.limits().output_bytes_max, text));
+  std::string message = kVerbatimMark + text.bytes();
   message.resize(std::min<size_t>(message.size(), 4096));
   return InvalidArgument(std::move(message));
 }
@@ -101,7 +102,7 @@ Result<Value> StrftimeNow(Runtime& runtime, const Value& self, const CallArgs& a
   std::vector<char> buffer(64 * 1024);
   const size_t length = std::strftime(buffer.data(), buffer.size(), (" " + adapted).c_str(), &parts);
   if (length == 0) return InvalidArgument("strftime_now: the result is too long");
-  return runtime.String(std::string(buffer.data() + 1, length - 1));
+  return runtime.OwnString(std::string(buffer.data() + 1, length - 1));
 }
 
 }  // namespace pensieve::chat::jinja

@@ -31,27 +31,35 @@ std::string_view StripSet(std::string_view text, std::string_view set, bool left
   return text;
 }
 
+// `part`, which is a view into the text of `self`, with its origins.
+TracedText Part(const Value& self, std::string_view part) {
+  if (part.empty()) return {};
+  const auto begin = static_cast<size_t>(part.data() - self.text().data());
+  return self.traced().Slice(begin, begin + part.size());
+}
+
 Result<Value> StripWith(Runtime& rt, const Value& self, const Args& args, bool left, bool right) {
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("strip", {"chars"}, args));
   std::string_view text = self.text();
   if (bound[0] != nullptr && !bound[0]->IsNone()) {
     PENSIEVE_TRY(const std::string set, bound.Text(0, ""));
-    return rt.String(std::string(StripSet(text, set, left, right)), self.IsMarkup());
+    return rt.String(Part(self, StripSet(text, set, left, right)), self.IsMarkup());
   }
   if (left) text = StripSpaceLeft(text);
   if (right) text = StripSpaceRight(text);
-  return rt.String(std::string(text), self.IsMarkup());
+  return rt.String(Part(self, text), self.IsMarkup());
 }
 
 Result<Value> Strip(Runtime& rt, const Value& self, const Args& args) { return StripWith(rt, self, args, true, true); }
 Result<Value> LStrip(Runtime& rt, const Value& self, const Args& args) { return StripWith(rt, self, args, true, false); }
 Result<Value> RStrip(Runtime& rt, const Value& self, const Args& args) { return StripWith(rt, self, args, false, true); }
 
-Result<Value> StringList(Runtime& rt, const std::vector<std::string_view>& parts) {
+// The parts are views into the text of `self`.
+Result<Value> StringList(Runtime& rt, const Value& self, const std::vector<std::string_view>& parts) {
   std::vector<Value> items;
   items.reserve(parts.size());
   for (const std::string_view part : parts) {
-    PENSIEVE_TRY(Value item, rt.String(std::string(part)));
+    PENSIEVE_TRY(Value item, rt.String(Part(self, part)));
     items.push_back(std::move(item));
   }
   return rt.List(std::move(items));
@@ -116,13 +124,13 @@ Result<Value> SplitWith(Runtime& rt, const Value& self, const Args& args, bool f
   PENSIEVE_TRY(const int64_t limit, bound.Int64(1, -1));
   const std::string_view text = self.text();
   if (bound[0] == nullptr || bound[0]->IsNone()) {
-    return StringList(rt, from_right ? SplitSpaceFromRight(text, limit) : SplitSpace(text, limit));
+    return StringList(rt, self, from_right ? SplitSpaceFromRight(text, limit) : SplitSpace(text, limit));
   }
   PENSIEVE_TRY(const std::string separator, bound.Text(0, ""));
   if (separator.empty()) return InvalidArgument("empty separator");
   // Looking backwards costs separator times text in the worst case.
   if (from_right) PENSIEVE_RETURN_IF_ERROR(rt.Step(text.size() / 64 * separator.size() / 64));
-  return StringList(rt, from_right ? SplitByFromRight(text, separator, limit) : SplitBy(text, separator, limit));
+  return StringList(rt, self, from_right ? SplitByFromRight(text, separator, limit) : SplitBy(text, separator, limit));
 }
 
 Result<Value> Split(Runtime& rt, const Value& self, const Args& args) { return SplitWith(rt, self, args, false); }
@@ -145,7 +153,7 @@ Result<Value> SplitLines(Runtime& rt, const Value& self, const Args& args) {
     i = end;
   }
   if (begin < text.size()) lines.push_back(text.substr(begin));
-  return StringList(rt, lines);
+  return StringList(rt, self, lines);
 }
 
 // startswith and endswith take one text or a tuple of them.
@@ -175,40 +183,41 @@ Result<Value> EndsWith(Runtime&, const Value& self, const Args& args) { return A
 Result<Value> RemovePrefix(Runtime& rt, const Value& self, const Args& args) {
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("removeprefix", {"prefix"}, args, 1));
   PENSIEVE_TRY(const std::string prefix, bound.Text(0, ""));
-  return rt.String(self.text().starts_with(prefix) ? self.text().substr(prefix.size()) : self.text());
+  if (!self.text().starts_with(prefix)) return rt.String(self.traced());
+  return rt.String(self.traced().Slice(prefix.size(), self.text().size()));
 }
 
 Result<Value> RemoveSuffix(Runtime& rt, const Value& self, const Args& args) {
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("removesuffix", {"suffix"}, args, 1));
   PENSIEVE_TRY(const std::string suffix, bound.Text(0, ""));
   const std::string& text = self.text();
-  return rt.String(text.ends_with(suffix) ? text.substr(0, text.size() - suffix.size()) : text);
+  return rt.String(self.traced().Slice(0, text.size() - (text.ends_with(suffix) ? suffix.size() : 0)));
 }
 
 Result<Value> Replace(Runtime& rt, const Value& self, const Args& args) {
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("replace", {"old", "new", "count"}, args, 2));
   PENSIEVE_TRY(const std::string old_text, bound.Text(0, ""));
-  PENSIEVE_TRY(const std::string new_text, bound.Text(1, ""));
+  PENSIEVE_TRY(const TracedText new_text, bound.Traced(1, ""));
   PENSIEVE_TRY(int64_t count, bound.Int64(2, -1));
   const std::string& text = self.text();
-  std::string out;
+  TracedText out;
   size_t at = 0;
   while (count != 0) {
     const size_t hit = Find(text, old_text, at);
     if (hit == kNone) break;
-    out.append(text, at, hit - at);
-    out += new_text;
+    out.Append(self.traced(), at, hit);
+    out.Append(new_text);
     at = hit + old_text.size();
     if (old_text.empty()) {  // between all code points
       if (at == text.size()) return rt.String(std::move(out), self.IsMarkup());
       const size_t length = CodePointBytes(text, at);
-      out.append(text, at, length);
+      out.Append(self.traced(), at, at + length);
       at += length;
     }
     if (out.size() > rt.limits().output_bytes_max) return InvalidArgument("replace makes a string that is too long");
     if (count > 0) --count;
   }
-  out.append(text, at);
+  out.Append(self.traced(), at, text.size());
   return rt.String(std::move(out), self.IsMarkup());
 }
 
@@ -240,24 +249,25 @@ Result<Value> StringCount(Runtime&, const Value& self, const Args& args) {
   return Value::Integer(static_cast<Int>(SplitBy(self.text(), needle, -1).size()) - 1);
 }
 
-Result<Value> Upper(Runtime& rt, const Value& self, const Args&) { return rt.String(ToUpper(self.text()), self.IsMarkup()); }
-Result<Value> Lower(Runtime& rt, const Value& self, const Args&) { return rt.String(ToLower(self.text()), self.IsMarkup()); }
+Result<Value> Upper(Runtime& rt, const Value& self, const Args&) { return rt.String(self.traced().Map(ToUpper), self.IsMarkup()); }
+Result<Value> Lower(Runtime& rt, const Value& self, const Args&) { return rt.String(self.traced().Map(ToLower), self.IsMarkup()); }
 
 Result<Value> Capitalize(Runtime& rt, const Value& self, const Args&) {
   const std::string& text = self.text();
   if (text.empty()) return self;
   const size_t first = CodePointBytes(text, 0);
-  return rt.String(ToUpper(text.substr(0, first)) + ToLower(text.substr(first)), self.IsMarkup());
+  TracedText out = self.traced().Slice(0, first).Map(ToUpper);
+  out.Append(self.traced().Slice(first, text.size()).Map(ToLower));
+  return rt.String(std::move(out), self.IsMarkup());
 }
 
 // Upper case after every non-letter.
 Result<Value> Title(Runtime& rt, const Value& self, const Args&) {
   const std::string& text = self.text();
-  std::string out;
+  TracedText out;
   bool in_word = false;
   for (size_t i = 0; i < text.size(); i += CodePointBytes(text, i)) {
-    const std::string_view letter = std::string_view(text).substr(i, CodePointBytes(text, i));
-    out += in_word ? ToLower(letter) : ToUpper(letter);
+    out.Append(self.traced().Slice(i, i + CodePointBytes(text, i)).Map(in_word ? ToLower : ToUpper));
     in_word = IsLetter(DecodeAt(text, i));
   }
   return rt.String(std::move(out), self.IsMarkup());
@@ -266,13 +276,13 @@ Result<Value> Title(Runtime& rt, const Value& self, const Args&) {
 Result<Value> Join(Runtime& rt, const Value& self, const Args& args) {
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("join", {"iterable"}, args, 1));
   PENSIEVE_TRY(const auto items, rt.Items(*bound[0]));
-  std::string out;
+  TracedText out;
   for (size_t i = 0; i < items.size(); ++i) {
     if (!items[i].IsString()) {
       return InvalidArgument(fmt::format("sequence item {}: expected str instance, {} found", i, items[i].TypeName()));
     }
-    if (i != 0) out += self.text();
-    out += items[i].text();
+    if (i != 0) out.Append(self.traced());
+    out.Append(items[i].traced());
     if (out.size() > rt.limits().output_bytes_max) return InvalidArgument("join makes a string that is too long");
   }
   return rt.String(std::move(out));
@@ -286,13 +296,13 @@ Result<Value> PartitionAt(Runtime& rt, const Value& self, const Args& args, bool
   const size_t at = last ? FindLast(text, separator) : Find(text, separator);
   std::vector<std::string_view> parts;
   if (at != kNone) {
-    parts = {text.substr(0, at), separator, text.substr(at + separator.size())};
+    parts = {text.substr(0, at), text.substr(at, separator.size()), text.substr(at + separator.size())};
   } else if (last) {
     parts = {"", "", text};
   } else {
     parts = {text, "", ""};
   }
-  PENSIEVE_TRY(const Value list, StringList(rt, parts));
+  PENSIEVE_TRY(const Value list, StringList(rt, self, parts));
   list.list()->kind = SequenceKind::kTuple;
   return list;
 }
@@ -325,17 +335,17 @@ enum class Side { kLeft, kRight, kBoth };
 Result<Value> Pad(Runtime& rt, const Value& self, const Args& args, Side side) {
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("just", {"width", "fillchar"}, args, 1));
   PENSIEVE_TRY(const int64_t width, bound.Int64(0, 0));
-  PENSIEVE_TRY(const std::string fill, bound.Text(1, " "));
-  if (CodePointCount(fill) != 1) return InvalidArgument("the fill character must be exactly one character long");
+  PENSIEVE_TRY(const TracedText fill, bound.Traced(1, " "));
+  if (CodePointCount(fill.bytes()) != 1) return InvalidArgument("the fill character must be exactly one character long");
   const auto count = static_cast<int64_t>(CodePointCount(self.text()));
   if (width > static_cast<int64_t>(rt.limits().range_items_max)) return InvalidArgument("a padded width is too large");
   const int64_t missing = std::max<int64_t>(0, width - count);
   // Python puts the odd character of a centred text to the left exactly when both counts are odd.
   const int64_t left = side == Side::kRight ? 0 : side == Side::kLeft ? missing : missing / 2 + (missing & width & 1);
-  std::string out;
-  for (int64_t i = 0; i < left; ++i) out += fill;
-  out += self.text();
-  for (int64_t i = left; i < missing; ++i) out += fill;
+  TracedText out;
+  for (int64_t i = 0; i < left; ++i) out.Append(fill);
+  out.Append(self.traced());
+  for (int64_t i = left; i < missing; ++i) out.Append(fill);
   return rt.String(std::move(out));
 }
 
@@ -347,30 +357,32 @@ Result<Value> ZFill(Runtime& rt, const Value& self, const Args& args) {
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("zfill", {"width"}, args, 1));
   PENSIEVE_TRY(const int64_t width, bound.Int64(0, 0));
   if (width > static_cast<int64_t>(rt.limits().range_items_max)) return InvalidArgument("a padded width is too large");
-  std::string text = self.text();
+  const std::string& text = self.text();
   const auto count = static_cast<int64_t>(CodePointCount(text));
-  const bool has_sign = !text.empty() && (text[0] == '-' || text[0] == '+');
-  if (width > count) text.insert(has_sign ? 1 : 0, static_cast<size_t>(width - count), '0');
-  return rt.String(std::move(text));
+  const size_t sign = !text.empty() && (text[0] == '-' || text[0] == '+') ? 1 : 0;
+  TracedText out = self.traced().Slice(0, sign);
+  out.Append(std::string(static_cast<size_t>(std::max<int64_t>(0, width - count)), '0'), kFromTemplate);
+  out.Append(self.traced(), sign, text.size());
+  return rt.String(std::move(out));
 }
 
 // "{} and {name}".format(...): fields without conversions or format specifications.
 Result<Value> Format(Runtime& rt, const Value& self, const Args& args) {
   const std::string& text = self.text();
-  std::string out;
+  TracedText out;
   size_t next = 0;
   for (size_t i = 0; i < text.size(); ++i) {
+    const size_t brace = std::min(text.find_first_of("{}", i), text.size());
+    out.Append(self.traced(), i, brace);
+    i = brace;
+    if (i == text.size()) break;
     const char c = text[i];
-    if ((c == '{' || c == '}') && i + 1 < text.size() && text[i + 1] == c) {
-      out += c;
+    if (i + 1 < text.size() && text[i + 1] == c) {
+      out.Append(self.traced(), i, i + 1);
       ++i;
       continue;
     }
     if (c == '}') return InvalidArgument("single '}' encountered in format string");
-    if (c != '{') {
-      out += c;
-      continue;
-    }
     const size_t end = text.find('}', i);
     if (end == kNone) return InvalidArgument("single '{' encountered in format string");
     const std::string field = text.substr(i + 1, end - i - 1);
@@ -421,7 +433,8 @@ Result<size_t> ListPosition(int64_t index, size_t count) {
   return static_cast<size_t>(position);
 }
 
-Result<Value> ListPop(Runtime&, const Value& self, const Args& args) {
+Result<Value> ListPop(Runtime& rt, const Value& self, const Args& args) {
+  PENSIEVE_RETURN_IF_ERROR(rt.Step(WorkSize(self) / 64));
   PENSIEVE_RETURN_IF_ERROR(NeedList(self));
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("pop", {"index"}, args));
   PENSIEVE_TRY(const int64_t index, bound.Int64(0, -1));
@@ -433,6 +446,7 @@ Result<Value> ListPop(Runtime&, const Value& self, const Args& args) {
 }
 
 Result<Value> Insert(Runtime& rt, const Value& self, const Args& args) {
+  PENSIEVE_RETURN_IF_ERROR(rt.Step(WorkSize(self) / 64));
   PENSIEVE_RETURN_IF_ERROR(NeedList(self));
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("insert", {"index", "object"}, args, 2));
   PENSIEVE_TRY(int64_t index, bound.Int64(0, 0));
@@ -465,12 +479,14 @@ Result<Value> ListCount(Runtime& rt, const Value& self, const Args& args) {
 }
 
 Result<Value> ListCopy(Runtime& rt, const Value& self, const Args&) {
+  PENSIEVE_RETURN_IF_ERROR(rt.Step(WorkSize(self)));
   return rt.List(self.list()->items, self.list()->kind);
 }
 
 // --- dicts ---------------------------------------------------------------------------------------------------------
 
 Result<Value> DictItems(Runtime& rt, const Value& self, const Args&) {
+  PENSIEVE_RETURN_IF_ERROR(rt.Step(WorkSize(self)));
   std::vector<Value> items;
   for (const auto& [key, value] : self.dict()->entries()) {
     PENSIEVE_TRY(Value pair, rt.List({key, value}, SequenceKind::kTuple));
@@ -480,12 +496,14 @@ Result<Value> DictItems(Runtime& rt, const Value& self, const Args&) {
 }
 
 Result<Value> DictKeys(Runtime& rt, const Value& self, const Args&) {
+  PENSIEVE_RETURN_IF_ERROR(rt.Step(WorkSize(self)));
   std::vector<Value> items;
   for (const auto& entry : self.dict()->entries()) items.push_back(entry.first);
   return rt.List(std::move(items), SequenceKind::kDictKeys);
 }
 
 Result<Value> DictValues(Runtime& rt, const Value& self, const Args&) {
+  PENSIEVE_RETURN_IF_ERROR(rt.Step(WorkSize(self)));
   std::vector<Value> items;
   for (const auto& entry : self.dict()->entries()) items.push_back(entry.second);
   return rt.List(std::move(items), SequenceKind::kDictValues);
@@ -497,7 +515,8 @@ Result<Value> DictGet(Runtime&, const Value& self, const Args& args) {
   return bound[1] == nullptr ? Value::None() : *bound[1];
 }
 
-Result<Value> DictPop(Runtime&, const Value& self, const Args& args) {
+Result<Value> DictPop(Runtime& rt, const Value& self, const Args& args) {
+  PENSIEVE_RETURN_IF_ERROR(rt.Step(WorkSize(self)));
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("pop", {"key", "default"}, args, 1));
   if (const auto taken = self.dict()->Remove(*bound[0])) return *taken;
   if (bound[1] == nullptr) return InvalidArgument("pop: no such key");
@@ -525,6 +544,7 @@ Result<Value> DictUpdate(Runtime& rt, const Value& self, const Args& args) {
 }
 
 Result<Value> DictCopy(Runtime& rt, const Value& self, const Args&) {
+  PENSIEVE_RETURN_IF_ERROR(rt.Step(WorkSize(self)));
   PENSIEVE_TRY(DictObject * copy, rt.NewDict());
   for (const auto& [key, value] : self.dict()->entries()) PENSIEVE_RETURN_IF_ERROR(rt.SetEntry(*copy, key, value));
   return Value(Value::Storage(copy));

@@ -1,6 +1,7 @@
 // Arithmetic and comparison operators with Python's rules.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "chat/jinja_print.h"
@@ -30,9 +31,9 @@ Result<Value> Repeat(Runtime& runtime, const Value& sequence, Int count) {
       return InvalidArgument("a repeated string is too long");
     }
     PENSIEVE_RETURN_IF_ERROR(runtime.Step(static_cast<size_t>(count) / 64));
-    std::string repeated;
-    repeated.reserve(text.size() * static_cast<size_t>(count));
-    for (Int i = 0; i < count && !text.empty(); ++i) repeated += text;
+    TracedText repeated;
+    repeated.Reserve(text.size() * static_cast<size_t>(count));
+    for (Int i = 0; i < count && !text.empty(); ++i) repeated.Append(sequence.traced());
     return runtime.String(std::move(repeated));
   }
   const auto& items = sequence.list()->items;
@@ -50,10 +51,13 @@ Result<Value> Add(Runtime& runtime, const Value& left, const Value& right) {
     if (left.text().size() + right.text().size() > runtime.limits().output_bytes_max) {
       return InvalidArgument("a concatenated string is too long");
     }
-    if (!left.IsMarkup() && !right.IsMarkup()) return runtime.String(left.text() + right.text());
-    return runtime.String((left.IsMarkup() ? left.text() : EscapeHtml(left.text())) +
-                              (right.IsMarkup() ? right.text() : EscapeHtml(right.text())),
-                          true);
+    const bool markup = left.IsMarkup() || right.IsMarkup();
+    TracedText joined;
+    joined.Reserve(left.text().size() + right.text().size());
+    for (const Value* side : {&left, &right}) {
+      joined.Append(markup && !side->IsMarkup() ? side->traced().Map(EscapeHtml) : side->traced());
+    }
+    return runtime.String(std::move(joined), markup);
   }
   const ListObject* a = left.list();
   const ListObject* b = right.list();
@@ -125,7 +129,7 @@ Result<Value> FloatOperation(Op op, double a, double b) {
 // "%s and %d" % values: the conversions s, r, d, i, f (with precision) and %%.
 class PercentFormat {
  public:
-  PercentFormat(Runtime& runtime, const std::string& format, const Value& values)
+  PercentFormat(Runtime& runtime, const TracedText& format, const Value& values)
       : runtime_(runtime), format_(format) {
     if (values.list() != nullptr && values.list()->kind == SequenceKind::kTuple) {
       values_ = values.list()->items;
@@ -135,30 +139,30 @@ class PercentFormat {
   }
 
   Result<Value> Run() {
-    for (size_t i = 0; i < format_.size(); ++i) {
-      if (format_[i] != '%') {
-        out_ += format_[i];
-        continue;
-      }
-      PENSIEVE_RETURN_IF_ERROR(Conversion(++i));
+    const std::string& format = format_.bytes();
+    for (size_t i = 0; i < format.size(); ++i) {
+      const size_t mark = std::min(format.find('%', i), format.size());
+      out_.Append(format_, i, mark);
+      i = mark;
+      if (i < format.size()) PENSIEVE_RETURN_IF_ERROR(Conversion(format, ++i));
     }
     if (next_ != values_.size()) return InvalidArgument("not all arguments converted during string formatting");
     return runtime_.String(std::move(out_));
   }
 
  private:
-  Status Conversion(size_t& i) {
+  Status Conversion(const std::string& format, size_t& i) {
     int precision = 6;
-    if (i < format_.size() && format_[i] == '.') {
+    if (i < format.size() && format[i] == '.') {
       precision = 0;
-      for (++i; i < format_.size() && format_[i] >= '0' && format_[i] <= '9' && precision < 100; ++i) {
-        precision = precision * 10 + (format_[i] - '0');
+      for (++i; i < format.size() && format[i] >= '0' && format[i] <= '9' && precision < 100; ++i) {
+        precision = precision * 10 + (format[i] - '0');
       }
     }
-    if (i >= format_.size()) return InvalidArgument("incomplete format");
-    const char kind = format_[i];
+    if (i >= format.size()) return InvalidArgument("incomplete format");
+    const char kind = format[i];
     if (kind == '%') {
-      out_ += '%';
+      out_.Append(format_, i, i + 1);
       return OkStatus();
     }
     if (next_ >= values_.size()) return InvalidArgument("not enough arguments for format string");
@@ -168,9 +172,9 @@ class PercentFormat {
     if (kind == 'r') return AppendRepr(value, bytes_max, out_);
     if (!value.IsNumber()) return InvalidArgument(fmt::format("%{} format: a number is required", kind));
     if (kind == 'f') {
-      out_ += fmt::format("{:.{}f}", value.number(), precision);
+      out_.Append(fmt::format("{:.{}f}", value.number(), precision), kFromTemplate);
     } else if ((kind == 'd' || kind == 'i') && std::abs(value.number()) < 1e30) {
-      out_ += IntRepr(value.IsFloat() ? static_cast<Int>(value.number()) : value.integer());
+      out_.Append(IntRepr(value.IsFloat() ? static_cast<Int>(value.number()) : value.integer()), kFromTemplate);
     } else {
       return InvalidArgument(fmt::format("unsupported format character '{}'", kind));
     }
@@ -178,10 +182,10 @@ class PercentFormat {
   }
 
   Runtime& runtime_;
-  const std::string& format_;
+  const TracedText& format_;
   std::vector<Value> values_;
   size_t next_ = 0;
-  std::string out_;
+  TracedText out_;
 };
 
 bool IsRepeatable(const Value& value) {
@@ -200,7 +204,7 @@ Result<Value> BinaryOperation(Runtime& runtime, Op op, const Value& left, const 
     if (left.IsIntegral() && IsRepeatable(right)) return Repeat(runtime, right, left.integer());
   }
   if (op == Op::kModulo && left.IsString() && !right.IsUndefined()) {
-    return PercentFormat(runtime, left.text(), right).Run();
+    return PercentFormat(runtime, left.traced(), right).Run();
   }
   return Mismatch(kSymbols[static_cast<size_t>(op)], left, right);
 }

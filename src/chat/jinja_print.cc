@@ -12,7 +12,7 @@
 namespace pensieve::chat::jinja {
 namespace {
 
-Status CheckSize(const std::string& out, size_t bytes_max) {
+Status CheckSize(const TracedText& out, size_t bytes_max) {
   if (out.size() <= bytes_max) return OkStatus();
   return InvalidArgument(fmt::format("the template makes a text of more than {} bytes", bytes_max));
 }
@@ -22,21 +22,49 @@ Status CheckDepth(int depth) {
   return InvalidArgument(fmt::format("a printed value is nested deeper than {} levels", kValueDepthMax));
 }
 
+// The quotes that Python puts around a string.
+char QuoteFor(std::string_view text) {
+  const bool has_single = text.find('\'') != std::string_view::npos;
+  return has_single && text.find('"') == std::string_view::npos ? '"' : '\'';
+}
+
+// What stands between the quotes.
+std::string Escaped(std::string_view text, char quote) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); i += CodePointBytes(text, i)) {
+    const char32_t c = DecodeAt(text, i);
+    if (c == static_cast<char32_t>(quote) || c == '\\') {
+      out += '\\';
+      out += static_cast<char>(c);
+    } else if (c == '\n' || c == '\r' || c == '\t') {
+      out += c == '\n' ? "\\n" : c == '\r' ? "\\r" : "\\t";
+    } else if (IsPrintable(c)) {
+      out += text.substr(i, CodePointBytes(text, i));
+    } else if (c <= 0xff) {
+      out += fmt::format("\\x{:02x}", static_cast<uint32_t>(c));
+    } else {
+      out += c <= 0xffff ? fmt::format("\\u{:04x}", static_cast<uint32_t>(c))
+                         : fmt::format("\\U{:08x}", static_cast<uint32_t>(c));
+    }
+  }
+  return out;
+}
+
 class ReprWriter {
  public:
-  ReprWriter(size_t bytes_max, std::string& out) : bytes_max_(bytes_max), out_(out) {}
+  ReprWriter(size_t bytes_max, TracedText& out) : bytes_max_(bytes_max), out_(out) {}
 
   Status Write(const Value& value, int depth) {
     PENSIEVE_RETURN_IF_ERROR(CheckDepth(depth));
     PENSIEVE_RETURN_IF_ERROR(CheckSize(out_, bytes_max_));
     if (value.IsString()) {
-      out_ += value.IsMarkup() ? "Markup(" + StringRepr(value.text()) + ")" : StringRepr(value.text());
+      WriteString(value);
     } else if (value.list() != nullptr) {
       return WriteSequence(*value.list(), depth);
     } else if (value.dict() != nullptr) {
       return WriteDict(*value.dict(), depth);
     } else if (value.IsUndefined()) {
-      out_ += "Undefined";
+      out_.AppendAlike("Undefined");
     } else {
       return AppendStr(value, bytes_max_, out_);
     }
@@ -44,22 +72,30 @@ class ReprWriter {
   }
 
  private:
+  void WriteString(const Value& value) {
+    const char quote = QuoteFor(value.text());
+    const std::string mark(1, quote);
+    out_.AppendAlike(value.IsMarkup() ? "Markup(" + mark : mark);
+    out_.Append(value.traced().Map([quote](std::string_view text) { return Escaped(text, quote); }));
+    out_.AppendAlike(value.IsMarkup() ? mark + ")" : mark);
+  }
+
   Status WriteSequence(const ListObject& list, int depth) {
     if (list.kind == SequenceKind::kRange) return WriteRange(list);
     if (list.kind == SequenceKind::kGenerator) {
-      out_ += "<generator object>";
+      out_.AppendAlike("<generator object>");
       return OkStatus();
     }
     const bool tuple = list.kind == SequenceKind::kTuple;
     static constexpr const char* kOpen[] = {"[", "(", "", "", "dict_items([", "dict_keys([", "dict_values(["};
     static constexpr const char* kClose[] = {"]", ")", "", "", "])", "])", "])"};
-    out_ += kOpen[static_cast<size_t>(list.kind)];
+    out_.AppendAlike(kOpen[static_cast<size_t>(list.kind)]);
     for (size_t i = 0; i < list.items.size(); ++i) {
-      if (i != 0) out_ += ", ";
+      if (i != 0) out_.AppendAlike(", ");
       PENSIEVE_RETURN_IF_ERROR(Write(list.items[i], depth + 1));
     }
-    if (tuple && list.items.size() == 1) out_ += ",";
-    out_ += kClose[static_cast<size_t>(list.kind)];
+    if (tuple && list.items.size() == 1) out_.AppendAlike(",");
+    out_.AppendAlike(kClose[static_cast<size_t>(list.kind)]);
     return OkStatus();
   }
 
@@ -68,46 +104,46 @@ class ReprWriter {
     const Int start = count == 0 ? Int{0} : list.items[0].integer();
     const Int step = count < 2 ? Int{1} : list.items[1].integer() - start;
     const Int stop = count == 0 ? Int{0} : list.items[count - 1].integer() + (step > 0 ? 1 : -1);
-    out_ += "range(" + IntRepr(start) + ", " + IntRepr(stop) + (step == 1 ? "" : ", " + IntRepr(step)) + ")";
+    out_.AppendAlike("range(" + IntRepr(start) + ", " + IntRepr(stop) + (step == 1 ? "" : ", " + IntRepr(step)) + ")");
     return OkStatus();
   }
 
   Status WriteDict(const DictObject& dict, int depth) {
-    out_ += "{";
+    out_.AppendAlike("{");
     bool first = true;
     for (const auto& [key, value] : dict.entries()) {
-      if (!first) out_ += ", ";
+      if (!first) out_.AppendAlike(", ");
       first = false;
       PENSIEVE_RETURN_IF_ERROR(Write(key, depth + 1));
-      out_ += ": ";
+      out_.AppendAlike(": ");
       PENSIEVE_RETURN_IF_ERROR(Write(value, depth + 1));
     }
-    out_ += "}";
+    out_.AppendAlike("}");
     return OkStatus();
   }
 
   const size_t bytes_max_;
-  std::string& out_;
+  TracedText& out_;
 };
 
 class JsonWriter {
  public:
-  JsonWriter(const JsonStyle& style, size_t bytes_max, std::string& out)
+  JsonWriter(const JsonStyle& style, size_t bytes_max, TracedText& out)
       : style_(style), bytes_max_(bytes_max), out_(out) {}
 
   Status Write(const Value& value, int depth) {
     PENSIEVE_RETURN_IF_ERROR(CheckDepth(depth));
     PENSIEVE_RETURN_IF_ERROR(CheckSize(out_, bytes_max_));
     if (value.IsString()) {
-      WriteString(value.text());
+      WriteString(value.traced());
     } else if (value.IsNone()) {
-      out_ += "null";
+      out_.AppendAlike("null");
     } else if (value.IsBool()) {
-      out_ += value.bool_value() ? "true" : "false";
+      out_.AppendAlike(value.bool_value() ? "true" : "false");
     } else if (value.IsInt()) {
-      out_ += IntRepr(value.integer());
+      out_.AppendAlike(IntRepr(value.integer()));
     } else if (value.IsFloat()) {
-      out_ += FloatText(value.number());
+      out_.AppendAlike(FloatText(value.number()));
     } else if (value.list() != nullptr && value.list()->kind <= SequenceKind::kTuple) {
       return WriteList(*value.list(), depth);
     } else if (value.dict() != nullptr) {
@@ -125,93 +161,103 @@ class JsonWriter {
     return FloatRepr(number);
   }
 
-  void WriteEscape(char32_t c) { out_ += fmt::format("\\u{:04x}", static_cast<uint32_t>(c)); }
+  static void AppendEscape(char32_t c, std::string& out) {
+    out += fmt::format("\\u{:04x}", static_cast<uint32_t>(c));
+  }
 
-  void WriteString(std::string_view text) {
-    out_ += '"';
+  std::string Escaped(std::string_view text) const {
+    std::string out;
+    out.reserve(text.size() + text.size() / 8);
     for (size_t i = 0; i < text.size(); i += CodePointBytes(text, i)) {
       const char32_t c = DecodeAt(text, i);
       static constexpr std::string_view kFrom = "\"\\\n\r\t\f\b";
       static constexpr std::string_view kTo = "\"\\nrtfb";
       const size_t simple = c < 0x80 ? kFrom.find(static_cast<char>(c)) : std::string_view::npos;
       if (simple != std::string_view::npos) {
-        out_ += '\\';
-        out_ += kTo[simple];
+        out += '\\';
+        out += kTo[simple];
       } else if (c < 0x20) {
-        WriteEscape(c);
+        AppendEscape(c, out);
       } else if (c < 0x80 || !style_.ensure_ascii) {
-        out_ += text.substr(i, CodePointBytes(text, i));
+        out += text.substr(i, CodePointBytes(text, i));
       } else if (c < 0x10000) {
-        WriteEscape(c);
+        AppendEscape(c, out);
       } else {
-        WriteEscape(0xd800 + ((c - 0x10000) >> 10));
-        WriteEscape(0xdc00 + ((c - 0x10000) & 0x3ff));
+        AppendEscape(0xd800 + ((c - 0x10000) >> 10), out);
+        AppendEscape(0xdc00 + ((c - 0x10000) & 0x3ff), out);
       }
     }
-    out_ += '"';
+    return out;
+  }
+
+  void WriteString(const TracedText& text) {
+    out_.AppendAlike("\"");
+    out_.Append(text.Map([this](std::string_view run) { return Escaped(run); }));
+    out_.AppendAlike("\"");
   }
 
   // What stands before the first item, between items and after the last one.
   void NewLine(int depth) {
     if (!style_.indented) return;
-    out_ += '\n';
-    for (int i = 0; i < depth; ++i) out_ += style_.indent;
+    out_.AppendAlike("\n");
+    for (int i = 0; i < depth; ++i) out_.AppendAlike(style_.indent);
   }
 
   Status WriteList(const ListObject& list, int depth) {
     if (list.items.empty()) {
-      out_ += "[]";
+      out_.AppendAlike("[]");
       return OkStatus();
     }
-    out_ += '[';
+    out_.AppendAlike("[");
     for (size_t i = 0; i < list.items.size(); ++i) {
-      if (i != 0) out_ += style_.item_separator;
+      if (i != 0) out_.AppendAlike(style_.item_separator);
       NewLine(depth + 1);
       PENSIEVE_RETURN_IF_ERROR(Write(list.items[i], depth + 1));
     }
     NewLine(depth);
-    out_ += ']';
+    out_.AppendAlike("]");
     return OkStatus();
   }
 
-  static Result<std::string> KeyText(const Value& key) {
-    if (key.IsString()) return key.text();
-    if (key.IsNone()) return std::string("null");
-    if (key.IsBool()) return std::string(key.bool_value() ? "true" : "false");
-    if (key.IsInt()) return IntRepr(key.integer());
-    if (key.IsFloat()) return FloatText(key.number());
+  static Result<TracedText> KeyText(const Value& key) {
+    const auto own = [](std::string text) { return TracedText(std::move(text), kFromTemplate); };
+    if (key.IsString()) return key.traced();
+    if (key.IsNone()) return own("null");
+    if (key.IsBool()) return own(key.bool_value() ? "true" : "false");
+    if (key.IsInt()) return own(IntRepr(key.integer()));
+    if (key.IsFloat()) return own(FloatText(key.number()));
     return InvalidArgument("keys must be str, int, float, bool or None, not tuple");
   }
 
   Status WriteDict(const DictObject& dict, int depth) {
     if (dict.entries().empty()) {
-      out_ += "{}";
+      out_.AppendAlike("{}");
       return OkStatus();
     }
-    std::vector<std::pair<std::string, const Value*>> entries;
+    std::vector<std::pair<TracedText, const Value*>> entries;
     for (const auto& [key, value] : dict.entries()) {
-      PENSIEVE_TRY(std::string text, KeyText(key));
+      PENSIEVE_TRY(TracedText text, KeyText(key));
       entries.emplace_back(std::move(text), &value);
     }
     if (style_.sort_keys) {
-      std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+      std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.first.bytes() < b.first.bytes(); });
     }
-    out_ += '{';
+    out_.AppendAlike("{");
     for (size_t i = 0; i < entries.size(); ++i) {
-      if (i != 0) out_ += style_.item_separator;
+      if (i != 0) out_.AppendAlike(style_.item_separator);
       NewLine(depth + 1);
       WriteString(entries[i].first);
-      out_ += style_.key_separator;
+      out_.AppendAlike(style_.key_separator);
       PENSIEVE_RETURN_IF_ERROR(Write(*entries[i].second, depth + 1));
     }
     NewLine(depth);
-    out_ += '}';
+    out_.AppendAlike("}");
     return OkStatus();
   }
 
   const JsonStyle& style_;
   const size_t bytes_max_;
-  std::string& out_;
+  TracedText& out_;
 };
 
 }  // namespace
@@ -242,26 +288,8 @@ std::string FloatRepr(double value) {
 std::string IntRepr(Int value) { return fmt::format("{}", static_cast<__int128>(value)); }
 
 std::string StringRepr(std::string_view text) {
-  const bool has_single = text.find('\'') != std::string_view::npos;
-  const char quote = has_single && text.find('"') == std::string_view::npos ? '"' : '\'';
-  std::string out(1, quote);
-  for (size_t i = 0; i < text.size(); i += CodePointBytes(text, i)) {
-    const char32_t c = DecodeAt(text, i);
-    if (c == static_cast<char32_t>(quote) || c == '\\') {
-      out += '\\';
-      out += static_cast<char>(c);
-    } else if (c == '\n' || c == '\r' || c == '\t') {
-      out += c == '\n' ? "\\n" : c == '\r' ? "\\r" : "\\t";
-    } else if (IsPrintable(c)) {
-      out += text.substr(i, CodePointBytes(text, i));
-    } else if (c <= 0xff) {
-      out += fmt::format("\\x{:02x}", static_cast<uint32_t>(c));
-    } else {
-      out += c <= 0xffff ? fmt::format("\\u{:04x}", static_cast<uint32_t>(c))
-                         : fmt::format("\\U{:08x}", static_cast<uint32_t>(c));
-    }
-  }
-  return out + quote;
+  const char quote = QuoteFor(text);
+  return quote + Escaped(text, quote) + quote;
 }
 
 std::string EscapeHtml(std::string_view text) {
@@ -279,30 +307,30 @@ std::string EscapeHtml(std::string_view text) {
   return out;
 }
 
-Status AppendStr(const Value& value, size_t bytes_max, std::string& out) {
+Status AppendStr(const Value& value, size_t bytes_max, TracedText& out) {
   if (value.IsString()) {
-    out += value.text();
+    out.Append(value.traced());
   } else if (value.IsNone()) {
-    out += "None";
+    out.Append("None", kFromTemplate);
   } else if (value.IsBool()) {
-    out += value.bool_value() ? "True" : "False";
+    out.Append(value.bool_value() ? "True" : "False", kFromTemplate);
   } else if (value.IsInt()) {
-    out += IntRepr(value.integer());
+    out.Append(IntRepr(value.integer()), kFromTemplate);
   } else if (value.IsFloat()) {
-    out += FloatRepr(value.number());
+    out.Append(FloatRepr(value.number()), kFromTemplate);
   } else if (value.list() != nullptr || value.dict() != nullptr) {
     PENSIEVE_RETURN_IF_ERROR(AppendRepr(value, bytes_max, out));
   } else if (!value.IsUndefined()) {
-    out += fmt::format("<{}>", value.TypeName());
+    out.Append(fmt::format("<{}>", value.TypeName()), kFromTemplate);
   }
   return CheckSize(out, bytes_max);
 }
 
-Status AppendRepr(const Value& value, size_t bytes_max, std::string& out) {
+Status AppendRepr(const Value& value, size_t bytes_max, TracedText& out) {
   return ReprWriter(bytes_max, out).Write(value, 0);
 }
 
-Status AppendJson(const Value& value, const JsonStyle& style, size_t bytes_max, std::string& out) {
+Status AppendJson(const Value& value, const JsonStyle& style, size_t bytes_max, TracedText& out) {
   return JsonWriter(style, bytes_max, out).Write(value, 0);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "base/status.h"
 #include "chat/jinja_value.h"
@@ -15,8 +16,10 @@ std::string IntRepr(Int value);
 std::string StringRepr(std::string_view text);
 std::string EscapeHtml(std::string_view text);
 
-Status AppendStr(const Value& value, size_t bytes_max, std::string& out);
-Status AppendRepr(const Value& value, size_t bytes_max, std::string& out);
+// These three keep the origins of strings. What they write around and between the strings of a container has the origin
+// of what stands before it.
+Status AppendStr(const Value& value, size_t bytes_max, TracedText& out);
+Status AppendRepr(const Value& value, size_t bytes_max, TracedText& out);
 
 struct JsonStyle {
   bool ensure_ascii = false;
@@ -26,6 +29,6 @@ struct JsonStyle {
   std::string item_separator = ", ";
   std::string key_separator = ": ";
 };
-Status AppendJson(const Value& value, const JsonStyle& style, size_t bytes_max, std::string& out);
+Status AppendJson(const Value& value, const JsonStyle& style, size_t bytes_max, TracedText& out);
 
 }  // namespace pensieve::chat::jinja

@@ -50,12 +50,17 @@ Result<int64_t> BoundArgs::Int64(size_t index, int64_t otherwise) const {
   return static_cast<int64_t>(clamped);
 }
 
-Result<std::string> BoundArgs::Text(size_t index, std::string_view otherwise) const {
+Result<TracedText> BoundArgs::Traced(size_t index, std::string_view otherwise) const {
   const Value* value = values_[index];
-  if (value == nullptr || value->IsNone()) return std::string(otherwise);
+  if (value == nullptr || value->IsNone()) return TracedText(std::string(otherwise), kFromTemplate);
   if (value->IsUndefined()) return UndefinedError(*value);
   if (!value->IsString()) return InvalidArgument(fmt::format("{}: '{}' is no string", callee_, value->TypeName()));
-  return value->text();
+  return value->traced();
+}
+
+Result<std::string> BoundArgs::Text(size_t index, std::string_view otherwise) const {
+  PENSIEVE_TRY(TracedText text, Traced(index, otherwise));
+  return std::move(text).TakeBytes();
 }
 
 Status Runtime::Step(size_t count) {
@@ -70,11 +75,11 @@ Status Runtime::Charge(size_t bytes) {
   return InvalidArgument(fmt::format("the template needs more than {} bytes of memory", limits_.allocated_bytes_max));
 }
 
-Result<Value> Runtime::String(std::string text, bool markup) {
+Result<Value> Runtime::String(TracedText text, bool markup) {
   if (text.size() > limits_.output_bytes_max) {
     return InvalidArgument(fmt::format("the template makes a text of more than {} bytes", limits_.output_bytes_max));
   }
-  PENSIEVE_RETURN_IF_ERROR(Charge(sizeof(Str) + 16 + text.size()));
+  PENSIEVE_RETURN_IF_ERROR(Charge(sizeof(Str) + 16 + text.Bytes()));
   return Value(Value::Storage(std::make_shared<const Str>(Str{std::move(text), markup})));
 }
 
@@ -92,18 +97,18 @@ Status Runtime::SetEntry(DictObject& dict, const Value& key, Value value) {
   return dict.Set(key, std::move(value));
 }
 
-Result<Value> Runtime::FromJson(const Json& json) {
+Result<Value> Runtime::FromJson(const Json& json, Origin origin) {
   switch (json.type()) {
     case Json::value_t::boolean: return Value::Bool(json.get<bool>());
     case Json::value_t::number_integer: return Value::Integer(json.get<int64_t>());
     case Json::value_t::number_unsigned: return Value::Integer(json.get<uint64_t>());
     case Json::value_t::number_float: return Value::Float(json.get<double>());
-    case Json::value_t::string: return String(json.get_ref<const std::string&>());
+    case Json::value_t::string: return String(TracedText(json.get_ref<const std::string&>(), origin));
     case Json::value_t::array: {
       std::vector<Value> items;
       items.reserve(json.size());
       for (const Json& element : json) {
-        PENSIEVE_TRY(Value item, FromJson(element));
+        PENSIEVE_TRY(Value item, FromJson(element, origin));
         items.push_back(std::move(item));
       }
       return List(std::move(items));
@@ -111,8 +116,8 @@ Result<Value> Runtime::FromJson(const Json& json) {
     case Json::value_t::object: {
       PENSIEVE_TRY(DictObject * dict, NewDict());
       for (const auto& [key, element] : json.items()) {
-        PENSIEVE_TRY(const Value name, String(key));
-        PENSIEVE_TRY(Value item, FromJson(element));
+        PENSIEVE_TRY(const Value name, String(TracedText(key, origin)));
+        PENSIEVE_TRY(Value item, FromJson(element, origin));
         PENSIEVE_RETURN_IF_ERROR(SetEntry(*dict, name, std::move(item)));
       }
       return Value(Value::Storage(dict));
@@ -146,7 +151,7 @@ Result<std::vector<Value>> Runtime::Items(const Value& iterable) {
   }
   const std::string& text = iterable.text();
   for (size_t i = 0; i < text.size(); i += CodePointBytes(text, i)) {
-    PENSIEVE_TRY(Value item, String(text.substr(i, CodePointBytes(text, i))));
+    PENSIEVE_TRY(Value item, String(iterable.traced().Slice(i, i + CodePointBytes(text, i))));
     items.push_back(std::move(item));
   }
   return items;
@@ -189,7 +194,7 @@ Result<Value> Runtime::Item(const Value& object, const Value& key) {
     const Int index = key.integer() < 0 ? key.integer() + count : key.integer();
     if (index >= 0 && index < count) {
       const size_t at = ByteOffset(text, static_cast<size_t>(index));
-      return String(text.substr(at, CodePointBytes(text, at)));
+      return String(object.traced().Slice(at, at + CodePointBytes(text, at)));
     }
   }
   return MissingAttribute(object, key);
@@ -237,14 +242,15 @@ Result<Value> Runtime::Call(const Value& callee, const CallArgs& args) {
   const CallableObject* callable = callee.callable();
   if (callable == nullptr) return InvalidArgument(fmt::format("'{}' object is not callable", callee.TypeName()));
   if (callable->native == nullptr) return CallMacro(*callable, args);
-  PENSIEVE_RETURN_IF_ERROR(Step(1 + WorkSize(callable->self)));
+  // Methods of containers that look at all items count these themselves.
+  PENSIEVE_RETURN_IF_ERROR(Step(1 + (callable->self.IsString() ? WorkSize(callable->self) : 0)));
   return callable->native(*this, callable->self, args);
 }
 
 Result<Value> Runtime::ApplyFilter(std::string_view name, const Value& input, const CallArgs& args) {
   const NativeFunction filter = FindFilter(name);
   if (filter == nullptr) return InvalidArgument(fmt::format("No filter named '{}'.", name));
-  PENSIEVE_RETURN_IF_ERROR(Step(1 + WorkSize(input)));
+  PENSIEVE_RETURN_IF_ERROR(Step(1 + (input.IsString() || !IgnoresItems(name) ? WorkSize(input) : 0)));
   return filter(*this, input, args);
 }
 

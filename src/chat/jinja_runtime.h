@@ -43,7 +43,9 @@ class BoundArgs {
   bool IsTrue(size_t index, bool otherwise = false) const;
   // The integer, or `otherwise` when absent. InvalidArgument for other types, clamped to int64.
   Result<int64_t> Int64(size_t index, int64_t otherwise) const;
+  // For what is looked at only; Traced is for what becomes a part of a result.
   Result<std::string> Text(size_t index, std::string_view otherwise) const;
+  Result<TracedText> Traced(size_t index, std::string_view otherwise) const;
 
  private:
   std::string callee_;
@@ -76,11 +78,14 @@ class Runtime {
   Status Step(size_t count = 1);
   Status Charge(size_t bytes);
 
-  Result<Value> String(std::string text, bool markup = false);
+  Result<Value> String(TracedText text, bool markup = false);
+  // Words of the template or of this engine.
+  Result<Value> OwnString(std::string text) { return String(TracedText(std::move(text), kFromTemplate)); }
   Result<Value> List(std::vector<Value> items, SequenceKind kind = SequenceKind::kList);
   Result<DictObject*> NewDict() { return New<DictObject>(); }
   Status SetEntry(DictObject& dict, const Value& key, Value value);
-  Result<Value> FromJson(const Json& json);
+  // All strings in it, keys too, come from `origin`.
+  Result<Value> FromJson(const Json& json, Origin origin);
   Result<Value> Native(std::string_view name, NativeFunction function, Value self = {});
 
   // All items of whatever can be iterated: list items, dict keys, code points. Empties a generator.
@@ -121,7 +126,7 @@ class Runtime {
 Value MissingName(std::string_view name);
 Value MissingAttribute(const Value& object, const Value& key);
 inline Value UndefinedWith(std::string hint) {
-  return Value(Value::Storage(Undefined{std::make_shared<const Str>(Str{std::move(hint), false})}));
+  return Value(Value::Storage(Undefined{std::make_shared<const Str>(Str{TracedText(std::move(hint), kFromTemplate), false})}));
 }
 
 // A number for work proportional to the size of `value`: characters / 64, or items.
@@ -129,6 +134,9 @@ size_t WorkSize(const Value& value);
 
 // The tables. Null when the name is unknown.
 NativeFunction FindFilter(std::string_view name);
+// Whether a filter's work does not grow with the items of a list or a dict: messages | length in a loop over all messages
+// is no quadratic work.
+bool IgnoresItems(std::string_view filter);
 using TestFunction = Result<bool> (*)(Runtime& runtime, const Value& input, const CallArgs& args);
 TestFunction FindTest(std::string_view name);
 NativeFunction FindStringMethod(std::string_view name);

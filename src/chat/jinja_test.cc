@@ -7,6 +7,7 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <random>
 #include <sstream>
 #include <thread>
@@ -38,7 +39,8 @@ Result<std::string> Render(const std::string& source, const Json& context = Json
   for (const auto& [name, value] : context.items()) render.variables.emplace_back(name, value);
   render.now_s = now_s;
   render.limits = limits;
-  return RenderTemplate(block, render);
+  PENSIEVE_TRY(const TracedText text, RenderTemplate(block, render));
+  return text.bytes();
 }
 
 std::string ErrorOf(const std::string& source, const Limits& limits = {}) {
@@ -94,6 +96,92 @@ TEST_F(Jinja, RendersModelTemplatesAsJinja2) {
     }
   }
   EXPECT_GT(compared, 1000u);
+}
+
+// The request's bytes in brackets. `r` is "Req <x>", `d` {"k": "v"}, `m` two messages.
+std::string Traced(const std::string& source) {
+  const auto block = ParseTemplate(source);
+  if (!block.has_value()) return block.error().ToString();
+  RenderContext context;
+  context.variables.emplace_back("r", "Req <x>", 1);
+  context.variables.emplace_back("d", Json{{"k", "v"}, {"n", 5}}, 1);
+  context.variables.emplace_back("m", Json::array({{{"role", "user"}, {"content", "A"}}, {{"role", "<u>"}}}), 2, true);
+  const auto text = RenderTemplate(*block, context);
+  if (!text.has_value()) return text.error().ToString();
+  std::string out;
+  size_t begin = 0;
+  for (const OriginRun& run : text->Runs()) {
+    const std::string bytes = text->bytes().substr(begin, run.end - begin);
+    out += run.origin == kFromTemplate ? bytes : "[" + bytes + "]";
+    begin = run.end;
+  }
+  return out;
+}
+
+TEST_F(Jinja, TextKnowsWhoWroteIt) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"a{{ r }}b", "a[Req <x>]b"},
+      {"{{ 'a' + r ~ 'b' ~ 1 }}", "a[Req <x>]b1"},
+      {"{{ ('  ' + r + '  ') | trim }}.{{ (' ' + r) | upper }}", "[Req <x>]. [REQ <X>]"},
+      {"{{ r | replace('<', '(') }}{{ 'a-b' | replace('-', r) }}", "[Req ]([x>]a[Req <x>]b"},
+      {"{{ r[1:3] }}{{ r[-1] }}{{ ('ab' + r)[::-1] }}", "[eq>>x< qeR]ba"},
+      {"{% set p = ('a ' + r).split(' ') %}{{ p[0] }}|{{ p[1] }}|{{ p | join('+') }}", "a|[Req]|a+[Req]+[<x>]"},
+      {"{{ [r, 'c'] | join(', ') }};{{ ', '.join([r, 'c']) }}", "[Req <x>], c;[Req <x>], c"},
+      {"{{ d | tojson }}", "{\"[k\": \"v\", \"n\": 5}]"},
+      {"{{ {'a': r} | tojson }}", "{\"a\": \"[Req <x>\"}]"},
+      {"{{ d }}{{ [r] }}", "{'[k': 'v', 'n': ]5}['[Req <x>']]"},
+      {"{{ '%s-%d' | format(r, 3) }}{{ '{} {x}'.format(r, x='y') }}", "[Req <x>]-3[Req <x>] y"},
+      {"{{ ('a\n' + r) | indent(2) }}", "a\n  [Req <x>]"},
+      {"{% macro f(x) %}<{{ x }}>{% endmacro %}{{ f(r) }}{{ f('t') }}", "<[Req <x>]><t>"},
+      {"{% set ns = namespace(s='') %}{% for i in range(2) %}{% set ns.s = ns.s + r[0] + '-' %}{% endfor %}{{ ns.s }}",
+       "[R]-[R]-"},
+      {"{% set b %}x{{ r }}y{% endset %}{{ b }}{% filter lower %}A{{ r }}{% endfilter %}", "x[Req <x>]ya[req <x>]"},
+      {"{{ r | title }}{{ r | capitalize }}{{ ('a' + r) | capitalize }}", "[Req <X>Req <x>]A[req <x>]"},
+      {"{{ r | e }}{{ 'a' | safe + r }}", "[Req &lt;x&gt;]a[Req &lt;x&gt;]"},
+      {"{{ r.center(9, '*') }}{{ 'a'.ljust(3, r[0]) }}{{ r.zfill(8) }}", "*[Req <x>]*a[RR]0[Req <x>]"},
+      {"{{ r | list | first }}{{ r | reverse }}{% for c in r %}{{ c }}{% endfor %}", "[R>x< qeRReq <x>]"},
+      {"{{ r.partition(' ')[0] }}{{ r.removeprefix('Req') }}{{ r.strip('R>') }}", "[Req <x>eq <x]"},
+      {"{{ r if r else 'x' }}{{ nope | default(r) }}{{ r or 'x' }}", "[Req <x>Req <x>Req <x>]"},
+      {"{{ (r * 2)[:9] }}{{ d.items() | list | length }}{% for k, v in d | items %}{{ k }}={{ v }} {% endfor %}",
+       "[Req <x>Re]2[k]=[v] [n]=5 "},
+      {"{{ '{\"a\": \"t\"}' | from_json }}{{ ('{\"a\": \"' + r + '\"}') | from_json }}",
+       "{'a': 't'}{'[a': 'Req <x>'}]"},
+      // A role of one word is as good as the template's own, any other is the request's.
+      {"{% for x in m %}{{ x.role }}:{{ x.content }};{% endfor %}", "user:[A];[<u>]:;"}};
+  for (const auto& [source, traced] : cases) EXPECT_EQ(Traced(source), traced) << source;
+}
+
+// Every string of the context is given a mark, and no operation of any template may launder it.
+TEST_F(Jinja, NoOperationTakesTheRequestsTextForTheTemplates) {
+  const std::string mark = "\u2603";
+  const std::function<Json(const Json&)> marked = [&](const Json& json) -> Json {
+    if (json.is_string()) return mark + json.get<std::string>() + mark;
+    Json out = json;
+    if (json.is_structured()) {
+      for (auto& [key, value] : out.items()) value = marked(value);
+    }
+    return out;
+  };
+  const Json golden = ReadGolden("jinja_golden.json");
+  size_t marks = 0;
+  for (const Json& item : golden["cases"]) {
+    const auto block = ParseTemplate(item["template"].get<std::string>());
+    if (!block.has_value()) continue;
+    RenderContext context;
+    for (const auto& [name, value] : golden["context"].items()) context.variables.emplace_back(name, marked(value), 1);
+    const auto text = RenderTemplate(*block, context);
+    if (!text.has_value()) continue;
+    size_t begin = 0;
+    for (const OriginRun& run : text->Runs()) {
+      const std::string bytes = text->bytes().substr(begin, run.end - begin);
+      begin = run.end;
+      if (bytes.find(mark) == std::string::npos) continue;
+      ++marks;
+      EXPECT_NE(run.origin, kFromTemplate) << item["template"] << "\n" << bytes;
+    }
+    EXPECT_EQ(begin, text->size());
+  }
+  EXPECT_GT(marks, 50u);
 }
 
 TEST_F(Jinja, ErrorsNameLineAndConstruct) {
@@ -199,7 +287,7 @@ TEST_F(Jinja, OneTreeServesManyThreads) {
     threads.emplace_back([&] {
       RenderContext context;
       context.variables.emplace_back("list", Json::array({"a", "b"}));
-      for (int i = 0; i < 200; ++i) output = *RenderTemplate(*block, context);
+      for (int i = 0; i < 200; ++i) output = RenderTemplate(*block, context)->bytes();
     });
   }
   for (auto& thread : threads) thread.join();

@@ -210,7 +210,7 @@ Result<size_t> Length(const Value& value) {
 
 Status UndefinedError(const Value& value) {
   const StrPtr& hint = value.undefined().hint;
-  return InvalidArgument(hint == nullptr ? "a value is undefined" : hint->text);
+  return InvalidArgument(hint == nullptr ? "a value is undefined" : hint->text.bytes());
 }
 
 }  // namespace pensieve::chat::jinja

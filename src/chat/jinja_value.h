@@ -15,13 +15,14 @@
 #include <vector>
 
 #include "base/status.h"
+#include "chat/jinja_text.h"
 
 namespace pensieve::chat::jinja {
 
 // `markup` marks the result of |safe and |escape: adding an ordinary string to it escapes that string for HTML, a
 // surprise of Jinja that a byte-equal renderer has to share.
 struct Str {
-  std::string text;
+  TracedText text;
   bool markup = false;
 };
 using StrPtr = std::shared_ptr<const Str>;
@@ -53,7 +54,7 @@ class Value {
   static Value Float(double value) { return Value(Storage(std::in_place_type<double>, value)); }
   // Outside the accounting of a Runtime: for constants of a template.
   static Value Text(std::string text) {
-    return Value(Storage(std::make_shared<const Str>(Str{std::move(text), false})));
+    return Value(Storage(std::make_shared<const Str>(Str{TracedText(std::move(text), kFromTemplate), false})));
   }
 
   bool IsUndefined() const { return Is<Undefined>(); }
@@ -71,7 +72,8 @@ class Value {
   Int integer() const { return IsBool() ? Int{bool_value()} : std::get<Int>(storage_); }
   // Of any number.
   double number() const { return IsFloat() ? std::get<double>(storage_) : static_cast<double>(integer()); }
-  const std::string& text() const { return std::get<StrPtr>(storage_)->text; }
+  const std::string& text() const { return traced().bytes(); }
+  const TracedText& traced() const { return std::get<StrPtr>(storage_)->text; }
   // Null when the value is of another kind.
   ListObject* list() const { return Get<ListObject*>(); }
   DictObject* dict() const { return Get<DictObject*>(); }

@@ -81,14 +81,16 @@ int Render(const Options& options) {
   if (!inputs.has_value()) return Fail(inputs.error());
   const auto templates = service::ChatTemplates::Make(header->text);
   if (!templates.has_value()) return Fail(templates.error().WithContext(resolved->path));
-  const auto prompt = templates->Choose(!inputs->tools.is_null()).Render(*inputs);
+  const auto& chosen = templates->Choose(!inputs->tools.is_null());
+  const auto prompt = chosen.text.Render(*inputs);
   if (!prompt.has_value()) return Fail(prompt.error());
   if (!options.json) {
-    fmt::print("{}", *prompt);
+    fmt::print("{}", prompt->text);
     return 0;
   }
-  const auto ids = header->text.tokenizer->Encode(*prompt, {.add_special = false});
-  fmt::print("{}\n", DumpJson({{"prompt", *prompt}, {"ids", ids}, {"count", ids.size()}}));
+  const auto encoded =
+      header->text.tokenizer->EncodeAuthored({prompt->text, prompt->spans, {}}, *chosen.limits);
+  fmt::print("{}\n", DumpJson({{"prompt", prompt->text}, {"ids", encoded.ids}, {"count", encoded.ids.size()}}));
   return 0;
 }
 

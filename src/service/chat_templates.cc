@@ -20,6 +20,12 @@ std::map<std::string, std::string> TemplateTokens(const tokenizer::SpecialTokens
   return tokens;
 }
 
+Result<ChatTemplates::Guarded> Guard(std::string source, const model::ModelText& text) {
+  PENSIEVE_TRY(auto parsed, chat::ChatTemplate::Parse(std::move(source), TemplateTokens(text.tokenizer->special())));
+  auto limits = text.tokenizer->Limit(parsed.turn_borders(), parsed.source(), text.stop_ids);
+  return ChatTemplates::Guarded{std::move(parsed), std::move(limits)};
+}
+
 }  // namespace
 
 Result<ChatTemplates> ChatTemplates::Make(const model::ModelText& text) {
@@ -28,11 +34,10 @@ Result<ChatTemplates> ChatTemplates::Make(const model::ModelText& text) {
     source = chat::FallbackTemplate([&](std::string_view token) { return text.tokenizer->TokenToId(token).has_value(); });
   }
   if (source.empty()) return FailedPrecondition("the model has no chat template; give one with --chat-template FILE");
-  const auto tokens = TemplateTokens(text.tokenizer->special());
-  PENSIEVE_TRY(auto standard, chat::ChatTemplate::Parse(std::move(source), tokens));
-  std::optional<chat::ChatTemplate> for_tools;
+  PENSIEVE_TRY(auto standard, Guard(std::move(source), text));
+  std::optional<Guarded> for_tools;
   if (!text.tool_template.empty()) {
-    PENSIEVE_TRY(for_tools, chat::ChatTemplate::Parse(text.tool_template, tokens));
+    PENSIEVE_TRY(for_tools, Guard(text.tool_template, text));
   }
   return ChatTemplates(std::move(standard), std::move(for_tools));
 }

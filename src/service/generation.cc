@@ -12,6 +12,9 @@ class EngineGeneration final : public Generation {
   explicit EngineGeneration(GenerationSetup setup)
       : model_(std::move(setup.model)),
         prompt_ids_(std::move(setup.prompt_ids)),
+        store_behind_(setup.store_behind),
+        partition_(setup.partition),
+        answer_begin_(setup.answer_begin),
         room_(setup.room),
         limited_by_room_(setup.limited_by_room),
         reader_(model_->tokenizer(), std::move(setup.output)),
@@ -83,7 +86,22 @@ class EngineGeneration final : public Generation {
 
   void OnDone(const engine::Event& event) {
     reader_.Finish(ready_);
+    Store();
     End(Kind::kDone, event);
+  }
+
+  // Keeps what was drawn, with the beginning of the turn when it was continued.
+  void Store() const {
+    if (!store_behind_) return;
+    std::vector<DrawnToken> tokens;
+    std::string text;
+    const auto add = [&](int32_t id) {
+      text += model_->tokenizer().TokenBytes(id);
+      tokens.push_back({id, static_cast<uint32_t>(text.size())});
+    };
+    for (size_t i = answer_begin_; i < prompt_ids_.size(); ++i) add(prompt_ids_[i]);
+    for (const int32_t id : generated_ids_) add(id);
+    model_->answers().Put(partition_, *store_behind_, std::move(tokens), std::move(text));
   }
 
   StopReason ReasonOf(engine::FinishReason finish) const {
@@ -118,6 +136,9 @@ class EngineGeneration final : public Generation {
 
   const std::shared_ptr<ServedModel> model_;
   const std::vector<int32_t> prompt_ids_;
+  const std::optional<PromptPrefix> store_behind_;
+  const uint64_t partition_;
+  const size_t answer_begin_;
   const int64_t room_;
   const bool limited_by_room_;
   OutputReader reader_;

@@ -4,9 +4,11 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "service/answer_store.h"
 #include "service/output_reader.h"
 #include "service/served_model.h"
 #include "service/service.h"
@@ -18,6 +20,10 @@ struct GenerationSetup {
   std::vector<int32_t> prompt_ids;
   std::unique_ptr<engine::EventStream> stream;
   OutputOptions output;
+  // A chat's: where its answer is stored for later prompts. None for completions, which have no turns.
+  std::optional<PromptPrefix> store_behind;
+  uint64_t partition = 0;
+  size_t answer_begin = 0;       // in prompt_ids: a turn that is continued has begun before the prompt's end
   int64_t room = 0;              // new tokens that the context has space for
   bool limited_by_room = false;  // the request allowed more than that
 };

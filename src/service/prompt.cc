@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <random>
 
 namespace pensieve::service {
@@ -88,6 +89,110 @@ uint64_t FreshSeed() {
   return static_cast<uint64_t>(entropy()) << 32 | entropy();
 }
 
+// One prompt on its way to ids. Stored answers are put in as they are; what stands between two of them is tokenized as a
+// whole.
+class PromptTokenizer {
+ public:
+  PromptTokenizer(const ServedModel& model, const Prompt& prompt, uint64_t partition)
+      : model_(model), prompt_(prompt), text_(prompt.rendered.text), partition_(partition) {}
+
+  PromptIds Run() {
+    PrefixHasher hasher(text_, prompt_.rendered.spans);
+    const auto& answers = prompt_.rendered.answers;
+    for (size_t i = 0; i < answers.size(); ++i) {
+      open_ = prompt_.continues_answer && i + 1 == answers.size() && answers[i].end == text_.size();
+      if (open_) out_.before = hasher.At(answers[i].begin);
+      auto drawn = open_ ? std::nullopt : Stored(answers[i], hasher);
+      if (drawn) {
+        Encode(drawn->begin);
+        Put(*drawn);
+      } else {
+        marks_.insert(marks_.end(), {answers[i].begin, answers[i].end});
+      }
+    }
+    Encode(text_.size());
+    if (!open_) {
+      out_.before = hasher.At(text_.size());
+      out_.answer_begin = out_.ids.size();
+    }
+    return std::move(out_);
+  }
+
+ private:
+  static constexpr size_t kHeaderBytesMax = 512;  // of what a template writes before an answer's own bytes
+
+  // A header may end earlier or later when a turn is generated than when it is history (<think>).
+  std::optional<AnswerStore::Found> Stored(const chat::AnswerRange& answer, PrefixHasher& hasher) const {
+    const size_t first = std::max({answer.gap_begin, answer.own_begin - std::min(answer.own_begin, kHeaderBytesMax),
+                                   done_});
+    std::vector<PromptPrefix> candidates;
+    for (size_t at = first; at <= answer.own_begin; ++at) candidates.push_back(hasher.At(at));
+    auto found = model_.answers().Find(partition_, candidates, text_, answer.end);
+    return found && OnlyTheTemplateForges(*found) ? std::move(found) : std::nullopt;
+  }
+
+  // A model may have drawn a special token where the message that comes back only spells it.
+  bool OnlyTheTemplateForges(const AnswerStore::Found& found) const {
+    const std::vector<TextSpan>& spans = prompt_.rendered.spans;
+    size_t begin = found.begin;
+    for (const DrawnToken& token : found.tokens) {
+      const size_t end = found.begin + token.end;
+      if (std::ranges::binary_search(prompt_.limits->template_ids, token.id)) {
+        const auto span = std::ranges::upper_bound(spans, begin, {}, &TextSpan::end);
+        if (span == spans.end() || span->source != TextSource::kTemplate || span->end < end) return false;
+      }
+      begin = end;
+    }
+    return true;
+  }
+
+  void Put(const AnswerStore::Found& drawn) {
+    const auto first = static_cast<int64_t>(out_.ids.size());
+    for (const DrawnToken& token : drawn.tokens) out_.ids.push_back(token.id);
+    out_.answers.push_back({first, static_cast<int64_t>(out_.ids.size())});
+    done_ = drawn.begin + drawn.tokens.back().end;
+  }
+
+  // Tokenizes text_[done_, end), in which the marks are the begins and ends of answers.
+  void Encode(size_t end) {
+    std::vector<TextSpan> spans;
+    for (const TextSpan& span : prompt_.rendered.spans) {
+      if (span.end <= done_) continue;
+      spans.push_back({std::min(span.end, end) - done_, span.source});
+      if (span.end >= end) break;
+    }
+    for (size_t& mark : marks_) mark -= done_;
+    const tokenizer::AuthoredText input{text_.substr(done_, end - done_), spans, marks_, done_ == 0};
+    const tokenizer::AuthoredIds encoded = model_.tokenizer().EncodeAuthored(input, *prompt_.limits);
+    const std::vector<int32_t>& stop_ids = model_.text().stop_ids;
+    const auto first = static_cast<int64_t>(out_.ids.size());
+    for (size_t i = 0; i + 1 < encoded.marks.size(); i += 2) {
+      if (open_ && i + 2 == encoded.marks.size()) {
+        out_.answer_known = encoded.marks[i] >= 0;
+        out_.answer_begin = static_cast<size_t>(first + std::max<int64_t>(encoded.marks[i], 0));
+      }
+      if (encoded.marks[i] < 0) continue;
+      // What the template writes of an answer behind its end (the call's name in a result's header) is none of it.
+      const auto begin = encoded.ids.begin() + encoded.marks[i];
+      const auto behind = std::find_first_of(begin, encoded.ids.begin() + std::max(encoded.marks[i], encoded.marks[i + 1]),
+                                             stop_ids.begin(), stop_ids.end());
+      if (behind != begin) out_.answers.push_back({first + encoded.marks[i], first + (behind - encoded.ids.begin())});
+    }
+    out_.ids.insert(out_.ids.end(), encoded.ids.begin(), encoded.ids.end());
+    marks_.clear();
+    done_ = end;
+  }
+
+  const ServedModel& model_;
+  const Prompt& prompt_;
+  const std::string_view text_;
+  const uint64_t partition_;
+  PromptIds out_;
+  std::vector<size_t> marks_;  // begin and end of answers behind done_
+  size_t done_ = 0;            // bytes that are ids already
+  bool open_ = false;          // the last answer is the one that is continued
+};
+
 }  // namespace
 
 Result<Prompt> RenderPrompt(const ServedModel& model, ChatRequest request) {
@@ -95,7 +200,7 @@ Result<Prompt> RenderPrompt(const ServedModel& model, ChatRequest request) {
   Prompt prompt;
   PENSIEVE_TRY(prompt.tools, OfferedTools(request));
   const bool with_tools = !prompt.tools.is_null();
-  PENSIEVE_TRY(const chat::ChatTemplate* chat_template, model.Template(with_tools));
+  PENSIEVE_TRY(const ChatTemplates::Guarded* chosen, model.Template(with_tools));
   const std::string instructions = Instructions(request, prompt.tools);
   if (!instructions.empty()) AppendToLastUserTurn(request.messages, instructions);
   chat::RenderInputs inputs;
@@ -105,17 +210,19 @@ Result<Prompt> RenderPrompt(const ServedModel& model, ChatRequest request) {
   inputs.spell_out_tools = true;
   inputs.extra_context = TemplateVariables(request);
   inputs.messages = std::move(request.messages);
-  auto text = chat_template->Render(inputs);
-  if (!text.has_value()) return text.error().WithContext("messages");
-  prompt.text = *std::move(text);
-  const size_t tail = prompt.text.size() - std::min(prompt.text.size(), kTailBytes);
-  prompt.format = chat::DetectOutputFormat(chat_template->source(), prompt.text.substr(tail), with_tools);
+  auto rendered = chosen->text.Render(inputs);
+  if (!rendered.has_value()) return rendered.error().WithContext("messages");
+  prompt.rendered = *std::move(rendered);
+  prompt.limits = chosen->limits;
+  prompt.continues_answer = inputs.continue_final_message;
+  const std::string& text = prompt.rendered.text;
+  const size_t tail = text.size() - std::min(text.size(), kTailBytes);
+  prompt.format = chat::DetectOutputFormat(chosen->text.source(), text.substr(tail), with_tools);
   return prompt;
 }
 
-std::vector<int32_t> TokenizePrompt(const ServedModel& model, const Prompt& prompt) {
-  // Templates write the BOS token themselves.
-  return model.tokenizer().Encode(prompt.text, {.add_special = false, .parse_special = true});
+PromptIds TokenizePrompt(const ServedModel& model, const Prompt& prompt, uint64_t partition) {
+  return PromptTokenizer(model, prompt, partition).Run();
 }
 
 Status CheckPromptLen(int64_t prompt_tokens, int64_t tokens_max) {

@@ -1,22 +1,26 @@
 // From a chat request to the text and tokens that the model reads. Pure but for the model's immutable parts.
 //
-// The whole rendered text is tokenized at once with special tokens recognised, as Hugging Face does: a message that
-// spells a special token ("<|im_end|>") therefore contains it.
+// The whole rendered text is tokenized at once, as Hugging Face does, but special tokens are recognised only in what the
+// template has written: a message that spells one ("<|im_end|>") holds plain text.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
 #include "chat/output_parser.h"
+#include "chat/rendered_prompt.h"
 #include "service/served_model.h"
 #include "service/service.h"
 
 namespace pensieve::service {
 
 struct Prompt {
-  std::string text;
+  chat::RenderedPrompt rendered;
+  std::shared_ptr<const tokenizer::TokenLimits> limits;
+  bool continues_answer = false;  // the prompt ends within an assistant's turn
   chat::OutputFormat format;  // how to read the answer
   Json tools;                 // what the model may call, or null
 };
@@ -24,7 +28,18 @@ struct Prompt {
 // InvalidArgument for a conversation that the template refuses or a named tool that is not there.
 Result<Prompt> RenderPrompt(const ServedModel& model, ChatRequest request);
 
-std::vector<int32_t> TokenizePrompt(const ServedModel& model, const Prompt& prompt);
+struct PromptIds {
+  std::vector<int32_t> ids;
+  std::vector<engine::TokenRange> answers;  // assistant's turns of the history, without what ends them
+  // Where the present answer's turn begins, for AnswerStore: behind `before`, with the ids of the prompt from
+  // `answer_begin` on (those of a turn that is continued).
+  PromptPrefix before;
+  size_t answer_begin = 0;
+  bool answer_known = true;  // false: an answer cannot be stored, for its begin lies within a token
+};
+
+// An answer that `partition` has seen generated behind the same text is given the ids that were drawn.
+PromptIds TokenizePrompt(const ServedModel& model, const Prompt& prompt, uint64_t partition);
 
 // InvalidArgument (kPromptTooLong): "prompt is too long: N tokens > M maximum", words that clients look for.
 Status CheckPromptLen(int64_t prompt_tokens, int64_t tokens_max);

@@ -65,7 +65,7 @@ Result<std::shared_ptr<ServedModel>> ServedModel::Create(const std::string& name
     auto templates = ChatTemplates::Make(loaded->text);
     if (templates.has_value()) {
       served->templates_ = *std::move(templates);
-      for (const bool with_tools : {false, true}) AddTurnEnd(served->templates_->Choose(with_tools), loaded->text);
+      for (const bool with_tools : {false, true}) AddTurnEnd(served->templates_->Choose(with_tools).text, loaded->text);
     } else if (templates.error().code() != StatusCode::kFailedPrecondition) {
       return templates.error().WithContext(fmt::format("{}: chat template", loaded->path));
     }
@@ -74,15 +74,15 @@ Result<std::shared_ptr<ServedModel>> ServedModel::Create(const std::string& name
   engine_options.check_weights = [model = loaded.get()](bool quick) { return model->CheckWeights(quick); };
   engine_options.step_rows_max = std::min(options.step_rows_max, loaded->network->rows_max());
   PENSIEVE_TRY(served->engine_, engine::Engine::Create(*loaded->backend, *loaded->network, engine_options));
-  const auto* standard = served->templates_ ? &served->templates_->Choose(/*with_tools=*/false) : nullptr;
-  const auto* for_tools = served->templates_ ? &served->templates_->Choose(/*with_tools=*/true) : nullptr;
+  const auto* standard = served->templates_ ? &served->templates_->Choose(/*with_tools=*/false).text : nullptr;
+  const auto* for_tools = served->templates_ ? &served->templates_->Choose(/*with_tools=*/true).text : nullptr;
   served->description_ = Describe(name, *loaded, *served->engine_, standard, for_tools);
   served->aliases_ = std::move(aliases);
   served->loaded_ = std::move(loaded);
   return served;
 }
 
-Result<const chat::ChatTemplate*> ServedModel::Template(bool with_tools) const {
+Result<const ChatTemplates::Guarded*> ServedModel::Template(bool with_tools) const {
   if (templates_) return &templates_->Choose(with_tools);
   return FailedPrecondition(
       fmt::format("model: \"{}\" has no chat template; only raw completions are possible", name()));

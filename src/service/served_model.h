@@ -7,12 +7,13 @@
 
 #include "engine/engine.h"
 #include "model/loader.h"
+#include "service/answer_store.h"
 #include "service/chat_templates.h"
 #include "service/service.h"
 
 namespace pensieve::service {
 
-// Immutable after Create but for its engine, which has its own thread. Thread-safe.
+// Immutable after Create but for its engine, which has its own thread, and the store of its answers. Thread-safe.
 class ServedModel {
  public:
   // Starts the engine. A template that does not parse is an error; a model without any can still complete and embed.
@@ -30,7 +31,9 @@ class ServedModel {
   // See LoadedModel::CheckWeights.
   Status CheckWeights() const { return loaded_->CheckWeights(/*quick=*/false); }
   // FailedPrecondition for a model without a chat template.
-  Result<const chat::ChatTemplate*> Template(bool with_tools) const;
+  Result<const ChatTemplates::Guarded*> Template(bool with_tools) const;
+  // Answers of this model.
+  AnswerStore& answers() const { return answers_; }
   // Ids that have a text.
   int32_t vocab_size() const;
 
@@ -41,6 +44,7 @@ class ServedModel {
   std::vector<std::string> aliases_;
   std::unique_ptr<model::LoadedModel> loaded_;
   std::optional<ChatTemplates> templates_;
+  mutable AnswerStore answers_;  // locks itself
   std::unique_ptr<engine::Engine> engine_;  // uses loaded_: declared behind it, so destroyed before it
 };
 

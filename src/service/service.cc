@@ -142,6 +142,9 @@ class EngineService final : public Service {
     ModelPtr model;
     std::string id;
     std::vector<int32_t> prompt_ids;
+    std::vector<engine::TokenRange> answers;  // of the prompt
+    std::optional<PromptPrefix> store_behind;
+    size_t answer_begin = 0;
     std::optional<int64_t> new_tokens_max;
     OutputOptions output;
     uint64_t cache_partition = 0;
@@ -219,6 +222,7 @@ Result<std::unique_ptr<Generation>> EngineService::Submit(Submission submission,
   engine::GenerateRequest request;
   request.id = std::move(submission.id);
   request.prompt = submission.prompt_ids;
+  request.fine_ranges = std::move(submission.answers);
   request.new_tokens_max = std::min(wanted, room);
   request.cache_partition = submission.cache_partition;
   request.stop_ids = model.text().stop_ids;
@@ -230,6 +234,9 @@ Result<std::unique_ptr<Generation>> EngineService::Submit(Submission submission,
                         .prompt_ids = std::move(submission.prompt_ids),
                         .stream = std::move(stream),
                         .output = std::move(submission.output),
+                        .store_behind = submission.store_behind,
+                        .partition = submission.cache_partition,
+                        .answer_begin = submission.answer_begin,
                         .room = room,
                         .limited_by_room = wanted > room});
 }
@@ -246,8 +253,12 @@ Result<std::unique_ptr<Generation>> EngineService::Chat(ChatRequest request) {
   submission.output.parallel_tool_calls = request.parallel_tool_calls;
   const SamplingRequest sampling = std::move(request.sampling);
   PENSIEVE_TRY(Prompt prompt, RenderPrompt(*submission.model, std::move(request)));
-  PENSIEVE_RETURN_IF_ERROR(RefuseLongText(*submission.model, prompt.text));
-  submission.prompt_ids = TokenizePrompt(*submission.model, prompt);
+  PENSIEVE_RETURN_IF_ERROR(RefuseLongText(*submission.model, prompt.rendered.text));
+  PromptIds tokenized = TokenizePrompt(*submission.model, prompt, submission.cache_partition);
+  submission.prompt_ids = std::move(tokenized.ids);
+  submission.answers = std::move(tokenized.answers);
+  if (tokenized.answer_known) submission.store_behind = tokenized.before;
+  submission.answer_begin = tokenized.answer_begin;
   submission.output.format = prompt.format;
   submission.output.tools = std::move(prompt.tools);
   return Submit(std::move(submission), sampling);
@@ -276,13 +287,13 @@ Result<std::unique_ptr<Generation>> EngineService::Complete(CompletionRequest re
 Result<int64_t> EngineService::CountTokens(const ChatRequest& request) {
   PENSIEVE_TRY(const ModelPtr model, Resolve(request.model, Task::kGenerate, request.any_model));
   PENSIEVE_TRY(const Prompt prompt, RenderPrompt(*model, request));
-  return static_cast<int64_t>(TokenizePrompt(*model, prompt).size());
+  return static_cast<int64_t>(TokenizePrompt(*model, prompt, request.cache_partition).ids.size());
 }
 
 Result<std::string> EngineService::Render(const ChatRequest& request) {
   PENSIEVE_TRY(const ModelPtr model, Resolve(request.model, Task::kGenerate, request.any_model));
   PENSIEVE_TRY(Prompt prompt, RenderPrompt(*model, request));
-  return std::move(prompt.text);
+  return std::move(prompt.rendered.text);
 }
 
 std::function<void()> EngineService::Embed(EmbedRequest request, std::function<void(Result<EmbedResult>)> done) {

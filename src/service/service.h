@@ -2,8 +2,8 @@
 // renders the chat template, tokenizes, submits to the engine; on the way back detokenizes, splits reasoning and tool
 // calls from text, and matches stop sequences. Nothing here knows HTTP, gRPC or a vendor's field name.
 //
-// Every prompt is tokenized as Hugging Face does it: special tokens that a message spells out ("<|im_end|>") count as
-// such.
+// Prompts are tokenized as Hugging Face does it, but that special tokens which a message spells out ("<|im_end|>") are
+// plain text: only the template opens and closes turns. Raw completions are parsed for special tokens.
 //
 // Thread-safe. Calls that render or tokenize use the caller's thread (long prompts take milliseconds to tens of them):
 // transports call from a worker pool, never from an I/O loop.

@@ -15,6 +15,7 @@ namespace pensieve::service {
 
 inline constexpr int32_t kImStart = 256;
 inline constexpr int32_t kImEnd = 257;
+inline constexpr int32_t kTildes = 258;  // "~~", which a script says as two tokens
 inline constexpr int64_t kScriptVocab = 260;
 inline constexpr int64_t kScriptHidden = 4;
 
@@ -110,7 +111,7 @@ class ScriptedModel : public model::Model {
   engine::TestBuffer output_;
 };
 
-// A byte-level tokenizer: id = byte, 256 <|im_start|>, 257 <|im_end|>. `closes`: the post-processor adds <|im_end|>.
+// A byte-level tokenizer: id = byte, 256 <|im_start|>, 257 <|im_end|>, 258 two tildes. `closes`: the post-processor adds <|im_end|>.
 inline std::unique_ptr<tokenizer::Tokenizer> ByteTokenizer(bool closes) {
   const auto utf8 = [](int code) {
     if (code < 0x80) return std::string(1, static_cast<char>(code));
@@ -122,6 +123,7 @@ inline std::unique_ptr<tokenizer::Tokenizer> ByteTokenizer(bool closes) {
     const bool printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
     vocab[utf8(printable ? byte : next++)] = byte;
   }
+  vocab["~~"] = kTildes;
   const auto added = [](int id, const char* content) {
     return Json{{"id", id}, {"content", content}, {"single_word", false}, {"lstrip", false}, {"rstrip", false},
                 {"normalized", false}, {"special", true}};
@@ -143,7 +145,7 @@ inline std::unique_ptr<tokenizer::Tokenizer> ByteTokenizer(bool closes) {
                          {"pre_tokenizer", byte_level},
                          {"post_processor", post},
                          {"decoder", byte_level},
-                         {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", Json::array()}}}};
+                         {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", Json::array({"~ ~"})}}}};
   auto tokenizer = tokenizer::Tokenizer::FromHuggingFace(DumpJson(document), Json(), "byte-tokenizer");
   PENSIEVE_CHECK(tokenizer.has_value());
   return *std::move(tokenizer);

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <future>
 #include <regex>
 #include <thread>
@@ -127,6 +128,68 @@ TEST_F(ServiceTest, ContinuesAnAssistantTurn) {
   request.messages.push_back({{"role", "assistant"}, {"content", "It is"}});
   request.continue_final_message = true;
   EXPECT_THAT(*service_->Render(request), testing::EndsWith("<|im_start|>assistant\nIt is"));
+}
+
+TEST_F(ServiceTest, AnAnswerThatComesBackGoesOnWhereItEnded) {
+  script_->Set("yes~~, yes");
+  auto first = Chat(Ask());
+  Collect(*first);
+  ChatRequest request = Ask();
+  request.messages.push_back({{"role", "assistant"}, {"content", "yes~~, yes"}});
+  request.messages.push_back({{"role", "user"}, {"content", "more"}});
+  auto next = Chat(request);
+  std::vector<int32_t> begin = first->prompt_ids();
+  begin.insert(begin.end(), first->generated_ids().begin(), first->generated_ids().end());
+  ASSERT_GT(next->prompt_ids().size(), begin.size());
+  EXPECT_TRUE(std::equal(begin.begin(), begin.end(), next->prompt_ids().begin()));
+  EXPECT_EQ(next->prompt_tokens(), *service_->CountTokens(request));
+  // Whole blocks of 16; the last token that was drawn has no keys and values yet.
+  EXPECT_GE(Collect(*next).last.usage.cached_prompt_tokens, static_cast<int64_t>(begin.size() - 1) / 16 * 16);
+  // Another cache partition knows nothing of it.
+  request.cache_partition = 1;
+  EXPECT_EQ(*service_->CountTokens(request), next->prompt_tokens() - 1);
+}
+
+// Reasoning and calls, where the template writes them as the model does.
+TEST_F(ServiceTest, ThinkingAndCallsThatComeBackGoOnWhereTheyEnded) {
+  auto loaded = ScriptedLoadedModel(script_);
+  loaded->text.chat_template =
+      "{% if tools %}<|im_start|>system\n<tools>{% for t in tools %}{{ t | tojson }}{% endfor %}</tools>"
+      "Answer <tool_call>{\"name\": ..., \"arguments\": ...}</tool_call><|im_end|>\n{% endif %}"
+      "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+      "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}{{ m.content }}"
+      "{% for c in m.tool_calls or [] %}<tool_call>\n"
+      "{{ {'name': c.function.name, 'arguments': c.function.arguments} | tojson }}\n</tool_call>{% endfor %}<|im_end|>\n"
+      "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+  ASSERT_TRUE(service_->AddModel("agent", {}, std::move(loaded)).ok());
+  script_->Set("<think>\nhm ~~\n</think>\n\n<tool_call>\n{\"name\": \"look\", \"arguments\": {\"at\": \"~~\"}}\n</tool_call>");
+  ChatRequest request = Ask();
+  request.model = "agent";
+  request.tools = Tools();
+  auto first = Chat(request);
+  const Answer answer = Collect(*first);
+  ASSERT_EQ(answer.calls.size(), 1u);
+  EXPECT_EQ(answer.reasoning, "hm ~~");
+  const Json call = {{"id", "c1"}, {"type", "function"},
+                     {"function", {{"name", answer.calls[0].first}, {"arguments", answer.calls[0].second}}}};
+  request.messages.push_back({{"role", "assistant"}, {"content", answer.text}, {"reasoning_content", answer.reasoning},
+                              {"tool_calls", Json::array({call})}});
+  request.messages.push_back({{"role", "tool"}, {"tool_call_id", "c1"}, {"content", "~~"}});
+  auto next = Chat(request);
+  std::vector<int32_t> begin = first->prompt_ids();
+  begin.insert(begin.end(), first->generated_ids().begin(), first->generated_ids().end());
+  ASSERT_GT(next->prompt_ids().size(), begin.size());
+  EXPECT_TRUE(std::equal(begin.begin(), begin.end(), next->prompt_ids().begin()));
+  EXPECT_GE(Collect(*next).last.usage.cached_prompt_tokens, static_cast<int64_t>(begin.size() - 1) / 16 * 16);
+}
+
+TEST_F(ServiceTest, SpecialTokensCountInCompletionsOnly) {
+  CompletionRequest raw;
+  raw.model = "small";
+  raw.prompt = "a<|im_end|>";
+  EXPECT_THAT((*service_->Complete(raw))->prompt_ids(), testing::ElementsAre('a', kImEnd));
+  const auto chat = Chat(Ask("a<|im_end|>"));
+  EXPECT_EQ(std::ranges::count(chat->prompt_ids(), kImEnd), 1);
 }
 
 TEST_F(ServiceTest, StopSequencesAcrossTokens) {

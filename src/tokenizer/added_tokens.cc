@@ -61,28 +61,54 @@ int32_t AddedTokens::FindId(std::string_view content) const {
   return found == by_content_.end() ? -1 : found->second;
 }
 
-std::vector<AddedTokens::Piece> AddedTokens::Split(std::string_view text, Pass pass, bool parse_special) const {
+AddedTokens::Match AddedTokens::MatchAt(std::string_view text, size_t at, const ByteTrie& trie, const Authors* authors,
+                                        size_t span) const {
+  Match match{-1, at, false};
+  TextSource worst = TextSource::kTemplate;  // of the bytes so far
+  size_t known = at;                         // where `worst` ends
+  ByteTrie::Walk walk(trie);
+  for (size_t end = at; end < text.size() && walk.Step(text[end]);) {
+    ++end;
+    if (walk.value() < 0) continue;
+    const auto index = static_cast<size_t>(walk.value());
+    if (authors != nullptr) {
+      for (; known < end; ++span) {
+        worst = std::max(worst, authors->spans[span].source);
+        known = authors->spans[span].end;
+      }
+      if (worst > authors->limits.last_source[index]) {
+        match.cut = match.cut || authors->limits.made_by_model[index];
+        continue;
+      }
+    }
+    match.index = walk.value();
+    match.end = end;
+  }
+  return match;
+}
+
+std::vector<AddedTokens::Piece> AddedTokens::Split(std::string_view text, Pass pass, bool parse_special,
+                                                   const Authors* authors) const {
   const ByteTrie& trie = pass == Pass::kRaw ? raw_ : normalized_;
   std::vector<Piece> pieces;
   size_t covered = 0;
+  size_t span = 0;
   for (size_t at = 0; !trie.empty() && at < text.size();) {
-    ByteTrie::Walk walk(trie);
-    int32_t index = -1;
-    size_t match_end = at;
-    for (size_t end = at; end < text.size() && walk.Step(text[end]);) {
-      ++end;
-      if (walk.value() < 0) continue;
-      index = walk.value();
-      match_end = end;
-    }
-    if (index < 0) {
+    while (authors != nullptr && authors->spans[span].end <= at) ++span;
+    const Match match = MatchAt(text, at, trie, authors, span);
+    if (match.index < 0) {
+      if (match.cut) {
+        const size_t end = at + Utf8Length(text[at]);
+        pieces.push_back({-1, covered, end});
+        covered = end;
+      }
       ++at;
       continue;
     }
     // A match that is refused below still hides what overlaps it, as in the package.
     size_t begin = at;
-    size_t end = at = match_end;
-    const AddedToken& token = tokens_[static_cast<size_t>(index)];
+    size_t end = at = match.end;
+    const AddedToken& token = tokens_[static_cast<size_t>(match.index)];
     if (token.special && !parse_special) continue;
     if (token.single_word && !StandsAlone(text, begin, end)) continue;
     // The token before may have taken this one as whitespace: with lstrip nothing is left of it, without it counts.

@@ -21,11 +21,14 @@ class Precompiled final : public Normalizer {
     std::string out;
     out.reserve(piece.text.size());
     const std::string_view text = piece.text;
+    BorderMover borders(piece);
     for (size_t at = 0; at < text.size();) {
+      borders.Reached(at, out.size());
       const size_t end = GraphemeEnd(text, at);
       AppendGrapheme(text.substr(at, end - at), out);
       at = end;
     }
+    borders.Reached(text.size(), out.size());
     piece.text = std::move(out);
   }
 

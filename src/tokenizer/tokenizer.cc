@@ -5,6 +5,7 @@
 
 #include "base/utf8.h"
 #include "fmt/format.h"
+#include "tokenizer/encode.h"
 #include "tokenizer/tokenizer_parts.h"
 
 namespace pensieve::tokenizer {
@@ -40,25 +41,6 @@ void FindSpecialAliases(TokenizerParts& parts) {
   }
 }
 
-// Pre-tokenizes `text`, which holds no added token any more, and appends its ids.
-void EncodeText(const TokenizerParts& parts, std::string_view text, bool starts_text, std::vector<int32_t>& ids) {
-  std::vector<Word> words{{std::string(text), starts_text}};
-  if (parts.pre_tokenizer != nullptr) parts.pre_tokenizer->Apply(words);
-  for (const Word& word : words) parts.model->Tokenize(word.text, ids);
-}
-
-void EncodePiece(const TokenizerParts& parts, NormalizedText piece, bool parse_special, std::vector<int32_t>& ids) {
-  if (parts.normalizer != nullptr) parts.normalizer->Apply(piece);
-  const std::string_view text = piece.text;
-  for (const auto& part : parts.added.Split(text, AddedTokens::Pass::kNormalized, parse_special)) {
-    if (part.id >= 0) {
-      ids.push_back(part.id);
-    } else {
-      EncodeText(parts, text.substr(part.begin, part.end - part.begin), piece.keeps_start && part.begin == 0, ids);
-    }
-  }
-}
-
 // As the `tokenizers` package does it: the shorter text stays whole while the longer one alone can make room; else both
 // get half, the second (or the longer) one token more when `tokens_max` is odd.
 void CutLongestFirst(int64_t tokens_max, std::vector<int32_t>& a, std::vector<int32_t>& b) {
@@ -79,7 +61,7 @@ void CutLongestFirst(int64_t tokens_max, std::vector<int32_t>& a, std::vector<in
 }  // namespace
 
 std::string NormalizePiece(const Normalizer* normalizer, std::string_view text) {
-  NormalizedText piece{std::string(text), true};
+  NormalizedText piece{std::string(text), true, {}};
   if (normalizer != nullptr) normalizer->Apply(piece);
   return piece.text;
 }
@@ -151,8 +133,8 @@ void Tokenizer::EncodePlain(std::string_view text, bool parse_special, std::vect
     if (piece.id >= 0) {
       ids.push_back(piece.id);
     } else {
-      NormalizedText part{std::string(text.substr(piece.begin, piece.end - piece.begin)), piece.begin == 0};
-      EncodePiece(*parts_, std::move(part), parse_special, ids);
+      NormalizedText part{std::string(text.substr(piece.begin, piece.end - piece.begin)), piece.begin == 0, {}};
+      EncodePiece(*parts_, std::move(part), parse_special, /*authors=*/nullptr, ids);
     }
   }
 }

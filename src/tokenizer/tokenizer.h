@@ -17,11 +17,13 @@
 
 #include "base/json.h"
 #include "base/status.h"
+#include "base/text_span.h"
 #include "tokenizer/gguf_vocabulary.h"
 
 namespace pensieve::tokenizer {
 
 struct TokenizerParts;  // tokenizer/tokenizer_parts.h
+struct TokenLimits;     // tokenizer/added_tokens.h
 
 struct EncodeOptions {
   bool add_special = true;    // run the post-processor (BOS/EOS/CLS/SEP)
@@ -48,6 +50,21 @@ struct PairOptions {
   bool parse_special = true;  // as EncodeOptions::parse_special
   // > 0: the longer text is cut until all fits; texts of equal length lose from both. That is LongestFirst.
   int64_t tokens_max = 0;
+};
+
+// A prompt of several authors, not all of whom may write every token. Borrows what it names.
+struct AuthoredText {
+  std::string_view text;
+  std::span<const TextSpan> spans;  // cover the text
+  std::span<const size_t> marks;    // positions in the text, ascending, whose place among the tokens is wanted
+  bool starts_text = true;          // false: it goes on behind other tokens
+};
+
+struct AuthoredIds {
+  std::vector<int32_t> ids;
+  // For each mark, how many tokens end at it or before it; -1 where that is not known (very many marks in one text
+  // without any added token between them).
+  std::vector<int64_t> marks;
 };
 
 struct SpecialToken {
@@ -106,6 +123,15 @@ class Tokenizer {
   // gives more. What follows may be the ids of a part of the text only, closed by the post-processor as ever. Costs what
   // tokens_max tokens cost, where the text has spaces near the place to stop at, and else what Encode does.
   std::vector<int32_t> EncodeAtMost(std::string_view text, int64_t tokens_max, const EncodeOptions& options = {}) const;
+  // As Encode without special tokens around, but that an added token is found only in text of those who may write it:
+  // everything else of the text is normalized, split and merged as if it had one author. O(n log n), and for each mark
+  // inside a text between added tokens once more what stands before it there.
+  AuthoredIds EncodeAuthored(const AuthoredText& input, const TokenLimits& limits) const;
+  // Who may write which added tokens, under a template whose source is given. Only the template may write what is
+  // special, ends generation, or stands in `turn_borders`; template and answers what else the source names (<think>,
+  // <tool_call>); anybody the rest. Runs of whitespace are nobody's.
+  std::shared_ptr<const TokenLimits> Limit(std::string_view turn_borders, std::string_view template_source,
+                                           std::span<const int32_t> stop_ids) const;
   // Ids outside the vocabulary add nothing.
   std::string Decode(std::span<const int32_t> ids, bool skip_special = true) const;
 

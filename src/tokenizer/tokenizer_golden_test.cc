@@ -1,6 +1,7 @@
 // Compares with what the PyPI package `tokenizers` answered (tools/tokenizer_golden.py --write). Next to each
 // NAME.golden.jsonl stands NAME.tokenizer.json or NAME.vocabulary.json (a GGUF vocabulary as JSON).
 // PENSIEVE_TOKENIZER_GOLDEN may name a further folder with such files of large tokenizers.
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <random>
@@ -11,6 +12,7 @@
 #include "base/base64.h"
 #include "base/mapped_file.h"
 #include "base/utf8.h"
+#include "tokenizer/added_tokens.h"
 #include "tokenizer/tokenizer.h"
 
 namespace pensieve::tokenizer {
@@ -89,9 +91,35 @@ std::string DecodeByStream(const Tokenizer& tokenizer, std::span<const int32_t> 
 // ASCII only.
 std::string Print(const Json& value) { return value.dump(-1, ' ', true, Json::error_handler_t::replace); }
 
+// Borders between authors change nothing but who may write which added token. Empty, or what is wrong.
+std::string AuthoredProblem(const Tokenizer& tokenizer, const TokenLimits& limits, const std::string& text) {
+  const auto encode = [&](const std::vector<TextSpan>& spans) {
+    return tokenizer.EncodeAuthored({text, spans, {}}, limits).ids;
+  };
+  const auto parsed = tokenizer.Encode(text, {.add_special = false});
+  if (encode({{text.size(), TextSource::kTemplate}}) != parsed) return "the template's text";
+  const auto request = encode({{text.size(), TextSource::kRequest}});
+  // Every text may hold something unknown.
+  const auto special = [&](int32_t id) {
+    const std::string name = tokenizer.IdToToken(id);
+    return std::ranges::binary_search(limits.template_ids, id) && name != "[UNK]" && name != "<unk>";
+  };
+  if (std::ranges::any_of(request, special)) return "a request writes special tokens";
+  const auto spells = [&](const char* token) { return text.find(token) != std::string::npos; };
+  if (std::ranges::any_of(parsed, special) || spells("[UNK]") || spells("<unk>")) return "";
+  std::vector<TextSpan> spans;
+  for (size_t at = 0; at < text.size();) {
+    at = std::min(at + 1 + at % 5, text.size());
+    while (at < text.size() && IsContinuationByte(text[at])) ++at;
+    spans.push_back({at, spans.size() % 2 == 0 ? TextSource::kRequest : TextSource::kTemplate});
+  }
+  return !IsValidUtf8(text) || encode(spans) == parsed ? "" : "text of two authors";
+}
+
 // How many of the lines differ; prints the first few.
 size_t CountDifferences(const Tokenizer& tokenizer, const std::string& golden, size_t& lines) {
   size_t different = 0;
+  const auto limits = tokenizer.Limit("", "", {});
   for (size_t begin = 0; begin < golden.size();) {
     const size_t end = std::min(golden.find('\n', begin), golden.size());
     const auto line = ParseJson(std::string_view(golden).substr(begin, end - begin));
@@ -110,6 +138,7 @@ size_t CountDifferences(const Tokenizer& tokenizer, const std::string& golden, s
       expect("ids", ids, (*line)["ids"].get<std::vector<int32_t>>());
       expect("plain ids", tokenizer.Encode(text, {.add_special = false, .parse_special = false}),
              (*line)[line->contains("plain_ids") ? "plain_ids" : "ids"].get<std::vector<int32_t>>());
+      if (problem.empty()) problem = AuthoredProblem(tokenizer, *limits, text);
     } else {
       ids = (*line)["random_ids"].get<std::vector<int32_t>>();
     }

@@ -9,6 +9,7 @@
 
 #include "base/mapped_file.h"
 #include "base/utf8.h"
+#include "tokenizer/added_tokens.h"
 #include "tokenizer/model.h"
 #include "tokenizer/normalizer.h"
 #include "tokenizer/regex.h"
@@ -61,7 +62,7 @@ std::string CharsmapFrom(uint32_t offset) {
 TEST(Normalizers, AReplacementInsideOfACharacterIsNone) {
   const auto normalized = [](uint32_t offset) {
     auto normalizer = MakePrecompiledNormalizer(CharsmapFrom(offset));
-    NormalizedText text{"bab"};
+    NormalizedText text{"bab", true, {}};
     (*normalizer)->Apply(text);
     return text.text;
   };
@@ -262,6 +263,111 @@ TEST(AddedTokens, WhitespaceBelongsToTheFirstThatTakesIt) {
   EXPECT_THAT(with("true")->Encode("a<m>  b"), ElementsAre(0, 8, 1));
   EXPECT_THAT(with("true")->Encode("a  b"), ElementsAre(0, 9, 1));
   EXPECT_THAT(with("false")->Encode("a<m>  b"), ElementsAre(0, 8, 9, 1));
+}
+
+// A text with the authors of its parts, in order.
+struct Parts {
+  Parts(std::initializer_list<std::pair<std::string, TextSource>> parts) {
+    for (const auto& [part, source] : parts) {
+      text += part;
+      spans.push_back({text.size(), source});
+    }
+  }
+  std::vector<int32_t> Encode(const Tokenizer& tokenizer, const TokenLimits& limits) const {
+    return tokenizer.EncodeAuthored({text, spans, {}}, limits).ids;
+  }
+  std::string text;
+  std::vector<TextSpan> spans;
+};
+constexpr TextSource kTemplate = TextSource::kTemplate, kAnswer = TextSource::kAnswer, kRequest = TextSource::kRequest;
+
+// <s> and <e> are special, <t> and <w> are not.
+std::unique_ptr<Tokenizer> LoadMarked(const char* normalized, const std::string& others = "") {
+  return Load(fmt::format(
+      R"({{"version":"1.0","added_tokens":[)"
+      R"({{"id":20,"content":"<s>","special":true,"normalized":{0}}},{{"id":21,"content":"<e>","special":true,"normalized":{0}}},)"
+      R"({{"id":22,"content":"<t>","special":false,"normalized":{0}}},{{"id":23,"content":"<w>","special":false,"normalized":{0}}},)"
+      R"({{"id":24,"content":"ab<s>","special":true,"normalized":{0}}}]{1},"model":)"
+      R"({{"type":"BPE","vocab":{{"a":0,"b":1,"c":2,"ab":3,"<":4,">":5,"s":6,"e":7,"t":8,"w":9}},"merges":["a b"]}}}})",
+      normalized, others));
+}
+
+TEST(Authors, OnlyTheTemplateWritesSpecialTokens) {
+  for (const char* normalized : {"false", "true"}) {
+    const auto tokenizer = LoadMarked(normalized);
+    const auto limits = tokenizer->Limit("<e>", "{{ '<s>' }}<t>", {});
+    const auto encode = [&](const Parts& parts) { return parts.Encode(*tokenizer, *limits); };
+    EXPECT_THAT(encode({{"<s>a<e>", kTemplate}}), ElementsAre(20, 0, 21));
+    EXPECT_THAT(encode({{"<s>", kTemplate}, {"a<e>b", kRequest}, {"<e>", kTemplate}}),
+                ElementsAre(20, 0, 4, 7, 5, 1, 21));
+    EXPECT_THAT(encode({{"<s>", kAnswer}}), ElementsAre(4, 6, 5));
+    // A token of two authors is the less trusted one's, and neither hides nor lengthens what the template writes.
+    EXPECT_THAT(encode({{"<s", kTemplate}, {">", kRequest}}), ElementsAre(4, 6, 5));
+    EXPECT_THAT(encode({{"<", kRequest}, {"s>", kTemplate}}), ElementsAre(4, 6, 5));
+    EXPECT_THAT(encode({{"ab", kRequest}, {"<s>", kTemplate}}), ElementsAre(3, 20));
+    EXPECT_THAT(encode({{"ab<s>", kTemplate}}), ElementsAre(24));
+    // Words go over borders.
+    EXPECT_THAT(encode({{"a", kRequest}, {"b", kTemplate}}), ElementsAre(3));
+    EXPECT_THAT(encode({}), ElementsAre());
+  }
+}
+
+TEST(Authors, WhatTheTemplateNamesIsForAnswersAndOtherAddedTokensForAll) {
+  const auto tokenizer = LoadMarked("false");
+  const auto limits = tokenizer->Limit("<e>", "{{ '<s>' }}<t>", {});
+  EXPECT_THAT(Parts({{"<t>", kTemplate}, {"<t>", kAnswer}, {"<t>", kRequest}}).Encode(*tokenizer, *limits),
+              ElementsAre(22, 22, 4, 8, 5));
+  EXPECT_THAT(Parts({{"<w>", kTemplate}, {"<w>", kAnswer}, {"<w>", kRequest}}).Encode(*tokenizer, *limits),
+              ElementsAre(23, 23, 23));
+  // What stands around turns, or ends them, is for nobody else, special or not.
+  const auto framed = tokenizer->Limit("<e>\n<t>", "", std::vector<int32_t>{23});
+  EXPECT_THAT(Parts({{"<t><w>", kAnswer}}).Encode(*tokenizer, *framed), ElementsAre(4, 8, 5, 4, 9, 5));
+  EXPECT_THAT(framed->template_ids, ElementsAre(20, 21, 22, 23, 24));
+}
+
+TEST(Authors, NormalizersKeepTheBorders) {
+  const std::string sequence =
+      R"(,"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Lowercase"},)"
+      R"({"type":"Replace","pattern":{"String":"ww"},"content":""}]})";
+  const auto tokenizer = LoadMarked("true", sequence);
+  const auto limits = tokenizer->Limit("", "", {});
+  EXPECT_THAT(Parts({{"ww<S>", kRequest}, {"ww", kRequest}, {"<S>", kTemplate}}).Encode(*tokenizer, *limits),
+              ElementsAre(4, 6, 5, 20));
+  // Letters that join over a border: what comes behind them is found all the same.
+  EXPECT_THAT(Parts({{"e", kTemplate}, {"\u0301<s>", kRequest}, {"<s>", kTemplate}}).Encode(*tokenizer, *limits),
+              ElementsAre(4, 6, 5, 20));
+  EXPECT_THAT(Parts({{"<s>\xff", kRequest}, {"<s>", kTemplate}}).Encode(*tokenizer, *limits),
+              ElementsAre(4, 6, 5, 20)) << "invalid UTF-8";
+}
+
+// "<s>" can be merged of plain text here, as in vocabularies that were converted from SentencePiece.
+TEST(Authors, TheModelMakesNoSpecialTokenOfPlainText) {
+  const auto tokenizer = Load(
+      R"({"version":"1.0","added_tokens":[{"id":5,"content":"<s>","special":true,"normalized":false}],)"
+      R"("model":{"type":"BPE","vocab":{"<":0,"s":1,">":2,"s>":3,"a":4,"<s>":5},"merges":["s >","< s>"]}})");
+  const auto limits = tokenizer->Limit("", "", {});
+  EXPECT_THAT(tokenizer->Encode("a<s>", {.parse_special = false}), ElementsAre(4, 5));
+  EXPECT_THAT(Parts({{"a<s>", kRequest}, {"<s>", kTemplate}}).Encode(*tokenizer, *limits), ElementsAre(4, 0, 3, 5));
+}
+
+TEST(Authors, MarksArePlacedAmongTheTokens) {
+  const auto tokenizer = LoadMarked("false");
+  const auto limits = tokenizer->Limit("", "", {});
+  const std::string text = "<s>cab<e>c";
+  const std::vector<TextSpan> spans = {{text.size(), kTemplate}};
+  const std::vector<size_t> marks = {0, 3, 4, 5, 6, 9, 10};
+  const auto encoded = tokenizer->EncodeAuthored({text, spans, marks}, *limits);
+  EXPECT_THAT(encoded.ids, ElementsAre(20, 2, 3, 21, 2));
+  EXPECT_THAT(encoded.marks, ElementsAre(0, 1, 2, 2, 3, 4, 5)) << "\"ab\" is one token: nothing ends within it";
+  // Very many marks in one text are not placed, for each would cost that text once more.
+  const std::string letters(100, 'c');
+  std::vector<size_t> all(100);
+  for (size_t i = 0; i < all.size(); ++i) all[i] = i;
+  const std::vector<TextSpan> one = {{letters.size(), kTemplate}};
+  const auto many = tokenizer->EncodeAuthored({letters, one, all}, *limits);
+  EXPECT_EQ(many.marks[10], 10);
+  EXPECT_EQ(many.marks[50], -1);
+  EXPECT_EQ(many.marks.size(), 100u);
 }
 
 TEST(Regex, WordBoundariesAreThoseOfOniguruma) {
