@@ -109,8 +109,9 @@ Result<PreparedGeneration> PrepareGeneration(const Request& request, RouteId rou
 
 Result<api::HttpReply> CountTokens(const Request& request, service::Service& service) {
   PENSIEVE_TRY(const Json body, ParseJson(request.body));
-  PENSIEVE_TRY(const auto message,
+  PENSIEVE_TRY(auto message,
                api::anthropic::FromMessagesRequest(body, {.request_id = request.id, .count_only = true}));
+  message.chat.cache_partition = request.key_number;
   PENSIEVE_TRY(const int64_t tokens, service.CountTokens(message.chat));
   api::HttpReply reply;
   reply.body = fmt::format("{{\"input_tokens\":{}}}", tokens);

@@ -13,6 +13,8 @@
 namespace pensieve::api::anthropic {
 namespace {
 
+constexpr size_t kTypeBytesMax = 64;  // of a block's type, in a note
+
 void AppendLine(std::string& text, std::string_view line) {
   if (line.empty()) return;
   if (!text.empty()) text += '\n';
@@ -26,7 +28,7 @@ std::string Attribute(std::string_view name, const std::string& value) {
   return fmt::format(" {}=\"{}\"", name, quoted);
 }
 
-// A list of nested blocks or a string as plain text; whatever is not understood adds nothing.
+// A list of nested blocks or a string as plain text; a block that is not known becomes a note.
 std::string NestedText(const Json* content, const BlockContext& context);
 
 std::string DocumentText(const Json& block, const BlockContext& context) {
@@ -108,7 +110,13 @@ std::string ServerResultText(const Json* content, const BlockContext& context) {
   return text;
 }
 
-// Blocks that are shown as text wherever they stand. Empty for all others.
+// Blocks that are no text: they go into fields of their own, or are nobody's to read.
+bool HasNoText(std::string_view type) {
+  constexpr std::array<std::string_view, 5> kTypes = {"thinking", "redacted_thinking", "tool_use", "tool_result", ""};
+  return std::find(kTypes.begin(), kTypes.end(), type) != kTypes.end();
+}
+
+// Blocks that are shown as text wherever they stand; of a type that is not known, a note.
 std::string BlockText(const Json& block, const std::string& type, const BlockContext& context) {
   if (type == "text") return StringOr(block, "text");
   if (type == "image") return "[an image that cannot be seen here]";
@@ -123,7 +131,7 @@ std::string BlockText(const Json& block, const std::string& type, const BlockCon
     return fmt::format("[{} {}]", StringOr(block, "name"), input == nullptr ? "{}" : DumpJson(*input));
   }
   if (type.ends_with("_tool_result")) return ServerResultText(Find(block, "content"), context);
-  return "";
+  return HasNoText(type) ? "" : fmt::format("[a {} block that cannot be read here]", type.substr(0, kTypeBytesMax));
 }
 
 std::string NestedText(const Json* content, const BlockContext& context) {
@@ -170,7 +178,10 @@ Result<Json> FromToolUse(const Json& block, const std::string& path) {
 Status AppendBlock(const Json& block, const std::string& path, const BlockContext& context, MessageParts& parts) {
   FieldReader fields(block, path);
   const std::string type = fields.RequiredString("type");
-  if (type == "text") fields.RequiredString("text");
+  // Clients send back an answer's empty block as they got it; anywhere else it is a mistake.
+  if (type == "text" && fields.RequiredString("text").empty() && context.role != Role::kAssistant) {
+    fields.Fail("text", "text content blocks must be non-empty");
+  }
   PENSIEVE_RETURN_IF_ERROR(fields.status());
   if (type == "thinking") {
     AppendLine(parts.reasoning, StringOr(block, "thinking"));

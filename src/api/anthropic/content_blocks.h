@@ -32,8 +32,9 @@ struct BlockContext {
   std::map<std::string, Json>* deferred_tools = nullptr;
 };
 
-// `content` is what stands at `path`: a string, an array of blocks, or null for nothing. Unknown blocks add nothing.
-// InvalidArgument for other types, entries that are no objects, and blocks without what makes them meaningful.
+// `content` is what stands at `path`: a string, an array of blocks, or null for nothing. An unknown block becomes a note,
+// so that the model knows that something was there. InvalidArgument for other types, entries that are no objects, blocks
+// without what makes them meaningful, and empty text anywhere but in an answer.
 Result<MessageParts> FromContent(const Json* content, const std::string& path, const BlockContext& context);
 
 }  // namespace pensieve::api::anthropic

@@ -201,8 +201,10 @@ Status ReadSampling(const Json& body, const MessagesContext& context, service::C
   return fields.status();
 }
 
-// A last assistant turn is the beginning of the answer, unless it ends in calls or holds nothing to go on from.
-void MarkPrefill(service::ChatRequest& chat) {
+// A last assistant message is the beginning of the answer, unless it ends in calls or holds nothing to go on from. The
+// messages as they were sent decide: what follows an answer may hold nothing that a template shows, and still ends it.
+void MarkPrefill(const Json& sent, service::ChatRequest& chat) {
+  if (StringOr(sent.back(), "role") != "assistant") return;
   Json& last = chat.messages.back();
   if (last["role"] != "assistant" || last.contains("tool_calls")) return;
   if (!last["content"].get_ref<const std::string&>().empty()) {
@@ -227,7 +229,7 @@ Result<MessagesRequest> FromMessagesRequest(const Json& body, const MessagesCont
   PENSIEVE_TRY(ToolSet tools, FromTools(Find(body, "tools")));
   chat.tools = std::move(tools.shown);
   PENSIEVE_TRY(chat.messages, FromMessages(body, std::move(tools.deferred)));
-  MarkPrefill(chat);
+  MarkPrefill(body["messages"], chat);
   PENSIEVE_RETURN_IF_ERROR(ReadToolChoice(Find(body, "tool_choice"), Find(body, "tools"), chat));
   PENSIEVE_RETURN_IF_ERROR(ReadThinking(Find(body, "thinking"), request));
   PENSIEVE_RETURN_IF_ERROR(ReadOutput(body, chat));

@@ -117,8 +117,8 @@ INSTANTIATE_TEST_SUITE_P(
                   R"([{"role":"user","content":"q"},{"role":"assistant","content":[{"type":"server_tool_use","id":"srvtoolu_1","name":"web_search","input":{"query":"x"}},{"type":"web_search_tool_result","tool_use_id":"srvtoolu_1","content":[{"type":"web_search_result","title":"T","url":"http://u","encrypted_content":"zz"}]},{"type":"text","text":"done"}]},{"role":"user","content":"b"}])",
                   R"([{"role":"user","content":"q"},{"role":"assistant","content":"[web_search {\"query\":\"x\"}]\nT\nhttp://u\ndone"},{"role":"user","content":"b"}])"},
         TurnsCase{"unknown_and_empty_blocks",
-                  R"([{"role":"user","content":[{"type":"hologram","x":1},{"type":"text","text":""},{"type":"container_upload","file_id":"f"},{"type":"text","text":"a"}]}])",
-                  R"([{"role":"user","content":"a"}])"},
+                  R"([{"role":"user","content":[{"type":"hologram","x":1},{"type":"container_upload","file_id":"f"},{"type":"text","text":"a"}]},{"role":"assistant","content":[{"type":"text","text":""},{"type":"redacted_thinking","data":"x"},{"type":"text","text":"b"}]},{"role":"user","content":"c"}])",
+                  R"([{"role":"user","content":"[a hologram block that cannot be read here]\n[a container_upload block that cannot be read here]\na"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}])"},
         TurnsCase{"empty_answer_in_history",
                   R"([{"role":"user","content":"a"},{"role":"assistant","content":[]},{"role":"user","content":"b"}])",
                   R"([{"role":"user","content":"a\n\nb"}])"},
@@ -133,6 +133,9 @@ TEST(MessagesRequest, LastAssistantMessageIsContinued) {
   const auto empty = Translate(Body(R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":""}]})"));
   EXPECT_FALSE(empty.chat.continue_final_message);
   EXPECT_EQ(empty.chat.messages.size(), 1u);
+  const auto answered = Translate(Body(
+      R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"Done."},{"role":"user","content":[{"type":"thinking","thinking":"t"}]}]})"));
+  EXPECT_FALSE(answered.chat.continue_final_message) << "the user's turn, of which nothing is shown, ends the answer";
   const auto thought = Translate(Body(
       R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"thinking","thinking":"t","signature":""}]}]})"));
   EXPECT_FALSE(thought.chat.continue_final_message);
