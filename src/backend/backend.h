@@ -389,7 +389,8 @@ class Backend {
   // Draws a token for row rows[i] of `logits` by params[i], for every i. The rows' logits may be changed. The spans are
   // only read during the call.
   virtual void Draw(Matrix logits, std::span<const int32_t> rows, std::span<const DrawParams> params) = 0;
-  // The tokens of the last Draw, in its order; kNoToken where no logit was usable. Waits for them.
+  // The tokens of the last Draw, in its order; kNoToken where one that may be drawn has a logit that
+  // is NaN or infinite. Waits for them.
   virtual Status ReadDrawn(std::span<int32_t> tokens) = 0;
   // One row a sequence of the step, [num_sequences, D]. Sums run in row order in f32.
   virtual void Pool(Matrix x, Pooling pooling, Matrix out) = 0;

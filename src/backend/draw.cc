@@ -8,6 +8,8 @@
 #include <limits>
 #include <numeric>
 
+#include "base/finite.h"
+
 // Compiled for several vector lengths, of which the processor's own is taken when the program starts; with the same
 // results, for no product and sum is fused. (Sanitizers are not ready yet when that choice is made.)
 #if defined(__x86_64__) && defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
@@ -153,6 +155,11 @@ void TokenDrawer::Reserve(int64_t vocab_size) {
   block_largest_.reserve(blocks);
   block_order_.reserve(blocks);
   near_.reserve(size);
+}
+
+bool IsDrawable(std::span<const float> logits, const DrawParams& params) {
+  if (params.vocab_limit > 0) logits = logits.first(std::min(logits.size(), static_cast<size_t>(params.vocab_limit)));
+  return AllFinite(logits);
 }
 
 int32_t TokenDrawer::Draw(std::span<const float> logits, const DrawParams& params) {

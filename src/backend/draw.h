@@ -27,8 +27,11 @@ struct DrawParams {
   int32_t vocab_limit = 0;   // > 0: ids from here on are never drawn
 };
 
-// Drawn when every logit is NaN or -infinity.
+// Drawn when a logit is NaN or infinite: what the others say is then damaged too.
 inline constexpr int32_t kNoToken = -1;
+
+// Whether all logits that may be drawn are finite. Else nothing may be drawn: kNoToken.
+bool IsDrawable(std::span<const float> logits, const DrawParams& params);
 
 // Step 1, in place.
 void MakeComparable(std::span<float> logits);

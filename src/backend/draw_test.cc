@@ -56,15 +56,15 @@ TEST_P(DrawTest, UnitsWalkThroughTheDistribution) {
   EXPECT_EQ(Draw(*backend_, logits, {0}, {{.min_p = 0.6f, .unit = 0.0}}).front(), 2);
 }
 
-TEST_P(DrawTest, OnlyUsableLogitsAreDrawn) {
+TEST_P(DrawTest, NothingIsDrawnFromLogitsThatAreNoNumbers) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   HostMatrix logits(4, 3);
   const float values[4][3] = {{NAN, NAN, -kInfinity}, {NAN, 1.0f, NAN}, {0.0f, kInfinity, 1.0f}, {2.0f, 2.0f, 9.0f}};
   for (int64_t r = 0; r < 4; ++r) std::copy_n(values[r], 3, logits.row(r));
   const std::vector<int32_t> rows = {0, 1, 2, 3};
   const DrawParams greedy = {.temperature = 0.0f, .vocab_limit = 2};
-  EXPECT_EQ(Draw(*backend_, logits, rows, {4, greedy}), (std::vector<int32_t>{kNoToken, 1, 1, 0}));
-  EXPECT_EQ(Draw(*backend_, logits, rows, {4, {.unit = 0.5}}), (std::vector<int32_t>{kNoToken, 1, 1, 2}));
+  EXPECT_EQ(Draw(*backend_, logits, rows, {4, greedy}), (std::vector<int32_t>{kNoToken, kNoToken, kNoToken, 0}));
+  EXPECT_EQ(Draw(*backend_, logits, rows, {4, {.unit = 0.5}}), (std::vector<int32_t>{kNoToken, kNoToken, kNoToken, 2}));
   EXPECT_TRUE(Draw(*backend_, logits, {}, {}).empty());
 }
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/finite.h"
+
 namespace pensieve::cli {
 namespace {
 
@@ -88,11 +90,16 @@ Status ForEachPosition(model::LoadedModel& model, std::span<const int32_t> ids, 
                                .block_len = kBlockLen, .num_blocks = (window + kBlockLen - 1) / kBlockLen, .dtype = options.kv_dtype};
   PENSIEVE_TRY(const auto cache, model.backend->NewKvCache(shape));
   WindowRunner runner(model, options, *cache);
+  bool finite = true;
+  const OnLogits checked = [&](size_t position, std::span<const float> logits) {
+    finite = finite && AllFinite(logits);
+    on_logits(position, logits);
+  };
   for (size_t at = 0; at < ids.size(); at += static_cast<size_t>(window)) {
     const auto part = ids.subspan(at, std::min(static_cast<size_t>(window), ids.size() - at));
-    PENSIEVE_RETURN_IF_ERROR(runner.Run(part, at, on_logits));
+    PENSIEVE_RETURN_IF_ERROR(runner.Run(part, at, checked));
   }
-  return OkStatus();
+  return finite ? OkStatus() : Internal(fmt::format("{}: the model computed NaN or infinity", model.path));
 }
 
 }  // namespace pensieve::cli

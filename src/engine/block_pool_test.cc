@@ -138,6 +138,26 @@ TEST_F(PrefixCacheTest, ExtendExchangesAKnownBlock) {
   Drop(first);
 }
 
+// A number and the rotation may not stand for another number: both keep their blocks.
+TEST_F(PrefixCacheTest, PartitionsHaveHashesOfTheirOwn) {
+  const std::vector<CachePartition> partitions = {{0, false}, {0, true}, {1, false}, {1, true}, {2, false}};
+  std::vector<PrefixCache::Node*> tips;
+  for (const CachePartition& partition : partitions) {
+    int32_t block = pool.Allocate();
+    const int32_t own = block;
+    tips.push_back(cache.Extend(nullptr, partition, Tokens{1, 2}, block));
+    ASSERT_NE(tips.back(), nullptr);
+    EXPECT_EQ(block, own);
+  }
+  for (size_t i = 0; i < partitions.size(); ++i) {
+    std::vector<int32_t> table;
+    PrefixCache::Node* found = cache.Acquire(partitions[i], Tokens{1, 2}, table);
+    EXPECT_EQ(found, tips[i]);
+    cache.Release(found);
+  }
+  for (PrefixCache::Node* tip : tips) cache.Release(tip);
+}
+
 TEST_F(PrefixCacheTest, EvictsTheLeastRecentlyUsedLeafFirst) {
   Holder a = Hold({1, 2, 3, 4});
   Holder b = Hold({1, 2, 5, 6});

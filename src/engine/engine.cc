@@ -84,19 +84,21 @@ class ThreadedEngine : public Engine {
  private:
   template <typename MakeRequest>
   Result<std::unique_ptr<EventStream>> Submit(MakeRequest make_request) {
-    std::shared_ptr<Request> request;
+    // All that asks for memory comes before the request counts as in: nobody would count it out again.
+    const std::shared_ptr<Request> request = make_request();
+    std::unique_ptr<EventStream> stream = std::make_unique<RequestStream>(request, wake_);
     {
       const std::lock_guard lock(inbox_mutex_);
       if (closed_) {
         core_->CountRefusal();
         return Unavailable("the server is shutting down").WithReason(ErrorReason::kShuttingDown);
       }
+      inbox_.reserve(inbox_.size() + 1);
       PENSIEVE_RETURN_IF_ERROR(core_->Reserve());
-      request = make_request();
       inbox_.push_back(request);
     }
     wake_->Raise();
-    return std::unique_ptr<EventStream>(std::make_unique<RequestStream>(std::move(request), wake_));
+    return stream;
   }
 
   void CloseInbox() {

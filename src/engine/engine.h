@@ -100,8 +100,8 @@ class EventStream {
   virtual std::optional<Event> TryNext() = 0;
   // Waits for the next event. Nothing after the terminal event.
   virtual std::optional<Event> Next() = 0;
-  // `wake` is called (from the engine thread, with no lock held, must not block) whenever an event becomes available
-  // after the stream was empty. Called once immediately if events are already waiting. When SetWaker returns, and when
+  // `wake` is called (from the engine thread, with no lock held, must not block or throw) whenever an event becomes
+  // available after the stream was empty. Called once immediately if events are already waiting. When SetWaker returns, and when
   // the stream is destroyed, the previous waker is not running and will not run again (unless it is the caller itself).
   virtual void SetWaker(std::function<void()> wake) = 0;
   // The request stops within one step; its terminal event is then kCancelled (unless it was already over).

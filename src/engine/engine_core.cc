@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "base/guarded.h"
+
 namespace pensieve::engine {
 namespace {
 
@@ -111,6 +113,7 @@ Status EngineCore::Allocate() {
     sampler_scratch_->Reserve(config.vocab_size);
   }
   running_.reserve(static_cast<size_t>(running_max_));
+  starting_.reserve(static_cast<size_t>(running_max_) + 1);  // a preempted sequence always has a place
   views_.reserve(static_cast<size_t>(running_max_));
   return OkStatus();
 }
@@ -182,7 +185,18 @@ void EngineCore::PublishGauges() {
 
 void EngineCore::Add(std::shared_ptr<Request> request) {
   request->arrival = arrivals_++;
-  requests_.push_back(std::move(request));
+  const Status status = Guarded([&] { requests_.push_back(request); });
+  if (!status.ok()) FinishWithError(*request, status);
+}
+
+void EngineCore::FailAll(const Status& error) {
+  const auto fail = [&](Request& request) {
+    if (!request.over) FinishWithError(request, error);
+  };
+  for (const auto& request : requests_) fail(*request);
+  for (const auto& sequence : starting_) fail(*sequence->request);
+  for (const auto& sequence : running_) fail(*sequence->request);
+  Sweep();
 }
 
 void EngineCore::CancelAll() {
@@ -207,6 +221,7 @@ void EngineCore::EndCancelled() {
 void EngineCore::StartWaiting() {
   while (static_cast<int64_t>(running_.size()) < running_max_) {
     if (starting_.empty() && !TakeUpNext()) return;
+    if (starting_.empty()) continue;
     // Strictly in order: letting smaller ones pass would starve a long prompt.
     if (!TryStart(*starting_.front())) return;
     InsertByAge(running_, std::move(starting_.front()));
@@ -216,8 +231,16 @@ void EngineCore::StartWaiting() {
 
 bool EngineCore::TakeUpNext() {
   if (requests_.empty()) return false;
-  std::shared_ptr<Request> request = std::move(requests_.front());
+  const std::shared_ptr<Request> request = std::move(requests_.front());
   requests_.pop_front();
+  const Status status = Guarded([&] { TakeUp(request); });
+  if (status.ok()) return true;
+  FinishWithError(*request, status.WithContext("the request could not be started"));
+  Sweep();
+  return true;
+}
+
+void EngineCore::TakeUp(const std::shared_ptr<Request>& request) {
   auto sequence = std::make_unique<Sequence>(request, request->inputs_started++, context_max_, options_.kv_block_len,
                                              model::kFinePositions);
   if (!request->is_embed) sequence->sampler.emplace(request->generate.sampling, sampler_scratch_);
@@ -226,10 +249,9 @@ bool EngineCore::TakeUpNext() {
     sequence->sampler->Reserve(sequence->len_max, static_cast<int32_t>(network_.config().vocab_size));
     sequence->sampler->ObservePrompt(sequence->tokens);
   }
-  // Requests with many texts take turns with everybody else.
-  if (request->inputs_started < request->num_inputs()) requests_.push_back(std::move(request));
   InsertByAge(starting_, std::move(sequence));
-  return true;
+  // Requests with many texts take turns with everybody else.
+  if (request->inputs_started < request->num_inputs()) requests_.push_back(request);
 }
 
 bool EngineCore::TryStart(Sequence& sequence) {

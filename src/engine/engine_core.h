@@ -50,10 +50,11 @@ class EngineCore {
   int64_t context_max() const { return context_max_; }
 
   // --- engine thread ---
-  // After Reserve and Check.
+  // After Reserve and Check. What goes wrong ends the request.
   void Add(std::shared_ptr<Request> request);
   // Ends cancelled requests, then computes one batch. False when there was nothing to compute: the next step makes
-  // sense only after an Add, a Cancel or a drained stream.
+  // sense only after an Add, a Cancel or a drained stream. Never throws: an exception inside of the computation ends the
+  // requests of that batch, one at the start of a request that request, and any other all requests that are in.
   bool Step();
   void CancelAll();
 
@@ -73,10 +74,13 @@ class EngineCore {
   bool is_encoder() const { return network_.config().is_encoder; }
   int64_t BlocksFor(int64_t tokens) const { return (tokens + options_.kv_block_len - 1) / options_.kv_block_len; }
 
+  bool StepOnce();
   // Starting and stopping (engine_core.cc).
+  void FailAll(const Status& error);
   void EndCancelled();
   void StartWaiting();
-  bool TakeUpNext();  // moves the next sequence of requests_ into starting_
+  bool TakeUpNext();  // moves the next sequence of requests_ into starting_, or ends its request; false: there is none
+  void TakeUp(const std::shared_ptr<Request>& request);
   bool TryStart(Sequence& sequence);
   void Preempt(size_t running_idx);
   void ReleaseBlocks(Sequence& sequence);

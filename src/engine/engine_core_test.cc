@@ -595,6 +595,43 @@ TEST(EngineCore, LogitsWithoutANumberAreAnError) {
   EXPECT_EQ(bench.core->Snapshot().requests_failed, 1);
 }
 
+// A NaN among logits is no token's probability: the answer would be drawn from what is left, as if nothing had happened.
+TEST(EngineCore, OneLogitWithoutANumberIsAnError) {
+  Bench bench(Small());
+  bench.network.nan_column = 17;
+  const auto running = bench.Submit(Prompt(Tokens(5), 10));
+  bench.StepUntilIdle();
+  const Taken taken = TakeAll(*running);
+  EXPECT_EQ(taken.ends.at(0).error.code(), StatusCode::kInternal);
+  EXPECT_NE(taken.ends.at(0).error.message().find("NaN"), std::string::npos);
+  // Columns without a text are never drawn.
+  GenerateRequest limited = Prompt(Tokens(5), 1);
+  limited.vocab_limit = 17;
+  const auto fine = bench.Submit(limited);
+  bench.StepUntilIdle();
+  EXPECT_EQ(TakeAll(*fine).ends.at(0).kind, Event::Kind::kDone);
+}
+
+TEST(EngineCore, AVectorWithoutNumbersFailsItsRequestAndNoOther) {
+  for (const bool is_encoder : {true, false}) {
+    Bench bench(Small(), {.is_encoder = is_encoder, .is_embedding = true});
+    bench.network.nan_token = 99;
+    EmbedRequest broken;
+    broken.sequences = {Tokens(3), {4, 99, 5}, {99}, Tokens(9)};
+    EmbedRequest whole;
+    whole.sequences = {Tokens(3), Tokens(4)};
+    const auto a = bench.Submit(broken);
+    const auto b = bench.Submit(whole);
+    bench.StepUntilIdle();
+    const Taken failed = TakeAll(*a);
+    ASSERT_EQ(failed.ends.size(), 1u);
+    EXPECT_EQ(failed.ends[0].error.code(), StatusCode::kInternal);
+    EXPECT_NE(failed.ends[0].error.message().find("NaN"), std::string::npos);
+    EXPECT_EQ(TakeAll(*b).ends.at(0).kind, Event::Kind::kDone);
+    EXPECT_EQ(bench.core->Snapshot().kv_blocks_used, 0);
+  }
+}
+
 TEST(EngineCore, EncoderEmbedsWholeTexts) {
   EngineOptions options = Small();
   options.step_rows_max = 16;

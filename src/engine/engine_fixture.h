@@ -108,8 +108,9 @@ class TestBackend : public backend::HostBackend {
     drawn_.clear();
     for (size_t i = 0; i < rows.size(); ++i) {
       const std::span<float> row(View(logits).row(rows[i]), static_cast<size_t>(logits.cols));
+      const bool drawable = backend::IsDrawable(row, params[i]);
       backend::MakeComparable(row);
-      drawn_.push_back(drawer_.Draw(row, params[i]));
+      drawn_.push_back(drawable ? drawer_.Draw(row, params[i]) : backend::kNoToken);
     }
   }
   void Pool(backend::Matrix matrix, backend::Pooling pooling, backend::Matrix out) override {
@@ -224,7 +225,8 @@ class TestModel : public model::Model {
         if (output == batch.output_rows.size() || batch.output_rows[output] != rows.first_row + i) continue;
         const uint64_t hash = HistoryHash(static_cast<TestKvCache&>(cache), rows, rows.cached_len + i);
         for (int64_t v = 0; v < kTestVocab; ++v)
-          output_.values[output * kTestVocab + static_cast<size_t>(v)] = give_nan ? std::nanf("") : Column(hash, v);
+          output_.values[output * kTestVocab + static_cast<size_t>(v)] =
+              give_nan || v == nan_column ? std::nanf("") : Column(hash, v);
         ++output;
       }
     }
@@ -246,7 +248,8 @@ class TestModel : public model::Model {
           hash = Mix(hash, static_cast<uint64_t>(i));
         }
         for (int64_t d = 0; d < kTestHidden; ++d)
-          output_.values[static_cast<size_t>((rows.first_row + i) * kTestHidden + d)] = Column(hash, d);
+          output_.values[static_cast<size_t>((rows.first_row + i) * kTestHidden + d)] =
+              tokens[static_cast<size_t>(i)] == nan_token ? std::nanf("") : Column(hash, d);
       }
     }
     return {&output_, 0, batch.rows, kTestHidden, kTestHidden};
@@ -254,6 +257,8 @@ class TestModel : public model::Model {
 
   // What the next steps should do wrong.
   bool give_nan = false;
+  int64_t nan_column = -1;  // of the logits
+  int32_t nan_token = -1;  // its hidden rows are no numbers
   int steps_to_throw = -1;  // 0: throws now and never again
 
   int64_t steps = 0;

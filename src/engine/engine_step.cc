@@ -1,15 +1,29 @@
 // One step of the engine: choose rows, compute them, hand out what they gave.
 #include <algorithm>
-#include <exception>
 #include <utility>
 
 #include <fmt/format.h>
 
+#include "base/finite.h"
+#include "base/guarded.h"
 #include "engine/engine_core.h"
 
 namespace pensieve::engine {
+namespace {
+
+constexpr const char* kNotFinite =
+    "the model computed NaN or infinity: its weights are damaged or overflow in this precision";
+
+}  // namespace
 
 bool EngineCore::Step() {
+  bool worked = false;
+  const Status status = Guarded([&] { worked = StepOnce(); });
+  if (!status.ok()) FailAll(status.WithContext("the engine failed between two steps"));
+  return worked || !status.ok();
+}
+
+bool EngineCore::StepOnce() {
   EndCancelled();
   if (lost_.load(std::memory_order_relaxed)) {
     EndAll(lost_error_);
@@ -142,15 +156,11 @@ void EngineCore::BuildEncoderBatch() {
   std::erase_if(requests_, [](const auto& request) { return request->inputs_started == request->num_inputs(); });
 }
 
-// A step that fails ends its own requests, and with a device that is lost all others too; never the server. Exceptions
-// are the last line of defence: backends stop those of their libraries.
+// A step that fails ends its own requests, and with a device that is lost all others too; never the server. Backends
+// stop the exceptions of their libraries; what slips through is such a failure.
 void EngineCore::RunGuarded(const StepBatch& batch, Status (EngineCore::*compute)()) {
   Status error;
-  try {
-    error = (this->*compute)();
-  } catch (const std::exception& exception) {
-    error = Internal(exception.what());
-  }
+  if (const Status exception = Guarded([&] { error = (this->*compute)(); }); !exception.ok()) error = exception;
   if (error.ok()) return;
   error = error.WithContext("the model failed while it computed a step");
   if (!backend_.CanGoOn()) return EndAll(error);  // the batch's own among them
@@ -229,6 +239,8 @@ Status EngineCore::DrawOnHost(Sequence& sequence, backend::Matrix logits, sampli
   PENSIEVE_RETURN_IF_ERROR(backend_.CopyToHost(logits, logits_));
   std::span<float> drawable = logits_;
   if (generate.vocab_limit > 0) drawable = drawable.first(static_cast<size_t>(generate.vocab_limit));
+  sample.id = sampling::kNoToken;
+  if (!AllFinite(drawable)) return OkStatus();
   const std::span<const int32_t> banned = generate.ignore_stop_ids ? generate.stop_ids : std::span<const int32_t>();
   sample = sequence.sampler->Draw(drawable, banned);
   return OkStatus();
@@ -239,7 +251,7 @@ void EngineCore::AddToken(Sequence& sequence, sampling::Sample sample) {
   const GenerateRequest& generate = request.generate;
   const int32_t id = sample.id;
   if (id == sampling::kNoToken)
-    return FinishWithError(request, Internal("the model gave no usable logits for the next token"));
+    return FinishWithError(request, Internal(kNotFinite));
 
   Event done;
   done.kind = Event::Kind::kDone;
@@ -263,9 +275,12 @@ void EngineCore::ShareBlocks(Sequence& sequence, int64_t len) {
   const int64_t block_len = options_.kv_block_len;
   const int64_t full_blocks = len / block_len;
   while (sequence.share_more && sequence.shared_blocks < full_blocks) {
-    PrefixCache::Node* tip = prefix_cache_->Extend(sequence.shared_tip, sequence.Partition(),
-                                                   sequence.NextSharedKeys(block_len),
-                                                   sequence.block_table[static_cast<size_t>(sequence.shared_blocks)]);
+    PrefixCache::Node* tip = nullptr;
+    // Without memory for a node, the block serves this sequence alone: sharing is never worth a failure.
+    (void)Guarded([&] {
+      tip = prefix_cache_->Extend(sequence.shared_tip, sequence.Partition(), sequence.NextSharedKeys(block_len),
+                                  sequence.block_table[static_cast<size_t>(sequence.shared_blocks)]);
+    }).ok();
     if (tip == nullptr) {
       sequence.share_more = false;
       return;
@@ -290,8 +305,13 @@ Status EngineCore::ComputeEmbed() {
   for (size_t i = 0; i < pieces.size(); ++i) {
     Sequence& sequence = *owners[i];
     Request& request = *sequence.request;
+    if (request.over) continue;  // by an error of another of its texts
     sequence.computed_len += pieces[i].num_rows;
     if (sequence.rows_pending() > 0) continue;
+    if (!AllFinite(request.embeddings[sequence.input_idx])) {
+      FinishWithError(request, Internal(fmt::format("text {}: {}", sequence.input_idx, kNotFinite)));
+      continue;
+    }
     ReleaseBlocks(sequence);
     sequence.done = true;
     needs_sweep_ = true;

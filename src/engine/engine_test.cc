@@ -14,19 +14,25 @@
 
 namespace {
 thread_local int64_t news_of_this_thread = 0;
+thread_local int64_t news_until_failure = -1;  // 0: the next one fails, once; below: none does
+
+void CountNew() {
+  ++news_of_this_thread;
+  if (news_until_failure >= 0 && news_until_failure-- == 0) throw std::bad_alloc();
+}
 }  // namespace
 
 // Counted per thread, so that a step can be shown to make none. The array forms call these. Not inlined, or the
 // compiler sees through them and warns that free() takes what `new` gave.
 #define PENSIEVE_NOINLINE __attribute__((noinline))
 PENSIEVE_NOINLINE void* operator new(std::size_t size) {
-  ++news_of_this_thread;
+  CountNew();
   void* memory = std::malloc(size);
   PENSIEVE_CHECK(memory != nullptr);
   return memory;
 }
 PENSIEVE_NOINLINE void* operator new(std::size_t size, std::align_val_t alignment) {
-  ++news_of_this_thread;
+  CountNew();
   const auto align = static_cast<std::size_t>(alignment);
   void* memory = std::aligned_alloc(align, (size + align - 1) / align * align);
   PENSIEVE_CHECK(memory != nullptr);
@@ -117,6 +123,72 @@ TEST(EngineStep, DecodeAllocatesNothing) {
   for (int i = 0; i < 30; ++i) ASSERT_TRUE(core->Step());
   EXPECT_EQ(news_of_this_thread - before, 0);
   EXPECT_EQ(core->Snapshot().running, 6);
+}
+
+// One failure of memory in each place where the engine asks for some: every request still ends once, nothing is lost,
+// and the next request gets its answer.
+TEST(EngineStep, LivesThroughEveryLackOfMemory) {
+  bool failed = true;
+  for (int64_t place = 0; failed; ++place) {
+    ASSERT_LT(place, 5000);
+    failed = false;
+    for (const bool is_encoder : {false, true}) {
+      TestBackend backend;
+      TestModel network({.is_encoder = is_encoder, .is_embedding = true}, backend);
+      EngineOptions options = Small();
+      options.kv_bytes_max = 20 * 4 * 8;  // 20 blocks, so that sequences are preempted
+      options.stream_depth_max = 64;
+      const auto core = *EngineCore::Create(backend, network, options);
+      const auto wake = std::make_shared<WakeSignal>();
+      std::vector<std::shared_ptr<Request>> requests;
+      EmbedRequest texts;
+      for (int32_t i = 0; i < 3; ++i) texts.sequences.push_back(Tokens(5 + i, i));
+      requests.push_back(std::make_shared<Request>(texts, wake));
+      for (int32_t i = 0; i < 4 && !is_encoder; ++i) {
+        // Two of them begin alike.
+        requests.push_back(
+            std::make_shared<Request>(Prompt(Tokens(9 + i, i / 2), 20), options.stream_depth_max, wake));
+      }
+      for (size_t i = 0; i < requests.size(); ++i) ASSERT_TRUE(core->Reserve().ok());
+      news_until_failure = place;
+      for (const auto& request : requests) core->Add(request);
+      while (core->Step()) {
+      }
+      failed = failed || news_until_failure < 0;
+      news_until_failure = -1;
+      ASSERT_EQ(core->CheckIntegrity().ToString(), "OK") << place;
+      for (const auto& request : requests) {
+        int terminals = 0;
+        while (const auto event = request->events.TryNext()) terminals += event->terminal() ? 1 : 0;
+        ASSERT_EQ(terminals, 1) << place;
+      }
+      ASSERT_EQ(core->requests_in(), 0) << place;
+      ASSERT_EQ(core->Snapshot().kv_blocks_used, 0) << place;
+      if (is_encoder) continue;
+      const GenerateRequest later = Prompt(Tokens(9), 3);
+      ASSERT_TRUE(core->Reserve().ok());
+      const auto request = std::make_shared<Request>(later, options.stream_depth_max, wake);
+      core->Add(request);
+      while (core->Step()) {
+      }
+      std::vector<int32_t> tokens;
+      while (const auto event = request->events.TryNext()) {
+        if (event->kind == Event::Kind::kToken) tokens.push_back(event->sample.id);
+      }
+      ASSERT_EQ(tokens, ExpectAnswer(later, core->context_max())) << place;
+    }
+  }
+}
+
+// A consumer's fault stays with the consumer.
+TEST(EngineStep, AWakerThatThrowsEndsNothing) {
+  Served served;
+  const GenerateRequest request = Prompt(Tokens(9), 5);
+  auto stream = *served.engine->Generate(request);
+  stream->SetWaker([] { throw std::runtime_error("no memory for a wake"); });
+  EXPECT_EQ(ReadAll(*stream).first, ExpectAnswer(request, served.engine->context_max()));
+  auto next = *served.engine->Generate(request);
+  EXPECT_EQ(ReadAll(*next).second.kind, Event::Kind::kDone);
 }
 
 TEST(Engine, AnswersFromManyThreads) {

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "base/guarded.h"
+
 namespace pensieve::engine {
 
 void WakeSignal::Raise() {
@@ -53,7 +55,8 @@ void EventQueue::PushAndWake(std::unique_lock<std::mutex> lock, Event event) {
   lock.unlock();
   ready_.notify_all();
   if (waker == nullptr) return;
-  (*waker)();
+  // A waker that fails may not end the engine's thread. The consumer misses one call and sees the event with the next.
+  (void)Guarded(*waker).ok();
   lock.lock();
   waking_thread_ = {};
   // Under the lock: a consumer that sees the waker idle may destroy the queue.
@@ -103,7 +106,7 @@ void EventQueue::SetWaker(std::function<void()> wake) {
         lock, [this] { return waking_thread_ == std::thread::id() || waking_thread_ == std::this_thread::get_id(); });
     wake_now = size_ > 0;
   }
-  if (wake_now && waker != nullptr) (*waker)();
+  if (wake_now && waker != nullptr) (void)Guarded(*waker).ok();
 }
 
 }  // namespace pensieve::engine

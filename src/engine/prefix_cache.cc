@@ -85,15 +85,16 @@ PrefixCache::Node* PrefixCache::Extend(Node* tip, CachePartition partition, std:
                                        int32_t& block) {
   if (Node* known = Follow(tip, partition, block_keys, block); known != nullptr) return known;
   const uint64_t hash = HashAfter(tip, partition, block_keys);
-  auto [at, is_new] = nodes_.try_emplace(hash);
-  if (!is_new) return nullptr;
-  at->second = std::make_unique<Node>();
-  Node* node = at->second.get();
+  if (nodes_.contains(hash)) return nullptr;
+  // Whole before it joins the tree: memory may run out on the way.
+  auto fresh = std::make_unique<Node>();
+  Node* node = fresh.get();
   node->parent = tip;
   node->partition = partition;
   node->hash = hash;
   node->keys.assign(block_keys.begin(), block_keys.end());
   node->block = block;
+  nodes_.emplace(hash, std::move(fresh));
   pool_.AddReference(block);
   if (tip != nullptr) ++tip->num_children;
   return node;

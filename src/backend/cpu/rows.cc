@@ -150,6 +150,7 @@ void RowOps::Draw(MatrixView logits, std::span<const int32_t> rows, std::span<co
   compute_.pool.Run(static_cast<int64_t>(rows.size()), [&](int64_t i, int worker) {
     const auto at = static_cast<size_t>(i);
     const std::span<float> row(logits.row(rows[at]), static_cast<size_t>(logits.cols));
+    if (!IsDrawable(row, params[at])) return;
     MakeComparable(row);
     tokens[at] = scratch_[static_cast<size_t>(worker)].drawer.Draw(row, params[at]);
   });

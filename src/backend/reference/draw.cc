@@ -39,6 +39,7 @@ double TotalWeight(const std::vector<Candidate>& candidates) {
 }  // namespace
 
 int32_t DrawToken(std::span<const float> logits, const DrawParams& params) {
+  if (!IsDrawable(logits, params)) return kNoToken;
   if (params.vocab_limit > 0) logits = logits.first(std::min(logits.size(), static_cast<size_t>(params.vocab_limit)));
   std::vector<Candidate> candidates = Sorted(logits);
   if (candidates.empty()) return kNoToken;
