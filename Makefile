@@ -11,7 +11,7 @@ MODEL_TESTS := tests/test_anthropic.py tests/test_openai.py tests/test_cli.py te
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test build unit-test e2e-test asan tsan test-arm fuzz bench clean setup setup-tests
+.PHONY: help serve test build unit-test e2e-test asan tsan test-arm cuda test-cuda fuzz bench clean setup setup-tests
 
 help:
 	@echo "make serve            install what is missing, build, fetch the default models and serve them (ARGS=\"--port 9000\")"
@@ -19,6 +19,8 @@ help:
 	@echo "make build            only the release binary, $(BINARY)"
 	@echo "make asan | tsan      unit tests under AddressSanitizer+UBSan or ThreadSanitizer"
 	@echo "make test-arm         cross-build for 64-bit Arm and run the unit tests of what computes under qemu-user"
+	@echo "make cuda             the same binary with NVIDIA GPUs, build/cuda/pensieve (docs/cuda.md)"
+	@echo "make test-cuda        unit tests of the operations on this machine's GPU"
 	@echo "make fuzz             build the libFuzzer targets (clang) in build/fuzz"
 	@echo "make bench            build and run the kernel benchmarks"
 	@echo "make clean            remove build/"
@@ -58,6 +60,18 @@ asan tsan: setup
 test-arm: setup
 	@tools/setup.sh arm
 	@cmake --preset arm && cmake --build --preset arm -j $(JOBS) && ctest --preset arm -j $(JOBS)
+
+# NVIDIA's compiler: on the path, where NVCC says, or where its packages put it.
+NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+
+cuda test-cuda: setup
+	@test -n "$(NVCC)" || { echo "NVIDIA's CUDA toolkit (12.3 or newer) is not here: install it and put nvcc on the path, or name it with NVCC=/path/to/nvcc"; exit 1; }
+
+cuda:
+	@CUDACXX="$(NVCC)" cmake --preset cuda && cmake --build --preset cuda --target pensieve -j $(JOBS)
+
+test-cuda:
+	@CUDACXX="$(NVCC)" tools/test_cuda.sh
 
 fuzz: setup
 	@tools/setup.sh fuzz

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <charconv>
 
 namespace pensieve::backend {
 
@@ -59,24 +61,42 @@ const DeviceKind* Find(std::string_view name) {
   return kind == table.end() ? nullptr : &*kind;
 }
 
+// "cuda:1" -> "cuda", 1. Without a colon: number 0. No name where what follows the colon is no number.
+struct NumberedName {
+  std::string_view name;
+  int number = 0;
+};
+NumberedName SplitName(std::string_view name) {
+  const size_t colon = name.find(':');
+  if (colon == std::string_view::npos) return {name, 0};
+  NumberedName split = {name.substr(0, colon), 0};
+  const std::string_view digits = name.substr(colon + 1);
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), split.number);
+  const bool whole = error == std::errc() && end == digits.data() + digits.size() && split.number >= 0;
+  return whole ? split : NumberedName{};
+}
+
 }  // namespace
 
 Status CheckDevice(std::string_view name) {
   if (name == "auto") return OkStatus();
-  const DeviceKind* kind = Find(name);
+  const DeviceKind* kind = Find(SplitName(name).name);
   if (kind == nullptr) {
     std::vector<std::string_view> names;
     for (const DeviceKind& row : DeviceKinds()) names.push_back(row.name);
-    return InvalidArgument(fmt::format("device: \"{}\" is none of {}, auto", name, fmt::join(names, ", ")));
+    return InvalidArgument(fmt::format("device: \"{}\" is none of {}, auto (a number may follow: cuda:1)", name, fmt::join(names, ", ")));
   }
   if (kind->open != nullptr) return OkStatus();
-  return Unimplemented(fmt::format("device: this program was built without {}: {}", name, kind->how_to_build));
+  return Unimplemented(fmt::format("device: this program was built without {}: {}", kind->name, kind->how_to_build));
 }
 
 Result<ChosenDevice> OpenDevice(std::string_view name, const DeviceOptions& options) {
   PENSIEVE_RETURN_IF_ERROR(CheckDevice(name));
   if (name == "auto") return OpenFirst(options);
-  PENSIEVE_TRY(auto device, Find(name)->open(options));
+  const NumberedName split = SplitName(name);
+  DeviceOptions numbered = options;
+  numbered.index = split.number;
+  PENSIEVE_TRY(auto device, Find(split.name)->open(numbered));
   return ChosenDevice{std::move(device), "asked for"};
 }
 

@@ -13,6 +13,7 @@ namespace pensieve::backend {
 
 struct DeviceOptions {
   CpuOptions cpu = {};
+  int index = 0;  // which one, where a machine has several of a kind
 };
 
 struct DeviceKind {
@@ -36,7 +37,8 @@ struct ChosenDevice {
   std::string reason;
 };
 
-// `name`: a row of the table, or "auto". The errors of CheckDevice, and what opening says.
+// `name`: a row of the table, or "auto". A number may follow a colon ("cuda:1"): the second of its kind, whatever
+// options.index says. The errors of CheckDevice, and what opening says.
 Result<ChosenDevice> OpenDevice(std::string_view name, const DeviceOptions& options);
 
 }  // namespace pensieve::backend

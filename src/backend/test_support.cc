@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "backend/devices.h"
+#include "backend/staged_backend.h"
 #include "base/check.h"
 #include "base/half.h"
 
@@ -18,6 +20,9 @@ std::vector<Variant> AllVariants() {
     variants.push_back({isa, 1});
     variants.push_back({isa, 3});
   }
+  for (const DeviceKind& kind : DeviceKinds()) {
+    if (kind.name != "cpu" && OpenDevice(kind.name, {})) variants.push_back({std::string(kind.name), 1});
+  }
   return variants;
 }
 
@@ -25,12 +30,25 @@ std::string VariantName(const ::testing::TestParamInfo<Variant>& info) {
   return fmt::format("{}_{}", info.param.isa, info.param.threads);
 }
 
+namespace {
+
+std::shared_ptr<Device> DeviceOf(const Variant& variant) {
+  if (variant.isa == "reference") return NewReferenceDevice();
+  if (auto cpu = NewCpuDevice({.threads = variant.threads, .isa = variant.isa})) return *cpu;
+  auto chosen = OpenDevice(variant.isa, {});
+  PENSIEVE_CHECK(chosen.has_value());
+  return chosen->device;
+}
+
+}  // namespace
+
 std::shared_ptr<Backend> MakeBackend(const Variant& variant, ActivationMode mode) {
-  std::shared_ptr<Device> device = variant.isa == "reference"
-                                       ? NewReferenceDevice()
-                                       : *NewCpuDevice({.threads = variant.threads, .isa = variant.isa});
+  const std::shared_ptr<Device> device = DeviceOf(variant);
   auto backend = device->NewBackend({.activations = mode});
   PENSIEVE_CHECK(backend.has_value());
+  // The tests' matrices lie in the host's memory, which only the host's own devices read.
+  const std::string where = (*backend)->Describe().device;
+  if (where != "cpu" && where != "reference") backend = StageHostMatrices(*std::move(backend));
   // The device goes after its backend.
   return {(*std::move(backend)).release(), [device](Backend* owned) { delete owned; }};
 }

@@ -41,8 +41,7 @@ void AddModelOptions(CLI::App& command, ModelOptions& options, bool positional) 
 }
 
 void AddDeviceOption(CLI::App& command, ModelOptions& options) {
-  command.add_option("--device", options.device, "What to compute on: auto (default), cpu, cuda or mlx")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda", "mlx"}));
+  command.add_option("--device", options.device, "What to compute on: auto (default), cpu, cuda or mlx; cuda:1 is the second card");
 }
 
 void AddQuantizeOptions(CLI::App& command, ModelOptions& options) {
