@@ -50,8 +50,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   size_t begin = 0;
   for (const chat::jinja::OriginRun& run : text->Runs()) {
     PENSIEVE_CHECK(run.end > begin);
-    const std::string_view bytes = std::string_view(text->bytes()).substr(begin, run.end - begin);
-    PENSIEVE_CHECK(run.origin != chat::jinja::kFromTemplate || !Has(bytes, kMark));
+    const std::string_view part = std::string_view(text->bytes()).substr(begin, run.end - begin);
+    PENSIEVE_CHECK(run.origin != chat::jinja::kFromTemplate || !Has(part, kMark));
     begin = run.end;
   }
   PENSIEVE_CHECK(begin == text->size());

@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cmath>
@@ -155,7 +156,8 @@ class LostPagesTest : public ::testing::Test {
     return *MappedFile::Open(path_);
   }
 
-  const std::string path_ = ::testing::TempDir() + "lost_pages_test";
+  // Tests run beside each other, each in its own process.
+  const std::string path_ = ::testing::TempDir() + "lost_pages_test." + std::to_string(::getpid());
 };
 
 TEST_F(LostPagesTest, ATruncatedFileReadsAsZerosAndSaysSo) {

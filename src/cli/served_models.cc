@@ -76,14 +76,22 @@ Result<std::unique_ptr<model::LoadedModel>> LoadOne(const config::ServerConfig& 
 LogFields Facts(const ResolvedModel& choice, const model::LoadedModel& model, const std::string& device_reason,
                 Clock::time_point start) {
   const auto device = model.backend->Describe();
-  return {{"model", choice.name},
-          {"architecture", model.config.architecture},
-          {"quantization", model.config.quantization},
-          {"device", device.name},
-          {"device_reason", device_reason},
-          {"threads", device.threads},
-          {"weights_gb", static_cast<double>(model.weight_bytes / 10'000'000) / 100},
-          {"seconds", std::chrono::duration<double>(Clock::now() - start).count()}};
+  LogFields fields = {{"model", choice.name},
+                      {"architecture", model.config.architecture},
+                      {"quantization", model.config.quantization},
+                      {"device", device.name},
+                      {"device_reason", device_reason},
+                      {"threads", device.threads},
+                      {"weights_gb", static_cast<double>(model.weight_bytes / 10'000'000) / 100},
+                      {"fingerprint", model.fingerprint}};
+  if (model.config.is_embedding) {
+    fields.emplace_back("pooling", model::PoolingName(model.config.pooling));
+    fields.emplace_back("normalized", model.config.normalize);
+    fields.emplace_back("embed_tokens_max", model.config.embed_context_max);
+    fields.emplace_back("recipe", model.config.recipe_source);
+  }
+  fields.emplace_back("seconds", std::chrono::duration<double>(Clock::now() - start).count());
+  return fields;
 }
 
 }  // namespace

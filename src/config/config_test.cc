@@ -183,7 +183,7 @@ TEST_F(DefaultFileTest, WhatIsNoFileIsIgnored) {
   std::filesystem::create_directory("config.toml");
   EXPECT_THAT(Load().notes, ElementsAre(HasSubstr("ignored")));
   sources_.file = "config.toml";
-  EXPECT_THAT(Error(), HasSubstr("regular file"));
+  EXPECT_THAT(Error(), HasSubstr("is a directory"));
 }
 
 TEST_F(DefaultFileTest, PathsMayHoldCommasAndBrackets) {

@@ -152,7 +152,7 @@ ConfigFields ConfigFields::Object(std::string_view key) {
 
 Result<Json> ReadJsonObject(const std::string& path, size_t bytes_max) {
   PENSIEVE_TRY(const std::string text, ReadFile(path, bytes_max));
-  auto json = ParseJson(text);
+  auto json = ParseJson(text, kFileJson);
   const auto foreign =
       json ? std::nullopt : ExplainForeignFile(path, std::as_bytes(std::span(text)), FileFormat::kJson);
   if (foreign) return *foreign;

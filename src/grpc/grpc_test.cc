@@ -100,7 +100,7 @@ class EmbedFixture final : public service::Service {
 
   static service::EmbedResult ResultOf(const service::EmbedRequest& request) {
     service::EmbedResult result{
-        .model_name = "tiny-embed", .dimension = 2, .embeddings = {}, .prompt_tokens = 4, .total_s = 0.5};
+        .model_name = "tiny-embed", .dimension = 2, .embeddings = {}, .tokens = {}, .prompt_tokens = 4, .total_s = 0.5};
     for (const std::string& text : request.texts) result.embeddings.push_back({static_cast<float>(text.size()), 0.5f});
     return result;
   }

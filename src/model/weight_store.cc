@@ -39,6 +39,20 @@ void WeightStore::ReleaseMapped(std::span<const std::byte> range) const {
   if (const MappedFile* file = FileOf(range.data())) file->AdviseDone(range);
 }
 
+std::string WeightStore::Fingerprint() const {
+  Hash hash;
+  if (gguf_) {
+    std::map<std::string_view, const formats::GgufTensor*> by_name;
+    for (const formats::GgufTensor& tensor : gguf_->tensors()) by_name.emplace(tensor.name, &tensor);
+    for (const auto& [name, tensor] : by_name) hash.AddTensor(name, tensor->type->name, tensor->shape, tensor->bytes);
+  } else {
+    for (const auto& [name, tensor] : safetensors_->tensors()) {
+      hash.AddTensor(name, tensor.dtype_name, tensor.shape, tensor.bytes);
+    }
+  }
+  return fmt::format("{:016x}", hash.value());
+}
+
 Status WeightStore::Check(bool quick) const {
   for (const MappedFile& file : files()) PENSIEVE_RETURN_IF_ERROR(file.Check(quick));
   return OkStatus();
