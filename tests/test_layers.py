@@ -85,8 +85,10 @@ def test_libraries_stay_in_their_adapters(library):
 
 
 def test_nothing_throws_in_our_code():
+    """Tests may: they show that what libraries throw ends where it should."""
     wrong = [
         f"{path.relative_to(ROOT)}:{number}" for path in sources(".h", ".cc")
+        if not path.stem.endswith(("_test", "_fixture"))
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if re.search(r"\bthrow\b",
                      line.split("//")[0]) and '"' not in line

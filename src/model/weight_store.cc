@@ -58,20 +58,6 @@ Status WeightStore::Check(bool quick) const {
   return OkStatus();
 }
 
-std::string WeightStore::Fingerprint() const {
-  Hash hash;
-  if (gguf_) {
-    std::map<std::string_view, const formats::GgufTensor*> by_name;
-    for (const formats::GgufTensor& tensor : gguf_->tensors()) by_name.emplace(tensor.name, &tensor);
-    for (const auto& [name, tensor] : by_name) hash.AddTensor(name, tensor->type->name, tensor->shape, tensor->bytes);
-  } else {
-    for (const auto& [name, tensor] : safetensors_->tensors()) {
-      hash.AddTensor(name, tensor.dtype_name, tensor.shape, tensor.bytes);
-    }
-  }
-  return fmt::format("{:016x}", hash.value());
-}
-
 const MappedFile* WeightStore::FileOf(const void* address) const {
   const auto* byte = static_cast<const std::byte*>(address);
   for (const MappedFile& file : files()) {

@@ -236,8 +236,10 @@ Status CheckTextLen(const tokenizer::Tokenizer& tokenizer, std::string_view text
   // follows. The margin is for that.
   constexpr size_t kMarginTokens = 256;
   constexpr size_t kBytesPerToken = 8;  // twice what a token of English or code has
+  // A text that is not so much longer than what is looked at is counted whole: then the count that people are told is exact.
+  constexpr size_t kWorthIt = 4;
   const size_t enough = static_cast<size_t>(std::max<int64_t>(tokens_max, 0)) + kMarginTokens;
-  for (size_t bytes = enough * kBytesPerToken; bytes < text.size(); bytes *= 4) {
+  for (size_t bytes = enough * kBytesPerToken; bytes * kWorthIt < text.size(); bytes *= 4) {
     const size_t tokens = tokenizer.Encode(text.substr(0, bytes), {.add_special = false}).size();
     if (tokens <= enough) continue;
     const double whole = static_cast<double>(tokens) * static_cast<double>(text.size()) / static_cast<double>(bytes);

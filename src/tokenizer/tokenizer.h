@@ -132,10 +132,6 @@ class Tokenizer {
   // <tool_call>); anybody the rest. Runs of whitespace are nobody's.
   std::shared_ptr<const TokenLimits> Limit(std::string_view turn_borders, std::string_view template_source,
                                            std::span<const int32_t> stop_ids) const;
-  // For a text that is cut behind `tokens_max` ids: those come first as in Encode, and there are more exactly when Encode
-  // gives more. What follows may be the ids of a part of the text only, closed by the post-processor as ever. Costs what
-  // tokens_max tokens cost, where the text has spaces near the place to stop at, and else what Encode does.
-  std::vector<int32_t> EncodeAtMost(std::string_view text, int64_t tokens_max, const EncodeOptions& options = {}) const;
   // Ids outside the vocabulary add nothing.
   std::string Decode(std::span<const int32_t> ids, bool skip_special = true) const;
 
