@@ -104,3 +104,35 @@ def test_the_environment_is_read_in_one_place():
         and re.search(r"\bgetenv\s*\(", path.read_text(encoding="utf-8"))
     ]
     assert not wrong, "\n".join(wrong)
+
+
+DIALECTS = sorted(path.name for path in (SRC / "api").iterdir() if (path / "dialect.h").exists())
+
+
+def test_dialects_are_rows():
+    """A dialect is a folder and an entry of one table: nothing else in api/ or http/ names one, and none another's."""
+    assert {"anthropic", "openai", "akidb"} <= set(DIALECTS)
+    table = SRC / "api" / "dialects.cc"
+    assert sorted(re.findall(r"&(\w+)::kDialect", table.read_text(encoding="utf-8"))) == DIALECTS
+    wrong = []
+    for path in sources(".h", ".cc"):
+        if path == table or path.stem.endswith("_test") or folder(path) not in ("api", "http"):
+            continue
+        parts = path.relative_to(SRC).parts
+        text = "\n".join(line.split("//")[0] for line in path.read_text(encoding="utf-8").splitlines())
+        for dialect in DIALECTS:
+            mine = parts[:2] == ("api", dialect)
+            if not mine and re.search(rf"\b{dialect}::|api/{dialect}/", text):
+                wrong.append(f"{path.relative_to(ROOT)} names {dialect}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_dialects_only_translate():
+    """No thread, socket or file in a dialect's folder: it turns values into values."""
+    forbidden = re.compile(r"#include <(thread|fstream|filesystem|sys/.*|boost/.*)>|\bco_await\b|std::thread")
+    wrong = [
+        str(path.relative_to(ROOT)) for path in sources(".h", ".cc")
+        if folder(path) == "api" and not path.stem.endswith("_test")
+        and forbidden.search(path.read_text(encoding="utf-8"))
+    ]
+    assert not wrong

@@ -1,4 +1,4 @@
-// One table from Status to HTTP, and the error bodies of each dialect.
+// One table from Status to HTTP; each dialect says where it differs and gives the body.
 #pragma once
 
 #include <string>
@@ -9,7 +9,14 @@
 
 namespace pensieve::api {
 
-enum class Dialect : uint8_t { kAnthropic, kOpenAi, kAkiDb };
+// How a dialect tells of errors; a part of its row.
+struct ErrorShape {
+  int queue_full = 429;   // the HTTP status of a full queue
+  int wrong_types = 400;  // FailedPrecondition: a body whose values have the wrong types
+  bool retry_after_ms = true;  // a retry-after-ms header beside retry-after
+  // The JSON body: of an answer with `http_status`, or of an error inside a stream. `request_id` may be empty.
+  Json (*body)(const Status& status, int http_status, const std::string& request_id) = nullptr;
+};
 
 // Facts around an error that its Status does not carry.
 struct ErrorContext {
@@ -19,19 +26,18 @@ struct ErrorContext {
 };
 
 // The HTTP status a dialect gives to `status`, which is no OK:
-//   InvalidArgument, OutOfRange, FailedPrecondition, Unimplemented 400 (AkiDB: FailedPrecondition 422, its answer to a
-//   body of the wrong types); Unauthenticated 401; PermissionDenied 403; NotFound 404; AlreadyExists, Aborted 409;
-//   ResourceExhausted 429; Cancelled 499; Unavailable 503; DeadlineExceeded 504; all others 500.
-//   Reasons first: body too large 413, media type 415, method 405, memory and shutdown 503, queue full 429 (Anthropic
-//   529, AkiDB 503).
-int HttpStatus(const Status& status, Dialect dialect);
+//   InvalidArgument, OutOfRange, Unimplemented 400; FailedPrecondition the shape's `wrong_types`; Unauthenticated 401;
+//   PermissionDenied 403; NotFound 404; AlreadyExists, Aborted 409; ResourceExhausted 429; Cancelled 499;
+//   Unavailable 503; DeadlineExceeded 504; all others 500.
+//   Reasons first: body too large 413, media type 415, method 405, memory and shutdown 503, queue full as the shape says.
+int HttpStatus(const Status& status, const ErrorShape& shape);
 
 // The complete error answer, with retry-after and x-memory-* headers where they belong.
-HttpReply ErrorReply(const Status& status, Dialect dialect, const ErrorContext& context);
+HttpReply ErrorReply(const Status& status, const ErrorShape& shape, const ErrorContext& context);
+// The same for an HTTP status that no Status code stands for: 408, 417, 431, 505.
+HttpReply ErrorReplyAs(int http_status, const Status& status, const ErrorShape& shape, const ErrorContext& context);
 
-// Only the JSON body, for errors inside a stream:
-//   Anthropic {"type":"error","error":{"type","message"},"request_id"}, OpenAI
-//   {"error":{"message","type","param","code"}}, AkiDB {"error": message}.
-Json ErrorBody(const Status& status, Dialect dialect, const std::string& request_id);
+// Only the JSON body, for errors inside a stream.
+Json ErrorBody(const Status& status, const ErrorShape& shape, const std::string& request_id);
 
 }  // namespace pensieve::api

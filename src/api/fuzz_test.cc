@@ -5,9 +5,11 @@
 #include <functional>
 #include <random>
 
+#include "api/akidb/dialect.h"
 #include "api/akidb/embed.h"
+#include "api/anthropic/dialect.h"
 #include "api/anthropic/messages_request.h"
-#include "api/errors.h"
+#include "api/openai/dialect.h"
 #include "api/openai/requests.h"
 #include "base/mapped_file.h"
 
@@ -66,18 +68,18 @@ class Mutator {
   std::mt19937 random_;
 };
 
-void ExpectRefusal(const Status& status, Dialect dialect, const Json& body) {
-  const HttpReply reply = ErrorReply(status, dialect, {.request_id = "req_1"});
+void ExpectRefusal(const Status& status, const Dialect& dialect, const Json& body) {
+  const HttpReply reply = ErrorReply(status, dialect.errors, {.request_id = "req_1"});
   EXPECT_TRUE(reply.status >= 400 && reply.status < 500) << status.ToString() << "\n" << DumpJson(body);
   const auto json = ParseJson(reply.body);
   ASSERT_TRUE(json.has_value());
   const Json& error = json->at("error");
-  EXPECT_TRUE(dialect == Dialect::kAkiDb ? error.is_string() : error.at("message").is_string() && error.at("type").is_string());
+  EXPECT_TRUE(&dialect == &akidb::kDialect ? error.is_string() : error.at("message").is_string() && error.at("type").is_string());
 }
 
 using Translate = std::function<Status(const Json&)>;
 
-void Mutate(const Json& valid, Dialect dialect, const Translate& translate) {
+void Mutate(const Json& valid, const Dialect& dialect, const Translate& translate) {
   ASSERT_TRUE(translate(valid).ok()) << translate(valid).ToString();
   Mutator mutator(20261123);
   for (int round = 0; round < 4000; ++round) {
@@ -91,7 +93,7 @@ void Mutate(const Json& valid, Dialect dialect, const Translate& translate) {
 TEST(Mutations, AnthropicMessages) {
   const auto text = ReadFile(PENSIEVE_SOURCE_DIR "/src/api/testdata/claude_code_turn.json", 1 << 20);
   ASSERT_TRUE(text.has_value());
-  Mutate(*ParseJson(*text), Dialect::kAnthropic,
+  Mutate(*ParseJson(*text), anthropic::kDialect,
          [](const Json& body) { return anthropic::FromMessagesRequest(body, {}).status(); });
 }
 
@@ -102,18 +104,18 @@ TEST(Mutations, OpenAiChat) {
     {"role":"tool","tool_call_id":"1","content":"42"}],"tools":[{"type":"function","function":{"name":"f","parameters":{}}}],
     "tool_choice":{"type":"function","function":{"name":"f"}},"stop":["a"],"logit_bias":{"1":2},"stream_options":{},
     "response_format":{"type":"json_schema","json_schema":{"schema":{}}},"temperature":1,"max_tokens":5})json");
-  Mutate(valid, Dialect::kOpenAi, [](const Json& body) { return openai::FromChatCompletion(body, "").status(); });
+  Mutate(valid, openai::kDialect, [](const Json& body) { return openai::FromChatCompletion(body, "").status(); });
 }
 
 TEST(Mutations, OpenAiTextRequests) {
-  Mutate({{"model", "m"}, {"input", {"a", "b"}}, {"dimensions", 3}, {"encoding_format", "float"}}, Dialect::kOpenAi,
+  Mutate({{"model", "m"}, {"input", {"a", "b"}}, {"dimensions", 3}, {"encoding_format", "float"}}, openai::kDialect,
          [](const Json& body) { return openai::FromEmbeddings(body, "").status(); });
-  Mutate({{"model", "m"}, {"prompt", {1, 2, 3}}, {"logprobs", 3}, {"stop", "x"}}, Dialect::kOpenAi,
+  Mutate({{"model", "m"}, {"prompt", {1, 2, 3}}, {"logprobs", 3}, {"stop", "x"}}, openai::kDialect,
          [](const Json& body) { return openai::FromCompletion(body, "").status(); });
 }
 
 TEST(Mutations, AkiDbEmbed) {
-  Mutate({{"texts", {"a", "b"}}, {"model", "m"}, {"pooling", "mean"}, {"normalize", true}}, Dialect::kAkiDb,
+  Mutate({{"texts", {"a", "b"}}, {"model", "m"}, {"pooling", "mean"}, {"normalize", true}}, akidb::kDialect,
          [](const Json& body) -> Status {
            auto fields = akidb::ParseEmbedBody(DumpJson(body));
            if (!fields.has_value()) return fields.error();
@@ -128,7 +130,7 @@ TEST(Mutations, BrokenBytes) {
     std::string body = valid;
     for (int changes = 0; changes < 3; ++changes) body[mutator.Below(body.size())] = static_cast<char>(mutator.Below(256));
     const auto fields = akidb::ParseEmbedBody(body);
-    if (!fields.has_value()) ExpectRefusal(fields.error(), Dialect::kAkiDb, nullptr);
+    if (!fields.has_value()) ExpectRefusal(fields.error(), akidb::kDialect, nullptr);
   }
 }
 
@@ -139,7 +141,7 @@ TEST(Mutations, AnObjectOfCountlessKeysIsRefused) {
   body += "\"texts\":[\"a\"]}";
   const auto fields = akidb::ParseEmbedBody(body);
   ASSERT_FALSE(fields.has_value());
-  ExpectRefusal(fields.error(), Dialect::kAkiDb, nullptr);
+  ExpectRefusal(fields.error(), akidb::kDialect, nullptr);
   std::string small = "[";
   for (int i = 0; i < 30'000; ++i) small += "{\"a\":0,\"b\":1},";
   EXPECT_TRUE(ParseJson(small + "0]").has_value());

@@ -118,4 +118,23 @@ Result<Json> ToModelList(const std::vector<service::ModelDescription>& models, c
       {"object", "list"}, {"data", std::move(data)}, {"has_more", has_more}, {"first_id", first}, {"last_id", last}};
 }
 
+Result<HttpReply> AnswerModels(const RouteCall& call) {
+  const ModelsQuery query{.limit = QueryParameter(call.request.query, "limit"),
+                          .before_id = QueryParameter(call.request.query, "before_id"),
+                          .after_id = QueryParameter(call.request.query, "after_id")};
+  PENSIEVE_TRY(const Json list, ToModelList(call.service.Models(), query));
+  HttpReply reply;
+  reply.body = DumpJson(list);
+  return reply;
+}
+
+Result<HttpReply> AnswerModel(const RouteCall& call) {
+  auto model = call.service.FindModel(call.parameter, false);
+  if (!model.has_value()) model = call.service.FindModel(call.parameter, true);
+  if (!model.has_value()) return model.error();
+  HttpReply reply;
+  reply.body = DumpJson(ToModel(*model));
+  return reply;
+}
+
 }  // namespace pensieve::api

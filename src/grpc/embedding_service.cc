@@ -7,8 +7,8 @@
 
 #include <chrono>
 
+#include "api/akidb/dialect.h"
 #include "api/akidb/embed.h"
-#include "api/errors.h"
 #include "base/check.h"
 #include "base/constant_time.h"
 #include "base/guarded.h"
@@ -39,7 +39,7 @@ bool IsOverload(const Status& status) {
       IsOverload(status) ? ::grpc::StatusCode::UNAVAILABLE : static_cast<::grpc::StatusCode>(status.code());
   if (code == ::grpc::StatusCode::INTERNAL) return {code, "Embedding generation failed: " + status.message()};
   // AkiDB's own sentence for a full queue, by the table that the HTTP route uses too.
-  return {code, api::ErrorBody(status, api::Dialect::kAkiDb, "")["error"].get<std::string>()};
+  return {code, api::akidb::ErrorMessage(status)};
 }
 
 std::string_view Metadata(const ::grpc::CallbackServerContext& call, const char* name) {

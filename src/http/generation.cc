@@ -1,121 +1,75 @@
 #include "http/generation.h"
 
-#include <ctime>
-
-#include "api/anthropic/message_response.h"
-#include "api/anthropic/messages_request.h"
-#include "base/random_id.h"
-#include "api/openai/requests.h"
-#include "api/openai/responses.h"
+#include <algorithm>
 
 namespace pensieve::http {
-namespace {
 
-class AnthropicFormat final : public AnswerFormat {
- public:
-  AnthropicFormat(const api::anthropic::MessageOptions& options, bool is_claude_cli)
-      : builder_(options), writer_(options), is_claude_cli_(is_claude_cli) {}
+using Kind = service::GenerationEvent::Kind;
 
-  void Add(const service::GenerationEvent& event) override { builder_.Add(event); }
-  Json Finish() override { return builder_.Finish(); }
-  std::string Start() override { return writer_.Start(); }
-  std::string Write(const service::GenerationEvent& event) override { return writer_.Write(event); }
-  std::string Ping() const override { return api::anthropic::MessageStreamWriter::Ping(); }
-  std::string LongKeepAlive() const override { return is_claude_cli_ ? writer_.ClaudeKeepAlive() : ""; }
-
- private:
-  api::anthropic::MessageBuilder builder_;
-  api::anthropic::MessageStreamWriter writer_;
-  const bool is_claude_cli_;
-};
-
-class OpenAiFormat final : public AnswerFormat {
- public:
-  explicit OpenAiFormat(const api::openai::CompletionOptions& options) : builder_(options), writer_(options) {}
-
-  void Add(const service::GenerationEvent& event) override { builder_.Add(event); }
-  Json Finish() override { return builder_.Finish(); }
-  std::string Start() override { return writer_.Start(); }
-  std::string Write(const service::GenerationEvent& event) override { return writer_.Write(event); }
-  std::string Ping() const override { return api::openai::CompletionStreamWriter::Ping(); }
-  std::string LongKeepAlive() const override { return ""; }
-
- private:
-  api::openai::CompletionBuilder builder_;
-  api::openai::CompletionStreamWriter writer_;
-};
-
-Result<PreparedGeneration> PrepareMessages(const Request& request, const Json& body, service::Service& service) {
-  PENSIEVE_TRY(auto message, api::anthropic::FromMessagesRequest(body, {.request_id = request.id}));
-  api::anthropic::MessageOptions options{.id = NewId("msg_"), .model = message.chat.model, .request_id = request.id};
-  options.thinking_omitted = message.thinking_omitted;
-  message.chat.cache_partition = request.key_number;
-  PENSIEVE_TRY(auto generation, service.Chat(std::move(message.chat)));
-  options.prompt_tokens = generation->prompt_tokens();
-  const bool is_claude_cli = request.Header("user-agent").substr(0, 11) == "claude-cli/";
-  return PreparedGeneration{.generation = std::move(generation),
-                            .format = std::make_unique<AnthropicFormat>(options, is_claude_cli),
-                            .stream = message.stream};
-}
-
-template <typename Sampling>
-api::openai::CompletionOptions OptionsFor(const char* prefix, const std::string& model, const Sampling& sampling,
-                                          const api::openai::StreamOptions& stream) {
-  return {.id = NewId(prefix),
-          .model = model,
-          .created_unix_s = static_cast<int64_t>(std::time(nullptr)),
-          .include_usage = stream.include_usage,
-          .logprobs = sampling.logprobs};
-}
-
-PreparedGeneration OpenAiAnswer(std::unique_ptr<service::Generation> generation, api::openai::CompletionOptions options,
-                                bool stream) {
-  if (options.model.empty()) options.model = generation->model_name();
-  return {.generation = std::move(generation), .format = std::make_unique<OpenAiFormat>(options), .stream = stream};
-}
-
-Result<PreparedGeneration> PrepareChatCompletion(const Request& request, const Json& body, service::Service& service) {
-  PENSIEVE_TRY(auto call, api::openai::FromChatCompletion(body, request.id));
-  auto options = OptionsFor("chatcmpl-", call.chat.model, call.chat.sampling, call.stream);
-  call.chat.cache_partition = request.key_number;
-  PENSIEVE_TRY(auto generation, service.Chat(std::move(call.chat)));
-  return OpenAiAnswer(std::move(generation), std::move(options), call.stream.stream);
-}
-
-Result<PreparedGeneration> PrepareCompletion(const Request& request, const Json& body, service::Service& service) {
-  PENSIEVE_TRY(auto call, api::openai::FromCompletion(body, request.id));
-  auto options = OptionsFor("cmpl-", call.completion.model, call.completion.sampling, call.stream);
-  options.chat = false;
-  call.completion.cache_partition = request.key_number;
-  PENSIEVE_TRY(auto generation, service.Complete(std::move(call.completion)));
-  return OpenAiAnswer(std::move(generation), std::move(options), call.stream.stream);
-}
-
-}  // namespace
-
-Result<PreparedGeneration> PrepareGeneration(const Request& request, RouteId route, service::Service& service) {
-  PENSIEVE_TRY(const Json body, ParseJson(request.body));
-  switch (route) {
-    case RouteId::kMessages:
-      return PrepareMessages(request, body, service);
-    case RouteId::kChatCompletions:
-      return PrepareChatCompletion(request, body, service);
-    case RouteId::kCompletions:
-      return PrepareCompletion(request, body, service);
-    default:
-      PENSIEVE_UNREACHABLE();
+Result<GenerationGroup> GenerationGroup::Submit(api::GenerationCall& call, uint64_t cache_partition,
+                                                service::Service& service) {
+  GenerationGroup group;
+  for (auto& choice : call.choices) {
+    std::visit([&](auto& request) { request.cache_partition = cache_partition; }, choice);
+    auto generation = std::holds_alternative<service::ChatRequest>(choice)
+                          ? service.Chat(std::move(std::get<service::ChatRequest>(choice)))
+                          : service.Complete(std::move(std::get<service::CompletionRequest>(choice)));
+    if (!generation.has_value()) return generation.error();
+    group.generations_.push_back(*std::move(generation));
   }
+  group.open_ = group.generations_.size();
+  group.done_.resize(group.open_);
+  return group;
 }
 
-Result<api::HttpReply> CountTokens(const Request& request, service::Service& service) {
-  PENSIEVE_TRY(const Json body, ParseJson(request.body));
-  PENSIEVE_TRY(auto message,
-               api::anthropic::FromMessagesRequest(body, {.request_id = request.id, .count_only = true}));
-  message.chat.cache_partition = request.key_number;
-  PENSIEVE_TRY(const int64_t tokens, service.CountTokens(message.chat));
-  api::HttpReply reply;
-  reply.body = fmt::format("{{\"input_tokens\":{}}}", tokens);
-  return reply;
+std::vector<api::Accepted> GenerationGroup::accepted() const {
+  std::vector<api::Accepted> accepted;
+  for (const auto& generation : generations_)
+    accepted.push_back({.model_name = generation->model_name(), .prompt_tokens = generation->prompt_tokens()});
+  return accepted;
+}
+
+int64_t GenerationGroup::prompt_tokens() const {
+  int64_t tokens = 0;
+  for (const auto& generation : generations_) tokens += generation->prompt_tokens();
+  return tokens;
+}
+
+int64_t GenerationGroup::generated_tokens() const {
+  int64_t tokens = 0;
+  for (const auto& generation : generations_) tokens += static_cast<int64_t>(generation->generated_ids().size());
+  return tokens;
+}
+
+std::optional<ChoiceEvent> GenerationGroup::TryNext() {
+  for (size_t asked = 0; asked < generations_.size() && !over(); ++asked) {
+    const size_t choice = next_;
+    next_ = (next_ + 1) % generations_.size();
+    if (done_[choice]) continue;
+    auto event = generations_[choice]->TryNext();
+    if (!event) continue;
+    if (event->terminal()) {
+      done_[choice] = true;
+      --open_;
+      failed_ = event->kind != Kind::kDone;
+      usage_.prompt_tokens += event->usage.prompt_tokens;
+      usage_.cached_prompt_tokens += event->usage.cached_prompt_tokens;
+      usage_.completion_tokens += event->usage.completion_tokens;
+      usage_.reasoning_tokens += event->usage.reasoning_tokens;
+      usage_.first_token_s = std::max(usage_.first_token_s, event->usage.first_token_s);
+      usage_.total_s = std::max(usage_.total_s, event->usage.total_s);
+    }
+    return ChoiceEvent{.choice = choice, .event = *std::move(event)};
+  }
+  return std::nullopt;
+}
+
+void GenerationGroup::SetWaker(const std::function<void()>& wake) {
+  for (const auto& generation : generations_) generation->SetWaker(wake);
+}
+
+void GenerationGroup::Cancel() {
+  for (const auto& generation : generations_) generation->Cancel();
 }
 
 }  // namespace pensieve::http

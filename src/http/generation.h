@@ -1,44 +1,50 @@
-// The routes that generate text: request bodies to running generations and their answers. Private to http/.
+// The generations of one request, whose choices run beside each other, as one stream of events. Private to http/.
 #pragma once
 
+#include <functional>
 #include <memory>
-#include <string>
+#include <optional>
+#include <vector>
 
-#include "api/errors.h"
-#include "api/reply.h"
+#include "api/dialect.h"
 #include "base/status.h"
-#include "http/request.h"
-#include "http/routes.h"
 #include "service/service.h"
 
 namespace pensieve::http {
 
-// One dialect's way of answering one generation, whole or as a stream. Not thread-safe.
-class AnswerFormat {
+struct ChoiceEvent {
+  size_t choice = 0;
+  service::GenerationEvent event;
+};
+
+// One consumer; Cancel may come from any thread. Destroying it cancels what runs. It must not outlive its Service.
+class GenerationGroup {
  public:
-  virtual ~AnswerFormat() = default;
-  // Whole: feed every event up to kDone, then Finish.
-  virtual void Add(const service::GenerationEvent& event) = 0;
-  virtual Json Finish() = 0;
-  // Streamed: bytes of whole server-sent events, possibly none.
-  virtual std::string Start() = 0;
-  virtual std::string Write(const service::GenerationEvent& event) = 0;
-  virtual std::string Ping() const = 0;
-  // What some clients need beside pings; "" for most.
-  virtual std::string LongKeepAlive() const = 0;
+  // Renders, tokenizes and submits every choice: milliseconds of work, for a worker thread. When one is refused the
+  // others are cancelled and the refusal is the result. `cache_partition`: whose prompts they share cached blocks with.
+  static Result<GenerationGroup> Submit(api::GenerationCall& call, uint64_t cache_partition,
+                                        service::Service& service);
+
+  std::vector<api::Accepted> accepted() const;
+  const std::string& model_name() const { return generations_.front()->model_name(); }
+  int64_t prompt_tokens() const;
+  int64_t generated_tokens() const;
+  // The next event of any choice if one is ready; nothing after the last.
+  std::optional<ChoiceEvent> TryNext();
+  // Whether every choice is over, or one has failed or was cancelled: nothing more will be said.
+  bool over() const { return failed_ || open_ == 0; }
+  // Sums over the choices that are done; times are the longest.
+  const service::Usage& usage() const { return usage_; }
+  void SetWaker(const std::function<void()>& wake);
+  void Cancel();
+
+ private:
+  std::vector<std::unique_ptr<service::Generation>> generations_;
+  std::vector<bool> done_;
+  size_t open_ = 0;
+  size_t next_ = 0;  // whose turn it is to be asked
+  bool failed_ = false;
+  service::Usage usage_;
 };
-
-struct PreparedGeneration {
-  std::unique_ptr<service::Generation> generation;
-  std::unique_ptr<AnswerFormat> format;
-  bool stream = false;
-};
-
-// Parses the body, renders, tokenizes and submits: milliseconds of work, for a worker thread. The route must be one of
-// kMessages, kChatCompletions, kCompletions.
-Result<PreparedGeneration> PrepareGeneration(const Request& request, RouteId route, service::Service& service);
-
-// POST /v1/messages/count_tokens. For a worker thread.
-Result<api::HttpReply> CountTokens(const Request& request, service::Service& service);
 
 }  // namespace pensieve::http

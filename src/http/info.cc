@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "api/models.h"
+#include "base/json.h"
 
 namespace pensieve::http {
 namespace {
@@ -108,24 +108,6 @@ api::HttpReply MetricsReply(const Request& request, Metrics& metrics) {
   reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
   reply.body = metrics.PrometheusText();
   return reply;
-}
-
-Result<api::HttpReply> ModelsReply(const Request& request, const service::Service& service) {
-  const api::ModelsQuery query{.limit = QueryParameter(request.query, "limit"),
-                               .before_id = QueryParameter(request.query, "before_id"),
-                               .after_id = QueryParameter(request.query, "after_id")};
-  PENSIEVE_TRY(const Json list, api::ToModelList(service.Models(), query));
-  return JsonReply(200, list);
-}
-
-Result<api::HttpReply> ModelReply(const std::string& encoded_id, const service::Service& service) {
-  const auto id = PercentDecode(encoded_id, false);
-  if (!id) return InvalidArgument("the model id in the path has a broken percent escape");
-  if (id->empty()) return NotFound("model: an empty name is no model");
-  auto model = service.FindModel(*id, false);
-  if (!model.has_value()) model = service.FindModel(*id, true);
-  if (!model.has_value()) return model.error();
-  return JsonReply(200, api::ToModel(*model));
 }
 
 }  // namespace pensieve::http

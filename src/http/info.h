@@ -1,11 +1,9 @@
 // The routes that only tell how the server is: all answered at once, without a model's lock. Private to http/.
 #pragma once
 
-#include <optional>
 #include <string>
 
 #include "api/reply.h"
-#include "base/status.h"
 #include "http/request.h"
 #include "observe/metrics.h"
 #include "service/service.h"
@@ -20,7 +18,5 @@ api::HttpReply HealthReply(const service::Service& service, const std::string& v
 api::HttpReply ReadyReply(const service::Service& service, bool stopping);
 // Prometheus text, or JSON when the Accept header asks for it.
 api::HttpReply MetricsReply(const Request& request, Metrics& metrics);
-Result<api::HttpReply> ModelsReply(const Request& request, const service::Service& service);
-Result<api::HttpReply> ModelReply(const std::string& encoded_id, const service::Service& service);
 
 }  // namespace pensieve::http

@@ -40,13 +40,13 @@ TEST(Target, Forms) {
 }
 
 TEST(Percent, Decoding) {
-  EXPECT_EQ(PercentDecode("a%2Fb+c", false), "a/b+c");
-  EXPECT_EQ(PercentDecode("a+b", true), "a b");
-  for (const char* bad : {"%", "%2", "%zz", "%00", "a%"}) EXPECT_EQ(PercentDecode(bad, false), std::nullopt) << bad;
-  EXPECT_EQ(QueryParameter("a=1&limit=20&limit=3", "limit"), "20");
-  EXPECT_EQ(QueryParameter("li%6Dit=5", "limit"), "5");
-  EXPECT_EQ(QueryParameter("limit", "limit"), "");
-  EXPECT_EQ(QueryParameter("&&=&x", "limit"), std::nullopt);
+  EXPECT_EQ(api::PercentDecode("a%2Fb+c", false), "a/b+c");
+  EXPECT_EQ(api::PercentDecode("a+b", true), "a b");
+  for (const char* bad : {"%", "%2", "%zz", "%00", "a%"}) EXPECT_EQ(api::PercentDecode(bad, false), std::nullopt) << bad;
+  EXPECT_EQ(api::QueryParameter("a=1&limit=20&limit=3", "limit"), "20");
+  EXPECT_EQ(api::QueryParameter("li%6Dit=5", "limit"), "5");
+  EXPECT_EQ(api::QueryParameter("limit", "limit"), "");
+  EXPECT_EQ(api::QueryParameter("&&=&x", "limit"), std::nullopt);
 }
 
 TEST(Host, Names) {
@@ -128,20 +128,25 @@ TEST(Routes, DialectsOfPrefixes) {
     Request request;
     request.path = path;
     if (anthropic) request.headers = {{"anthropic-version", "2023-06-01"}};
-    return MatchRoute(request).dialect;
+    return std::string(MatchRoute(request).dialect->name);
   };
-  EXPECT_EQ(dialect("/v1/files", true), api::Dialect::kAnthropic);
-  EXPECT_EQ(dialect("/v1/files", false), api::Dialect::kOpenAi);
-  EXPECT_EQ(dialect("/v1/messages/batches", false), api::Dialect::kAnthropic);
-  EXPECT_EQ(dialect("/api/v1/collections", false), api::Dialect::kAkiDb);
-  EXPECT_EQ(dialect("/nothing", false), api::Dialect::kAnthropic);
+  EXPECT_EQ(dialect("/v1/files", true), "anthropic");
+  EXPECT_EQ(dialect("/v1/files", false), "openai");
+  EXPECT_EQ(dialect("/v1/messages/batches", false), "anthropic");
+  EXPECT_EQ(dialect("/api/v1/collections", false), "akidb");
+  EXPECT_EQ(dialect("/nothing", false), "anthropic");
   Request request;
   request.path = "/v1/models/org/tiny";
+  for (const char* wrong : {"POST", "GE", ""}) {
+    request.method = wrong;
+    EXPECT_TRUE(MatchRoute(request).known()) << wrong;
+    EXPECT_FALSE(MatchRoute(request).found()) << wrong;
+  }
+  request.method = "GET";
   const Route route = MatchRoute(request);
-  EXPECT_EQ(route.model_id, "org/tiny");
-  EXPECT_TRUE(route.Allows("GET"));
-  EXPECT_FALSE(route.Allows("POST"));
-  EXPECT_FALSE(route.Allows("GE"));
+  EXPECT_TRUE(route.found());
+  EXPECT_EQ(route.parameter, "org/tiny");
+  EXPECT_EQ(route.allow, "GET, HEAD, OPTIONS");
 }
 
 TEST(Response, HeadersCannotBeSplit) {

@@ -1,16 +1,7 @@
 #include "http/request.h"
 
-#include <algorithm>
-
 namespace pensieve::http {
 namespace {
-
-int HexDigit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
 
 // Base URLs that already end in /v1 are the most common mistake of users; they work all the same.
 std::string NormalPath(std::string_view path) {
@@ -20,24 +11,6 @@ std::string NormalPath(std::string_view path) {
 }
 
 }  // namespace
-
-std::string ToLower(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return lower;
-}
-
-std::string_view Request::Header(std::string_view name) const {
-  for (const auto& [key, value] : headers)
-    if (key == name) return value;
-  return {};
-}
-
-size_t Request::CountHeader(std::string_view name) const {
-  return static_cast<size_t>(
-      std::count_if(headers.begin(), headers.end(), [&](const auto& h) { return h.first == name; }));
-}
 
 bool ParseTarget(std::string_view target, Request& request) {
   for (const std::string_view scheme : {"http://", "https://"}) {
@@ -59,39 +32,6 @@ bool ParseTarget(std::string_view target, Request& request) {
   request.path = NormalPath(path);
   if (question != std::string_view::npos) request.query = target.substr(question + 1);
   return true;
-}
-
-std::optional<std::string> PercentDecode(std::string_view text, bool plus_is_space) {
-  std::string decoded;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '+' && plus_is_space) {
-      decoded += ' ';
-      continue;
-    }
-    if (text[i] != '%') {
-      decoded += text[i];
-      continue;
-    }
-    if (i + 2 >= text.size()) return std::nullopt;
-    const int high = HexDigit(text[i + 1]);
-    const int low = HexDigit(text[i + 2]);
-    if (high < 0 || low < 0 || (high | low) == 0) return std::nullopt;
-    decoded += static_cast<char>(high * 16 + low);
-    i += 2;
-  }
-  return decoded;
-}
-
-std::optional<std::string> QueryParameter(std::string_view query, std::string_view name) {
-  while (!query.empty()) {
-    const size_t ampersand = query.find('&');
-    const std::string_view pair = query.substr(0, ampersand);
-    const size_t equals = pair.find('=');
-    if (PercentDecode(pair.substr(0, equals), true) == name)
-      return equals == std::string_view::npos ? "" : PercentDecode(pair.substr(equals + 1), true);
-    query = ampersand == std::string_view::npos ? std::string_view() : query.substr(ampersand + 1);
-  }
-  return std::nullopt;
 }
 
 std::optional<std::string> HostName(std::string_view host) {

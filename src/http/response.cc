@@ -103,9 +103,9 @@ std::string FormatReply(const api::HttpReply& reply, const HeadOptions& options)
   return bytes;
 }
 
-std::string FormatStreamHead(const HeadOptions& options) {
+std::string FormatStreamHead(const HeadOptions& options, std::string_view content_type) {
   std::string bytes = Head(200, options);
-  AppendHeader("content-type", "text/event-stream; charset=utf-8", bytes);
+  AppendHeader("content-type", content_type, bytes);
   AppendHeader("cache-control", "no-cache", bytes);
   AppendHeader("x-accel-buffering", "no", bytes);
   if (options.http_1_1) AppendHeader("transfer-encoding", "chunked", bytes);
@@ -115,14 +115,6 @@ std::string FormatStreamHead(const HeadOptions& options) {
 std::string FormatChunk(std::string_view bytes) {
   if (bytes.empty()) return "";
   return fmt::format("{:x}\r\n{}\r\n", bytes.size(), bytes);
-}
-
-api::HttpReply ErrorWithHttpStatus(int http_status, const Status& status, api::Dialect dialect,
-                                   const std::string& request_id) {
-  api::HttpReply reply;
-  reply.status = http_status;
-  reply.body = DumpJson(api::ErrorBody(status, dialect, request_id));
-  return reply;
 }
 
 }  // namespace pensieve::http

@@ -6,7 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "api/errors.h"
 #include "api/reply.h"
 
 namespace pensieve::http {
@@ -23,14 +22,10 @@ struct HeadOptions {
 
 // Status line, headers and body.
 std::string FormatReply(const api::HttpReply& reply, const HeadOptions& options);
-// Status line and headers of a server-sent event stream, chunked in HTTP/1.1 and ended by closing before that.
-std::string FormatStreamHead(const HeadOptions& options);
+// Status line and headers of a stream of that type, chunked in HTTP/1.1 and ended by closing before that.
+std::string FormatStreamHead(const HeadOptions& options, std::string_view content_type);
 // One chunk; "" for no bytes, since an empty chunk would end the body.
 std::string FormatChunk(std::string_view bytes);
 inline constexpr std::string_view kLastChunk = "0\r\n\r\n";
-
-// An error answer whose HTTP status no Status code stands for: 408, 417, 431, 505.
-api::HttpReply ErrorWithHttpStatus(int http_status, const Status& status, api::Dialect dialect,
-                                   const std::string& request_id);
 
 }  // namespace pensieve::http

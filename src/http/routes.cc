@@ -3,87 +3,68 @@
 namespace pensieve::http {
 namespace {
 
-constexpr const char* kGet = "GET, HEAD, OPTIONS";
-constexpr const char* kPost = "POST, OPTIONS";
-
-struct Entry {
+struct ServerRow {
   const char* path;
-  RouteId id;
-  const char* allow;
-  api::Dialect dialect;
+  ServerRoute route;
   bool open;
 };
 
-constexpr Entry kEntries[] = {
-    {"/", RouteId::kRoot, kGet, api::Dialect::kAnthropic, true},
-    {"/api/hello", RouteId::kRoot, kGet, api::Dialect::kAnthropic, true},
-    {"/health", RouteId::kHealth, kGet, api::Dialect::kAnthropic, true},
-    {"/ready", RouteId::kReady, kGet, api::Dialect::kAnthropic, true},
-    {"/metrics", RouteId::kMetrics, kGet, api::Dialect::kAnthropic, false},
-    {"/v1/messages", RouteId::kMessages, kPost, api::Dialect::kAnthropic, false},
-    {"/v1/messages/count_tokens", RouteId::kCountTokens, kPost, api::Dialect::kAnthropic, false},
-    {"/v1/chat/completions", RouteId::kChatCompletions, kPost, api::Dialect::kOpenAi, false},
-    {"/v1/completions", RouteId::kCompletions, kPost, api::Dialect::kOpenAi, false},
-    {"/v1/embeddings", RouteId::kEmbeddings, kPost, api::Dialect::kOpenAi, false},
-    {"/api/v1/embed", RouteId::kEmbed, kPost, api::Dialect::kAkiDb, false},
+constexpr ServerRow kServerRows[] = {
+    {"/", ServerRoute::kRoot, true},           {"/api/hello", ServerRoute::kRoot, true},
+    {"/health", ServerRoute::kHealth, true},   {"/ready", ServerRoute::kReady, true},
+    {"/metrics", ServerRoute::kMetrics, false},
 };
+constexpr std::string_view kServerMethods = "GET, HEAD";
 
-constexpr std::string_view kModels = "/v1/models";
+void AddMethods(std::string_view methods, Route& route) {
+  if (!route.allow.empty()) route.allow += ", ";
+  route.allow += methods;
+}
 
-bool StartsWith(std::string_view text, std::string_view prefix) { return text.substr(0, prefix.size()) == prefix; }
+void MatchDialect(const api::Dialect& dialect, const Request& request, Route& route) {
+  api::RouteMatch match = api::MatchIn(dialect, request);
+  if (match.dialect == nullptr) return;
+  AddMethods(match.allow, route);
+  if (match.route == nullptr) return;
+  route.dialect = &dialect;
+  route.row = match.route;
+  route.pattern = match.path;
+  route.open = match.route->open;
+  route.parameter = std::move(match.parameter);
+}
 
-api::Dialect DialectOfPrefix(const Request& request) {
-  if (StartsWith(request.path, "/api/")) return api::Dialect::kAkiDb;
-  if (!StartsWith(request.path, "/v1/") || StartsWith(request.path, "/v1/messages/")) return api::Dialect::kAnthropic;
-  const bool anthropic = !request.Header("anthropic-version").empty() || !request.Header("x-api-key").empty();
-  return anthropic ? api::Dialect::kAnthropic : api::Dialect::kOpenAi;
+void MatchServer(const Request& request, Route& route) {
+  for (const ServerRow& row : kServerRows) {
+    if (request.path != row.path) continue;
+    AddMethods(kServerMethods, route);
+    route.dialect = api::Dialects().back();
+    route.pattern = row.path;
+    route.open = row.open;
+    if (api::HasMethod(kServerMethods, request.method)) route.server = row.route;
+  }
 }
 
 }  // namespace
 
-bool Route::Allows(std::string_view method) const {
-  std::string_view rest = allow;
-  while (!rest.empty()) {
-    const size_t comma = rest.find(", ");
-    if (rest.substr(0, comma) == method) return true;
-    rest = comma == std::string_view::npos ? std::string_view() : rest.substr(comma + 2);
-  }
-  return false;
-}
-
 Route MatchRoute(const Request& request) {
-  for (const Entry& entry : kEntries) {
-    if (request.path != entry.path) continue;
-    return {.id = entry.id,
-            .pattern = entry.path,
-            .allow = entry.allow,
-            .dialect = entry.dialect,
-            .open = entry.open,
-            .model_id = ""};
-  }
+  const api::Dialect& claimed = api::ClaimedBy(request);
   Route route;
-  route.dialect = DialectOfPrefix(request);
-  if (request.path == kModels) {
-    route.id = RouteId::kModels;
-    route.pattern = "/v1/models";
-    route.allow = kGet;
-  } else if (StartsWith(request.path, "/v1/models/")) {
-    // Ids may hold slashes, so all of the rest is the id.
-    route.id = RouteId::kModel;
-    route.pattern = "/v1/models/{id}";
-    route.allow = kGet;
-    route.model_id = request.path.substr(kModels.size() + 1);
-  }
+  route.dialect = &claimed;
+  MatchDialect(claimed, request, route);
+  if (!route.found()) MatchServer(request, route);
+  for (const api::Dialect* dialect : api::Dialects())
+    if (!route.found() && dialect != &claimed) MatchDialect(*dialect, request, route);
+  if (route.known()) AddMethods("OPTIONS", route);
   return route;
 }
 
 std::string UnknownRouteMessage(const Request& request) {
   constexpr size_t kShownMax = 200;
   std::string message = "there is no " + request.path.substr(0, kShownMax) + " here";
-  if (request.path == "/messages" || StartsWith(request.path, "/messages/"))
+  if (request.path == "/messages" || request.path.starts_with("/messages/"))
     message += "; Anthropic clients take the base URL without /v1 and call /v1/messages";
   if (request.path == "/chat/completions" || request.path == "/completions" || request.path == "/embeddings" ||
-      request.path == "/models")
+      request.path == "/models" || request.path == "/responses")
     message += "; OpenAI clients need the base URL with /v1 at its end";
   return message;
 }

@@ -1,44 +1,35 @@
-// Which paths there are and whose dialect they speak. Private to http/.
+// Which row of which table answers a request: the server's own routes here, all others in api/. Private to http/.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <string_view>
 
-#include "api/errors.h"
+#include "api/dialects.h"
 #include "http/request.h"
 
 namespace pensieve::http {
 
-enum class RouteId : uint8_t {
-  kUnknown,
-  kRoot,
-  kHealth,
-  kReady,
-  kMetrics,
-  kMessages,
-  kCountTokens,
-  kModels,
-  kModel,
-  kChatCompletions,
-  kCompletions,
-  kEmbeddings,
-  kEmbed,
-};
+// Routes that only tell how the server is. Their errors have the shape of the dialect table's last row.
+enum class ServerRoute : uint8_t { kNone, kRoot, kHealth, kReady, kMetrics };
 
 struct Route {
-  RouteId id = RouteId::kUnknown;
+  const api::Dialect* dialect = nullptr;  // never null after MatchRoute
+  const api::Route* row = nullptr;        // of a dialect; null for the server's own and for what is not there
+  ServerRoute server = ServerRoute::kNone;
   const char* pattern = "unmatched";  // for logs and metrics
-  const char* allow = "";             // methods, as the Allow header lists them
-  api::Dialect dialect = api::Dialect::kAnthropic;
-  bool open = false;     // answered without an API key
-  std::string model_id;  // kModel, still percent-encoded
+  std::string allow = {};             // methods, as the Allow header lists them; "" when the path is unknown
+  bool open = false;                  // answered without an API key
+  std::string parameter = {};         // of the path, still percent-encoded
 
-  bool Allows(std::string_view method) const;
+  bool known() const { return !allow.empty(); }
+  // Whether the path is there with this method.
+  bool found() const { return row != nullptr || server != ServerRoute::kNone; }
+  bool embeds() const { return row != nullptr && std::holds_alternative<api::Embed>(row->action); }
 };
 
-// The route of a path. Unknown paths still get the dialect of their prefix: /api/ is AkiDB's; /v1/ is OpenAI's unless
-// the request carries Anthropic's headers; all else is Anthropic's.
+// The claiming dialect's row; else the server's own; else that of the first dialect that has the path. A path that
+// nobody has gets the dialect that claims it, for its error.
 Route MatchRoute(const Request& request);
 
 // The 404's message: names the path (cut to a sane length) and, for the usual mistakes, the right base URL.

@@ -8,7 +8,6 @@
 #include "base/guarded.h"
 #include "base/processors.h"
 #include "base/random_id.h"
-#include "http/embedding.h"
 #include "http/guard.h"
 #include "http/info.h"
 
@@ -30,10 +29,6 @@ constexpr size_t kWriteBytesTarget = 64 << 10;
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 bool IsRefusal(int http_status) { return http_status == 429 || http_status == 503 || http_status == 529; }
-
-bool IsProbe(RouteId id) {
-  return id == RouteId::kRoot || id == RouteId::kHealth || id == RouteId::kReady || id == RouteId::kMetrics;
-}
 
 // For metrics, whose label values must come from a small set.
 std::string KnownMethod(const std::string& method) {
@@ -107,8 +102,8 @@ asio::awaitable<void> Session::Refuse(std::shared_ptr<Session> self) {
                       .WithReason(ErrorReason::kQueueFull)
                       .WithRetryAfterMs(1000);
   self->request_.id = NewId("req_");
-  api::HttpReply reply = api::ErrorReply(status, api::Dialect::kAnthropic, {.request_id = self->request_.id});
-  reply.status = 503;
+  api::HttpReply reply =
+      api::ErrorReplyAs(503, status, api::Dialects().back()->errors, {.request_id = self->request_.id});
   HeadOptions head{.close = true, .request_id = self->request_.id, .headers = {}};
   const std::string bytes = FormatReply(reply, head);
   const bool sent = co_await self->connection_->Write(bytes);
@@ -134,6 +129,7 @@ asio::awaitable<bool> Session::ServeOne() {
   request_ = Request();
   request_.id = NewId("req_");
   route_ = Route();
+  route_.dialect = api::Dialects().back();
   record_ = RequestRecord();
   record_.id = request_.id;
   close_after_ = false;
@@ -193,7 +189,7 @@ std::optional<api::HttpReply> Session::CheckHead() {
     api::HttpReply reply;
     reply.status = 204;
     reply.headers = CorsHeaders(request_, context_.options, true);
-    reply.headers.emplace_back("allow", route_.id == RouteId::kUnknown ? "GET, HEAD, POST, OPTIONS" : route_.allow);
+    reply.headers.emplace_back("allow", route_.known() ? route_.allow : "GET, HEAD, POST, OPTIONS");
     return reply;
   }
   if (!route_.open) {
@@ -205,13 +201,12 @@ std::optional<api::HttpReply> Session::CheckHead() {
     }
     request_.key_number = *key_number;
   }
-  const bool embeds = route_.id == RouteId::kEmbed || route_.id == RouteId::kEmbeddings;
-  if (embeds && !context_.options.embedding_enabled)
+  if (route_.embeds() && !context_.options.embedding_enabled)
     return Error(NotFound("embeddings are turned off by the setting embedding.enabled"));
-  if (route_.id == RouteId::kUnknown) return Error(NotFound(UnknownRouteMessage(request_)));
-  if (!route_.Allows(request_.method)) {
+  if (!route_.known()) return Error(NotFound(UnknownRouteMessage(request_)));
+  if (!route_.found()) {
     api::HttpReply reply =
-        Error(InvalidArgument(fmt::format("{} does not take this method, only {}", route_.pattern, route_.allow))
+        Error(InvalidArgument(fmt::format("this path does not take this method, only {}", route_.allow))
                   .WithReason(ErrorReason::kMethodNotAllowed));
     reply.headers.emplace_back("allow", route_.allow);
     return reply;
@@ -228,8 +223,8 @@ std::optional<api::HttpReply> Session::CheckBodyHeaders() {
   }
   const std::string_view expect = request_.Header("expect");
   if (!expect.empty() && ToLower(expect) != "100-continue")
-    return ErrorWithHttpStatus(417, InvalidArgument("only the expectation 100-continue can be met"), route_.dialect,
-                               request_.id);
+    return api::ErrorReplyAs(417, InvalidArgument("only the expectation 100-continue can be met"),
+                             route_.dialect->errors, {.request_id = request_.id});
   if (request_.method != "POST") return std::nullopt;
   const std::string encoding = ToLower(request_.Header("content-encoding"));
   if (!encoding.empty() && encoding != "identity") {
@@ -239,8 +234,7 @@ std::optional<api::HttpReply> Session::CheckBodyHeaders() {
   const std::string type = ToLower(request_.Header("content-type"));
   const bool is_json = type.rfind("application/json", 0) == 0 ||
                        (type.rfind("application/", 0) == 0 && type.find("+json") != std::string::npos);
-  // AkiDB insists; the others get what curl -d sends without being told.
-  const bool accepted = route_.dialect == api::Dialect::kAkiDb ? is_json : type.rfind("multipart/", 0) != 0;
+  const bool accepted = route_.dialect->json_type_required ? is_json : type.rfind("multipart/", 0) != 0;
   if (accepted) return std::nullopt;
   return Error(InvalidArgument("Expected request with `Content-Type: application/json`")
                    .WithReason(ErrorReason::kUnsupportedMedia));
@@ -300,7 +294,7 @@ asio::awaitable<void> Session::ReadBodyAndDispatch() {
 
 std::optional<api::HttpReply> Session::BadReadReply(ReadOutcome outcome) {
   const auto with_status = [this](int http_status, const Status& status) {
-    return ErrorWithHttpStatus(http_status, status, route_.dialect, request_.id);
+    return api::ErrorReplyAs(http_status, status, route_.dialect->errors, {.request_id = request_.id});
   };
   switch (outcome) {
     case ReadOutcome::kOk:
@@ -340,46 +334,63 @@ asio::awaitable<void> Session::AnswerEarly(api::HttpReply reply) {
   co_await Reply(std::move(reply));
 }
 
-std::optional<api::HttpReply> Session::AnswerAtOnce() {
+api::HttpReply Session::AnswerForServer() {
   service::Service& service = context_.server.service;
-  const auto or_error = [this](Result<api::HttpReply> reply) {
-    return reply.has_value() ? *std::move(reply) : Error(reply.error());
-  };
-  switch (route_.id) {
-    case RouteId::kRoot:
-      return RootReply(context_.options.version);
-    case RouteId::kHealth:
-      return HealthReply(service, context_.options.version);
-    case RouteId::kReady:
-      return ReadyReply(service, context_.stopping);
-    case RouteId::kMetrics:
-      return MetricsReply(request_, context_.server.metrics);
-    case RouteId::kModels:
-      return or_error(ModelsReply(request_, service));
-    case RouteId::kModel:
-      return or_error(ModelReply(route_.model_id, service));
-    default:
-      return std::nullopt;
+  switch (route_.server) {
+    case ServerRoute::kRoot: return RootReply(context_.options.version);
+    case ServerRoute::kHealth: return HealthReply(service, context_.options.version);
+    case ServerRoute::kReady: return ReadyReply(service, context_.stopping);
+    case ServerRoute::kMetrics: return MetricsReply(request_, context_.server.metrics);
+    case ServerRoute::kNone: break;
   }
+  PENSIEVE_UNREACHABLE();
+}
+
+api::RouteCall Session::Call() const {
+  return {.request = request_,
+          .parameter = parameter_,
+          .service = context_.server.service,
+          .version = context_.options.version};
+}
+
+api::HttpReply Session::OrError(Result<api::HttpReply> reply) {
+  return reply.has_value() ? *std::move(reply) : Error(reply.error());
 }
 
 asio::awaitable<void> Session::Dispatch() {
-  std::optional<api::HttpReply> reply = AnswerAtOnce();
-  if (route_.id == RouteId::kCountTokens) {
-    auto counted = co_await OnWorker([&] { return CountTokens(request_, context_.server.service); });
-    reply = counted.has_value() ? *std::move(counted) : Error(counted.error());
+  std::optional<api::HttpReply> reply;
+  auto parameter = api::PercentDecode(route_.parameter, false);
+  if (route_.row == nullptr) {
+    reply = AnswerForServer();
+  } else if (!parameter) {
+    reply = Error(InvalidArgument("the path has a broken percent escape"));
+  } else {
+    parameter_ = *std::move(parameter);
+    if (const auto* now = std::get_if<api::AnswerAtOnce>(&route_.row->action)) reply = OrError(now->answer(Call()));
+    if (const auto* work = std::get_if<api::AnswerOnWorker>(&route_.row->action)) {
+      auto answer = co_await OnWorker([&] { return work->answer(Call()); });
+      reply = OrError(std::move(answer));
+    }
   }
   if (reply) {
     co_await Reply(*std::move(reply));
-  } else if (route_.id == RouteId::kEmbeddings || route_.id == RouteId::kEmbed) {
+  } else if (route_.embeds()) {
     co_await Embed();
   } else {
     co_await Generate();
   }
 }
 
+Result<PreparedGeneration> Session::Prepare(const api::Generate& action) const {
+  PENSIEVE_TRY(auto call, action.translate(Call()));
+  PENSIEVE_TRY(auto group, GenerationGroup::Submit(call, request_.key_number, context_.server.service));
+  auto format = call.format(group.accepted());
+  return PreparedGeneration{.group = std::move(group), .format = std::move(format), .stream = call.stream};
+}
+
 asio::awaitable<void> Session::Generate() {
-  auto prepared = co_await OnWorker([&] { return PrepareGeneration(request_, route_.id, context_.server.service); });
+  const auto& action = std::get<api::Generate>(route_.row->action);
+  auto prepared = co_await OnWorker([&] { return Prepare(action); });
   request_.body = std::string();
   budget_.Release();
   if (!prepared.has_value()) {
@@ -387,12 +398,12 @@ asio::awaitable<void> Session::Generate() {
     co_await Reply(std::move(reply));
     co_return;
   }
-  service::Generation& generation = *prepared->generation;
-  record_.model = generation.model_name();
-  record_.prompt_tokens = generation.prompt_tokens();
+  GenerationGroup& group = prepared->group;
+  record_.model = group.model_name();
+  record_.prompt_tokens = group.prompt_tokens();
   {
     const WakerScope scope(connection_->signal());
-    generation.SetWaker([waker = scope.waker()] { waker->Wake(); });
+    group.SetWaker([waker = scope.waker()] { waker->Wake(); });
     connection_->StartWatch();
     if (prepared->stream)
       co_await Stream(*prepared);
@@ -415,14 +426,15 @@ std::chrono::milliseconds Session::LookAgain() const {
   return std::chrono::milliseconds(context_.options.ping_interval_ms);
 }
 
-void Session::NoteTerminal(const service::GenerationEvent& event) {
+void Session::NoteTerminal(const GenerationGroup& group, const service::GenerationEvent& event) {
   if (event.kind == service::GenerationEvent::Kind::kDone) {
+    const service::Usage& usage = group.usage();
     record_.outcome = "done";
-    record_.prompt_tokens = event.usage.prompt_tokens;
-    record_.cached_prompt_tokens = event.usage.cached_prompt_tokens;
-    record_.completion_tokens = event.usage.completion_tokens;
-    record_.first_token_s = event.usage.first_token_s;
-    record_.total_s = event.usage.total_s;
+    record_.prompt_tokens = usage.prompt_tokens;
+    record_.cached_prompt_tokens = usage.cached_prompt_tokens;
+    record_.completion_tokens = usage.completion_tokens;
+    record_.first_token_s = usage.first_token_s;
+    record_.total_s = usage.total_s;
     return;
   }
   const bool failed = event.kind == service::GenerationEvent::Kind::kError;
@@ -430,12 +442,12 @@ void Session::NoteTerminal(const service::GenerationEvent& event) {
   if (failed) record_.error = event.error.message();
 }
 
-void Session::NoteGone(service::Generation& generation) {
-  generation.Cancel();
+void Session::NoteGone(GenerationGroup& group) {
+  group.Cancel();
   record_.outcome = "cancelled";
   record_.status = 499;
   record_.error = "the client closed the connection";
-  record_.completion_tokens = static_cast<int64_t>(generation.generated_ids().size());
+  record_.completion_tokens = group.generated_tokens();
 }
 
 api::HttpReply Session::WholeAnswer(PreparedGeneration& prepared, const service::GenerationEvent& terminal) {
@@ -447,26 +459,23 @@ api::HttpReply Session::WholeAnswer(PreparedGeneration& prepared, const service:
 }
 
 asio::awaitable<void> Session::Collect(PreparedGeneration& prepared) {
-  service::Generation& generation = *prepared.generation;
+  GenerationGroup& group = prepared.group;
   bool cancelled = false;
   while (true) {
-    while (auto event = generation.TryNext()) {
-      if (!event->terminal()) {
-        prepared.format->Add(*event);
-        continue;
-      }
-      NoteTerminal(*event);
-      prepared.format->Add(*event);
-      api::HttpReply reply = WholeAnswer(prepared, *event);
+    while (auto next = group.TryNext()) {
+      prepared.format->Add(next->choice, next->event);
+      if (!group.over()) continue;
+      NoteTerminal(group, next->event);
+      api::HttpReply reply = WholeAnswer(prepared, next->event);
       co_await Reply(std::move(reply));
       co_return;
     }
     if (connection_->gone()) {
-      NoteGone(generation);
+      NoteGone(group);
       co_return;
     }
     if (cut_off_ && !cancelled) {
-      generation.Cancel();
+      group.Cancel();
       cancelled = true;
     }
     co_await connection_->signal()->WaitUntil(Clock::now() + LookAgain());
@@ -474,35 +483,34 @@ asio::awaitable<void> Session::Collect(PreparedGeneration& prepared) {
 }
 
 bool Session::TakeEvents(PreparedGeneration& prepared, std::string& bytes) {
-  bool terminal = false;
+  GenerationGroup& group = prepared.group;
   const Status failure = Guarded([&] {
-    while (!terminal && bytes.size() < kWriteBytesTarget) {
-      auto event = prepared.generation->TryNext();
-      if (!event) break;
-      terminal = event->terminal();
-      if (terminal) NoteTerminal(*event);
-      bytes += prepared.format->Write(*event);
+    while (bytes.size() < kWriteBytesTarget) {
+      auto next = group.TryNext();
+      if (!next) break;
+      if (group.over()) NoteTerminal(group, next->event);
+      bytes += prepared.format->Write(next->choice, next->event);
     }
   });
-  if (failure.ok()) return terminal;
+  if (failure.ok()) return group.over();
   context_.server.logger.Error("a stream ended by an exception",
                                {{"id", request_.id}, {"route", route_.pattern}, {"exception", failure.message()}});
-  prepared.generation->Cancel();
+  group.Cancel();
   service::GenerationEvent last;
   last.kind = service::GenerationEvent::Kind::kError;
   last.error = Internal("the server failed while it handled this request");
-  NoteTerminal(last);
-  bytes += prepared.format->Write(last);
+  NoteTerminal(group, last);
+  bytes += prepared.format->Write(0, last);
   return true;
 }
 
 asio::awaitable<void> Session::Stream(PreparedGeneration& prepared) {
   const auto ping_interval = std::chrono::milliseconds(context_.options.ping_interval_ms);
   const auto long_interval = std::chrono::milliseconds(context_.options.claude_keep_alive_ms);
-  service::Generation& generation = *prepared.generation;
+  GenerationGroup& group = prepared.group;
   if (!request_.http_1_1) close_after_ = true;
   record_.status = 200;
-  std::string first = FormatStreamHead(ReplyHead());
+  std::string first = FormatStreamHead(ReplyHead(), prepared.format->StreamType());
   const std::string start = prepared.format->Start();
   first += request_.http_1_1 ? FormatChunk(start) : start;
   answer_begun_ = true;
@@ -511,27 +519,30 @@ asio::awaitable<void> Session::Stream(PreparedGeneration& prepared) {
   auto last_event = last_sent;  // what is no ping
   bool cancelled = false;
   while (alive && !connection_->gone()) {
-    if (cut_off_ && !cancelled) generation.Cancel();
+    if (cut_off_ && !cancelled) group.Cancel();
     cancelled = cut_off_;
     std::string events;
-    const bool terminal = TakeEvents(prepared, events);
+    const bool over = TakeEvents(prepared, events);
     const auto now = Clock::now();
     if (!events.empty()) {
       last_event = now;
-    } else if (!terminal && now - last_event >= long_interval) {
+    } else if (!over && now - last_event >= long_interval) {
       events = prepared.format->LongKeepAlive();
       last_event = now;
     }
-    if (events.empty() && !terminal && now - last_sent >= ping_interval) events = prepared.format->Ping();
-    if (events.empty() && !terminal) {
+    if (events.empty() && !over && now - last_sent >= ping_interval) {
+      events = prepared.format->Ping();
+      last_sent = now;  // also where the dialect has no ping
+    }
+    if (events.empty() && !over) {
       co_await connection_->signal()->WaitUntil(std::min(last_sent + ping_interval, last_event + long_interval));
       continue;
     }
-    alive = co_await WriteStream(std::move(events), terminal);
+    alive = co_await WriteStream(std::move(events), over);
     last_sent = Clock::now();
-    if (terminal) co_return;
+    if (over) co_return;
   }
-  NoteGone(generation);
+  NoteGone(group);
 }
 
 asio::awaitable<bool> Session::WriteStream(std::string events, bool last) {
@@ -543,17 +554,19 @@ asio::awaitable<bool> Session::WriteStream(std::string events, bool last) {
 }
 
 asio::awaitable<void> Session::Embed() {
-  auto prepared = co_await OnWorker([&] { return PrepareEmbedding(request_, route_.id); });
+  const auto& action = std::get<api::Embed>(route_.row->action);
+  auto translated = co_await OnWorker([&] { return action.translate(Call()); });
   request_.body = std::string();
   budget_.Release();
-  if (!prepared.has_value()) {
-    api::HttpReply reply = Error(prepared.error());
+  if (!translated.has_value()) {
+    api::HttpReply reply = Error(translated.error());
     co_await Reply(std::move(reply));
     co_return;
   }
-  auto result = co_await AwaitEmbedding(std::move(prepared->call));
+  const size_t texts = translated->request.texts.size() + translated->request.token_ids.size();
+  auto result = co_await AwaitEmbedding(std::move(translated->request));
   EmbeddingMetrics counted{
-      .ok = result.has_value(), .texts = static_cast<int64_t>(prepared->texts), .total_s = SecondsSince(start_)};
+      .ok = result.has_value(), .texts = static_cast<int64_t>(texts), .total_s = SecondsSince(start_)};
   if (result.has_value()) {
     record_.model = result->model_name;
     record_.prompt_tokens = counted.prompt_tokens = result->prompt_tokens;
@@ -562,7 +575,7 @@ asio::awaitable<void> Session::Embed() {
       record_.truncated_texts += tokens.truncated() ? 1 : 0;
     }
     record_.outcome = "done";
-    api::HttpReply reply = co_await OnWorker([&] { return prepared->format(*result); });
+    api::HttpReply reply = co_await OnWorker([&] { return translated->format(*result); });
     co_await Reply(std::move(reply));
   } else if (connection_->gone()) {
     record_.outcome = "cancelled";
@@ -621,7 +634,7 @@ api::HttpReply Session::Error(const Status& status) {
     error.memory_available_gb = health.memory_available_gb;
   }
   record_.error = status.message();
-  return api::ErrorReply(status, route_.dialect, error);
+  return api::ErrorReply(status, route_.dialect->errors, error);
 }
 
 HeadOptions Session::ReplyHead() const {
@@ -630,7 +643,7 @@ HeadOptions Session::ReplyHead() const {
           .keep_alive = !request_.http_1_1,
           .head_only = request_.method == "HEAD",
           .request_id = request_.id,
-          .x_request_id = route_.dialect == api::Dialect::kOpenAi,
+          .x_request_id = route_.dialect->x_request_id,
           .headers = request_.method == "OPTIONS" ? std::vector<std::pair<std::string, std::string>>()
                                                   : CorsHeaders(request_, context_.options, false)};
 }
@@ -655,7 +668,7 @@ void Session::FinishRecord() {
   record_.method = KnownMethod(request_.method);
   record_.route = route_.pattern;
   context_.server.metrics.CountHttp(record_.method, record_.route, record_.status, seconds);
-  if (IsProbe(route_.id) && record_.outcome == "done" && !context_.server.logger.Enabled(LogLevel::kDebug)) return;
+  if (route_.server != ServerRoute::kNone && record_.outcome == "done" && !context_.server.logger.Enabled(LogLevel::kDebug)) return;
   LogRequest(context_.server.logger, record_);
 }
 

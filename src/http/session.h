@@ -26,6 +26,12 @@ struct SessionContext {
   std::atomic<int64_t>& bodies_bytes;  // held by all sessions, for bodies_bytes_max
 };
 
+struct PreparedGeneration {
+  GenerationGroup group;
+  std::unique_ptr<api::AnswerFormat> format;
+  bool stream = false;
+};
+
 // Lives on its connection's strand, except where noted.
 class Session : public std::enable_shared_from_this<Session> {
  public:
@@ -85,8 +91,11 @@ class Session : public std::enable_shared_from_this<Session> {
   std::optional<api::HttpReply> CheckBodyHeaders();
   // Nothing when there is nobody to answer.
   std::optional<api::HttpReply> BadReadReply(ReadOutcome outcome);
-  // The routes that need no worker; nothing for all others.
-  std::optional<api::HttpReply> AnswerAtOnce();
+  api::HttpReply AnswerForServer();
+  api::RouteCall Call() const;
+  // For a worker thread.
+  Result<PreparedGeneration> Prepare(const api::Generate& action) const;
+  api::HttpReply OrError(Result<api::HttpReply> reply);
   api::HttpReply WholeAnswer(PreparedGeneration& prepared, const service::GenerationEvent& terminal);
   // Shares of bodies_bytes_max: for the body that is coming, and for the values that a body read becomes. Refusals that
   // hold now or, for a body that could never be parsed, always.
@@ -96,8 +105,8 @@ class Session : public std::enable_shared_from_this<Session> {
   api::HttpReply Error(const Status& status);
   HeadOptions ReplyHead() const;
   std::chrono::milliseconds LookAgain() const;
-  void NoteTerminal(const service::GenerationEvent& event);
-  void NoteGone(service::Generation& generation);
+  void NoteTerminal(const GenerationGroup& group, const service::GenerationEvent& event);
+  void NoteGone(GenerationGroup& group);
   void FinishRecord();
 
   const SessionContext context_;
@@ -107,7 +116,8 @@ class Session : public std::enable_shared_from_this<Session> {
 
   // Of the request being served.
   Request request_;
-  Route route_;
+  Route route_{.dialect = api::Dialects().back()};
+  std::string parameter_;  // of the path, decoded
   RequestRecord record_;
   Clock::time_point start_;
   BodyBudget budget_;

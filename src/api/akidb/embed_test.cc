@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "api/errors.h"
+#include "api/akidb/dialect.h"
 
 namespace pensieve::api::akidb {
 namespace {
@@ -49,7 +49,7 @@ TEST(AkiDbEmbed, BadRequests) {
   for (const auto& [body, http_status] : cases) {
     const auto call = Call(body);
     ASSERT_FALSE(call.has_value()) << body;
-    const HttpReply reply = ErrorReply(call.error(), Dialect::kAkiDb, {});
+    const HttpReply reply = ErrorReply(call.error(), kDialect.errors, {});
     EXPECT_EQ(reply.status, http_status) << body;
     EXPECT_TRUE(ParseJson(reply.body)->at("error").is_string());
   }

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "api/errors.h"
+#include "api/anthropic/dialect.h"
 #include "base/base64.h"
 
 namespace pensieve::api::anthropic {
@@ -206,7 +206,7 @@ std::string MessageStreamWriter::Write(const service::GenerationEvent& event) {
     case Kind::kCancelled:
       // An answer cut short is never shown as a complete one: no stop reason is invented.
       finished_ = true;
-      return Sse("error", ErrorBody(EndOf(event), Dialect::kAnthropic, options_.request_id));
+      return Sse("error", ErrorBody(EndOf(event), kDialect.errors, options_.request_id));
   }
   PENSIEVE_UNREACHABLE();
 }

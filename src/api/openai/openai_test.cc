@@ -3,9 +3,8 @@
 
 #include <cstring>
 
-#include "api/errors.h"
-#include "api/models.h"
 #include "api/number_text.h"
+#include "api/openai/dialect.h"
 #include "api/openai/requests.h"
 #include "api/openai/responses.h"
 
@@ -282,84 +281,13 @@ TEST(NumberText, ShortestSpellingReadsBack) {
   EXPECT_EQ(broken, "[null,null,1]");
 }
 
-TEST(Errors, EachDialectHasItsOwnStatusAndShape) {
-  const Status full = ResourceExhausted("the queue is full").WithReason(ErrorReason::kQueueFull).WithRetryAfterMs(250);
-  EXPECT_EQ(HttpStatus(full, Dialect::kAnthropic), 529);
-  EXPECT_EQ(HttpStatus(full, Dialect::kOpenAi), 429);
-  EXPECT_EQ(HttpStatus(full, Dialect::kAkiDb), 503);
-  const HttpReply akidb = ErrorReply(full, Dialect::kAkiDb, {});
-  EXPECT_EQ(akidb.body, R"({"error":"Embedding model is currently processing another request. Please retry with exponential backoff."})");
-  EXPECT_THAT(akidb.headers, testing::ElementsAre(testing::Pair("retry-after", "1")));
-  const HttpReply anthropic = ErrorReply(full, Dialect::kAnthropic, {.request_id = "req_1"});
-  EXPECT_EQ(anthropic.body, R"({"type":"error","error":{"type":"overloaded_error","message":"the queue is full"},"request_id":"req_1"})");
-  EXPECT_THAT(anthropic.headers, testing::ElementsAre(testing::Pair("retry-after", "1"), testing::Pair("retry-after-ms", "250")));
-
-  const Status pressure = Unavailable("low memory").WithReason(ErrorReason::kMemoryPressure);
-  const HttpReply memory = ErrorReply(pressure, Dialect::kAnthropic, {.request_id = "r", .memory_status = "critical", .memory_available_gb = 0.751});
-  EXPECT_EQ(memory.status, 503);
-  EXPECT_THAT(memory.headers, testing::Contains(testing::Pair("x-memory-status", "critical")));
-  EXPECT_THAT(memory.headers, testing::Contains(testing::Pair("x-available-memory-gb", "0.75")));
-}
-
-TEST(Errors, TableOfCodes) {
-  struct Row { Status status; int anthropic, openai, akidb; const char* type; };
-  const Row rows[] = {
-      {InvalidArgument("x"), 400, 400, 400, "invalid_request_error"},
-      {FailedPrecondition("x"), 400, 400, 422, "invalid_request_error"},
-      {Unimplemented("x"), 400, 400, 400, "invalid_request_error"},
-      {Unauthenticated("x"), 401, 401, 401, "authentication_error"},
-      {{StatusCode::kPermissionDenied, "x"}, 403, 403, 403, "permission_error"},
-      {NotFound("x"), 404, 404, 404, "not_found_error"},
-      {ResourceExhausted("x"), 429, 429, 429, "rate_limit_error"},
-      {Internal("x"), 500, 500, 500, "api_error"},
-      {DataLoss("x"), 500, 500, 500, "api_error"},
-      {Unavailable("x"), 503, 503, 503, "overloaded_error"},
-      {DeadlineExceeded("x"), 504, 504, 504, "timeout_error"},
-      {InvalidArgument("x").WithReason(ErrorReason::kBodyTooLarge), 413, 413, 413, "request_too_large"},
-      {InvalidArgument("x").WithReason(ErrorReason::kUnsupportedMedia), 415, 415, 415, "invalid_request_error"},
-      {InvalidArgument("x").WithReason(ErrorReason::kMethodNotAllowed), 405, 405, 405, "invalid_request_error"},
-      {Unavailable("x").WithReason(ErrorReason::kShuttingDown), 503, 503, 503, "overloaded_error"},
-  };
-  for (const Row& row : rows) {
-    EXPECT_EQ(HttpStatus(row.status, Dialect::kAnthropic), row.anthropic) << row.status.ToString();
-    EXPECT_EQ(HttpStatus(row.status, Dialect::kOpenAi), row.openai) << row.status.ToString();
-    EXPECT_EQ(HttpStatus(row.status, Dialect::kAkiDb), row.akidb) << row.status.ToString();
-    EXPECT_EQ(ErrorBody(row.status, Dialect::kAnthropic, "")["error"]["type"], row.type) << row.status.ToString();
-  }
-}
-
 TEST(Errors, OpenAiNamesParameterAndCode) {
-  EXPECT_EQ(ErrorBody(InvalidArgument("messages.0.content: bad: worse"), Dialect::kOpenAi, "")["error"]["param"], "messages.0.content");
-  EXPECT_TRUE(ErrorBody(InvalidArgument("Something is bad: really"), Dialect::kOpenAi, "")["error"]["param"].is_null());
-  EXPECT_EQ(ErrorBody(NotFound("model: no such model"), Dialect::kOpenAi, "")["error"]["code"], "model_not_found");
-  EXPECT_EQ(ErrorBody(NotFound("no such route"), Dialect::kOpenAi, "")["error"]["code"], "unknown_url");
+  EXPECT_EQ(ErrorBody(InvalidArgument("messages.0.content: bad: worse"), kDialect.errors, "")["error"]["param"], "messages.0.content");
+  EXPECT_TRUE(ErrorBody(InvalidArgument("Something is bad: really"), kDialect.errors, "")["error"]["param"].is_null());
+  EXPECT_EQ(ErrorBody(NotFound("model: no such model"), kDialect.errors, "")["error"]["code"], "model_not_found");
+  EXPECT_EQ(ErrorBody(NotFound("no such route"), kDialect.errors, "")["error"]["code"], "unknown_url");
   const Status longer = InvalidArgument("prompt is too long: 9 tokens > 8 maximum").WithReason(ErrorReason::kPromptTooLong);
-  EXPECT_EQ(ErrorBody(longer, Dialect::kOpenAi, "")["error"]["code"], "context_length_exceeded");
-}
-
-TEST(Models, UnionAndPaging) {
-  std::vector<service::ModelDescription> models(3);
-  for (size_t i = 0; i < models.size(); ++i) models[i].name = std::string(1, static_cast<char>('a' + i));
-  models[0].generates = true;
-  models[0].context_max = 2048;
-  models[0].created_unix_s = 1793491200;
-  const Json all = *ToModelList(models, {});
-  EXPECT_EQ(all["object"], "list");
-  EXPECT_EQ(all["has_more"], false);
-  EXPECT_EQ(all["first_id"], "a");
-  EXPECT_EQ(all["last_id"], "c");
-  EXPECT_EQ(all["data"][0]["object"], "model");
-  EXPECT_EQ(all["data"][0]["type"], "model");
-  EXPECT_EQ(all["data"][0]["max_input_tokens"], 2048);
-  EXPECT_EQ(all["data"][0]["created_at"], "2026-11-01T00:00:00Z");
-  const Json first = *ToModelList(models, {.limit = "2"});
-  EXPECT_EQ(first["has_more"], true);
-  const Json rest = *ToModelList(models, {.limit = "2", .after_id = "b"});
-  EXPECT_EQ(rest["has_more"], false);
-  EXPECT_EQ(rest["data"].size(), 1u);
-  EXPECT_EQ((*ToModelList(models, {.limit = "1", .before_id = "c"}))["data"][0]["id"], "b");
-  EXPECT_EQ((*ToModelList(models, {.after_id = "zzz"}))["data"].size(), 0u);
-  for (const char* bad : {"0", "1001", "x", "", "5 "}) EXPECT_FALSE(ToModelList(models, {.limit = bad}).has_value()) << bad;
+  EXPECT_EQ(ErrorBody(longer, kDialect.errors, "")["error"]["code"], "context_length_exceeded");
 }
 
 }  // namespace

@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 
-#include "api/errors.h"
 #include "api/number_text.h"
+#include "api/openai/dialect.h"
 
 namespace pensieve::api::openai {
 namespace {
@@ -183,11 +183,11 @@ std::string CompletionStreamWriter::Write(const service::GenerationEvent& event)
       return DeltaChunk({{"tool_calls", Json::array({std::move(call)})}}, event);
     }
     case Kind::kDone: finished_ = true; return Done(event);
-    case Kind::kError: finished_ = true; return Sse(ErrorBody(event.error, Dialect::kOpenAi, ""));
+    case Kind::kError: finished_ = true; return Sse(ErrorBody(event.error, kDialect.errors, ""));
     case Kind::kCancelled:
       finished_ = true;
       return Sse(ErrorBody(Unavailable("the request was cancelled because the server is shutting down"),
-                           Dialect::kOpenAi, ""));
+                           kDialect.errors, ""));
   }
   PENSIEVE_UNREACHABLE();
 }
