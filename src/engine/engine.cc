@@ -68,6 +68,10 @@ class ThreadedEngine : public Engine {
 
   EngineSnapshot Snapshot() const override { return core_->Snapshot(); }
   int64_t context_max() const override { return core_->context_max(); }
+  void ClearCache() override {
+    core_->ClearCache();
+    wake_->Raise();
+  }
 
   bool Drain(int64_t deadline_ms) override {
     CloseInbox();

@@ -144,6 +144,8 @@ class Engine {
 
   virtual EngineSnapshot Snapshot() const = 0;
   virtual int64_t context_max() const = 0;
+  // Frees the KV blocks that are held for reuse only, soon after. Any thread.
+  virtual void ClearCache() = 0;
   // Refuses new requests; running ones go on. Returns when all are over or `deadline_ms` has passed (false then; what
   // is left is cancelled).
   virtual bool Drain(int64_t deadline_ms) = 0;

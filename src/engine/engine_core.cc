@@ -14,7 +14,6 @@ namespace {
 constexpr int64_t kBlockLenMax = 4096;
 constexpr int64_t kStreamDepthMax = 65536;
 constexpr int64_t kCountMax = 1 << 20;  // of sequences, rows and requests: far past any use, far from overflow
-constexpr int64_t kRetryAfterMs = 500;
 
 Status CheckOption(const char* name, int64_t value, int64_t min, int64_t max) {
   if (value >= min && value <= max) return OkStatus();
@@ -115,6 +114,7 @@ Status EngineCore::Allocate() {
   running_.reserve(static_cast<size_t>(running_max_));
   starting_.reserve(static_cast<size_t>(running_max_) + 1);  // a preempted sequence always has a place
   views_.reserve(static_cast<size_t>(running_max_));
+  steps_left_.reserve(static_cast<size_t>(running_max_) + 1);
   return OkStatus();
 }
 
@@ -152,7 +152,7 @@ Status EngineCore::Reserve() {
   CountRefusal();
   return ResourceExhausted(fmt::format("the queue is full: {} requests are running or waiting", requests_max_))
       .WithReason(ErrorReason::kQueueFull)
-      .WithRetryAfterMs(kRetryAfterMs);
+      .WithRetryAfterMs(places_.NextWaitMs());
 }
 
 EngineSnapshot EngineCore::Snapshot() const {
@@ -175,6 +175,18 @@ EngineSnapshot EngineCore::Snapshot() const {
   snapshot.requests_refused = read(counters_.refused);
   snapshot.device_lost = lost_.load(std::memory_order_acquire);
   return snapshot;
+}
+
+void EngineCore::PublishPlaces(double step_s) {
+  places_.AddStep(step_s);
+  steps_left_.clear();
+  for (const auto& sequence : running_) {
+    const int64_t prefill_steps = (sequence->rows_pending() + options_.step_rows_max - 1) / options_.step_rows_max;
+    steps_left_.push_back(prefill_steps + std::max<int64_t>(sequence->len_max - sequence->len(), 0));
+  }
+  // Texts of an encoder are over within the step that takes them up.
+  if (is_encoder()) steps_left_.assign(1, 1);
+  places_.Publish(steps_left_);
 }
 
 void EngineCore::PublishGauges() {
@@ -336,6 +348,7 @@ void EngineCore::Finish(Request& request, Event event) {
                                                           : counters_.failed;
   outcome.fetch_add(1, std::memory_order_relaxed);
   PublishGauges();
+  places_.OnEnd();
   counters_.in.fetch_sub(1);
   // Last: who sees the end finds the blocks free, the counts right and room for the next request.
   request.events.PushTerminal(std::move(event));

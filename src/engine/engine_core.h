@@ -22,6 +22,7 @@
 #include "backend/backend.h"
 #include "engine/block_pool.h"
 #include "engine/embed_pooler.h"
+#include "engine/place_estimate.h"
 #include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
@@ -47,6 +48,8 @@ class EngineCore {
   void CountRefusal() { counters_.refused.fetch_add(1, std::memory_order_relaxed); }
   EngineSnapshot Snapshot() const;
   int64_t requests_in() const { return counters_.in.load(); }
+  // The next step frees the KV blocks that nobody holds.
+  void ClearCache() { clear_cache_.store(true); }
   int64_t context_max() const { return context_max_; }
 
   // --- engine thread ---
@@ -95,6 +98,7 @@ class EngineCore {
   // The next block of a sequence. Evicts when needed; BlockPool::kNoBlock when all blocks are held.
   int32_t AllocateBlock(const Sequence& sequence);
   void PublishGauges();
+  void PublishPlaces(double step_s);
 
   // One step (engine_step.cc).
   void PauseFullStreams();
@@ -149,6 +153,9 @@ class EngineCore {
   Status lost_error_;              // engine thread only
 
   Counters counters_;
+  PlaceEstimate places_;
+  std::vector<int64_t> steps_left_;  // scratch
+  std::atomic<bool> clear_cache_{false};
 };
 
 }  // namespace pensieve::engine

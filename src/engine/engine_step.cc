@@ -1,5 +1,6 @@
 // One step of the engine: choose rows, compute them, hand out what they gave.
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include <fmt/format.h>
@@ -24,12 +25,16 @@ bool EngineCore::Step() {
 }
 
 bool EngineCore::StepOnce() {
+  const auto start = std::chrono::steady_clock::now();
   EndCancelled();
   if (lost_.load(std::memory_order_relaxed)) {
     EndAll(lost_error_);
     Sweep();
     return false;
   }
+  if (clear_cache_.exchange(false))
+    while (prefix_cache_->EvictOne()) {
+    }
   generate_batch_->Clear();
   embed_batch_->Clear();
   if (is_encoder()) {
@@ -46,7 +51,10 @@ bool EngineCore::StepOnce() {
   if (!embed_batch_->empty()) RunGuarded(*embed_batch_, &EngineCore::ComputeEmbed);
   Sweep();
   PublishGauges();
-  if (worked) counters_.steps.fetch_add(1, std::memory_order_relaxed);
+  if (worked) {
+    counters_.steps.fetch_add(1, std::memory_order_relaxed);
+    PublishPlaces(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
   return worked;
 }
 
