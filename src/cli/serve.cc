@@ -88,7 +88,8 @@ backend::KvDType ToKvDType(const config::ServerConfig& config) {
   return config.kv_dtype == "int8" ? backend::KvDType::kInt8 : backend::KvDType::kF16;
 }
 
-service::ServiceOptions ToServiceOptions(const config::ServerConfig& config, const backend::ChosenDevice& chosen) {
+Result<service::ServiceOptions> ToServiceOptions(const config::ServerConfig& config,
+                                                 const backend::ChosenDevice& chosen) {
   service::ServiceOptions options;
   options.device_reason = chosen.reason;
   options.memory_gate = config.memory_gate;
@@ -99,7 +100,22 @@ service::ServiceOptions ToServiceOptions(const config::ServerConfig& config, con
   options.engine.step_rows_max = config.step_rows_max;
   options.engine.context_max = config.context_max;
   options.engine.kv_dtype = ToKvDType(config);
+  options.strict_names = config.strict_names;
+  for (const std::string& text : config.model_aliases) {
+    PENSIEVE_TRY(auto alias, service::ParseModelAlias(text));
+    options.aliases.push_back(std::move(alias));
+  }
   return options;
+}
+
+// An alias of what is not served would be found out by a client only.
+Status CheckAliases(const service::ServiceOptions& options, const service::Service& service) {
+  for (const auto& alias : options.aliases) {
+    if (service.FindModel(alias.model, false).has_value() || service.FindModel(alias.model, true).has_value()) continue;
+    return InvalidArgument(
+        fmt::format("model.aliases: \"{}\" means \"{}\", which is not served", alias.name, alias.model));
+  }
+  return OkStatus();
 }
 
 std::string Authority(const std::string& host, int port) {
@@ -189,7 +205,8 @@ Status ServeUntilSignal(const config::LoadedConfig& loaded, Logger& logger, Life
   const std::string isa = config::ForcedIsa(config::ProcessEnvironment());
   PENSIEVE_TRY(const auto device,
                backend::OpenDevice(config.device, {.cpu = {.threads = static_cast<int>(config.threads), .isa = isa}}));
-  const auto service = service::Service::Create(ToServiceOptions(config, device));
+  PENSIEVE_TRY(const auto service_options, ToServiceOptions(config, device));
+  const auto service = service::Service::Create(service_options);
   service->SetLoading(service::LoadProgress{.model = "", .step = "finding"});
   const auto metrics = Metrics::Create(PENSIEVE_VERSION, [&service] { return http::CollectServiceMetrics(*service); });
   // Ports first: one that is taken is told before anything is downloaded or loaded, and probes get answers meanwhile.
@@ -202,6 +219,7 @@ Status ServeUntilSignal(const config::LoadedConfig& loaded, Logger& logger, Life
   }
   logger.Info("listening", {{"http", Authority(config.host, http_server->port())}});
   PENSIEVE_RETURN_IF_ERROR(PrepareModels(config, device, logger, *service));
+  PENSIEVE_RETURN_IF_ERROR(CheckAliases(service_options, *service));
   lifecycle.Serve(std::chrono::milliseconds(config.grace_ms) + kClosingTime);
   PrintWelcome(config, *service, http_server->port(), grpc_listener ? grpc_listener->port() : 0,
                std::chrono::duration<double>(Clock::now() - start).count());

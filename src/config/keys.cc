@@ -101,6 +101,14 @@ void AddServerKeys(std::vector<Key>& keys) {
                   .help = "threads that read and write connections",
                   .min = 1,
                   .max = 256});
+  keys.push_back({.name = "server.response_store_bytes_max",
+                  .flag = "--response-store",
+                  .environment = {"PENSIEVE_RESPONSE_STORE_BYTES_MAX"},
+                  .type = ValueType::kSize,
+                  .field = &C::response_store_bytes_max,
+                  .help = "memory for answers of /v1/responses that later requests refer to; 0 keeps none",
+                  .min = 0,
+                  .max = kTiB});
   keys.push_back({.name = "server.api_keys",
                   .flag = "--api-key",
                   .environment = {"PENSIEVE_API_KEYS"},
@@ -204,6 +212,18 @@ void AddModelKeys(std::vector<Key>& keys) {
                   .field = &C::chat_template_file,
                   .help = "Jinja file to use instead of the model's own chat template",
                   .is_path = true});
+  keys.push_back({.name = "model.aliases",
+                  .flag = "--alias",
+                  .environment = {"PENSIEVE_MODEL_ALIASES"},
+                  .type = ValueType::kList,
+                  .field = &C::model_aliases,
+                  .help = "further names of served models, each name=model; gpt-* stands for every name that begins so"});
+  keys.push_back({.name = "model.strict_names",
+                  .flag = "--strict-names",
+                  .environment = {"PENSIEVE_STRICT_NAMES"},
+                  .type = ValueType::kBoolean,
+                  .field = &C::strict_names,
+                  .help = "a single model answers to its own names only, not to every name"});
   keys.push_back({.name = "embedding.enabled",
                   .flag = "--embedding",
                   .environment = {"PENSIEVE_EMBEDDING_ENABLED"},

@@ -33,6 +33,7 @@ struct ServerConfig {
   int64_t idle_timeout_ms = 120'000;   // keep-alive
   int64_t grace_ms = 30'000;           // for running requests after SIGTERM
   int64_t http_threads = 2;
+  int64_t response_store_bytes_max = int64_t{64} << 20;  // answers of /v1/responses that are kept; 0: none
   std::vector<std::string> api_keys;       // empty: open
   std::vector<std::string> cors_origins;   // exact origins ("https://app.example"), or "*" for every one; empty: none
   std::vector<std::string> allowed_hosts;  // further names for the Host header; "*": any
@@ -49,6 +50,8 @@ struct ServerConfig {
   std::string quantize_group = "64";  // 32, 64, 128
   int64_t threads = 0;               // 0: one per core, within the quota of a control group
   std::string chat_template_file;
+  std::vector<std::string> model_aliases;  // "name=model"; a name that ends in * stands for all that begin so
+  bool strict_names = false;               // the only model of its kind answers to its own names only
 
   // [embedding]
   bool embedding_enabled = true;  // AkiDB's switch: false answers its embed routes with 404

@@ -18,7 +18,11 @@ class EngineGeneration final : public Generation {
         room_(setup.room),
         limited_by_room_(setup.limited_by_room),
         reader_(model_->tokenizer(), std::move(setup.output)),
-        stream_(std::move(setup.stream)) {}
+        stream_(std::move(setup.stream)) {
+    if (setup.first_text.empty()) return;
+    ready_.emplace_back();
+    ready_.back().text = std::move(setup.first_text);
+  }
 
   const std::string& model_name() const override { return model_->name(); }
   int64_t prompt_tokens() const override { return static_cast<int64_t>(prompt_ids_.size()); }

@@ -19,6 +19,7 @@ struct GenerationSetup {
   std::shared_ptr<ServedModel> model;
   std::vector<int32_t> prompt_ids;
   std::unique_ptr<engine::EventStream> stream;
+  std::string first_text = {};  // the first event, when not empty
   OutputOptions output;
   // A chat's: where its answer is stored for later prompts. None for completions, which have no turns.
   std::optional<PromptPrefix> store_behind;

@@ -19,6 +19,18 @@ int64_t FileTime(const std::string& path) {
   return std::chrono::duration_cast<std::chrono::seconds>(system_time.time_since_epoch()).count();
 }
 
+// Of the file, or of all files in the directory. 0 when the file system does not tell.
+int64_t FileBytes(const std::string& path) {
+  std::error_code error;
+  if (std::filesystem::is_regular_file(path, error)) return static_cast<int64_t>(std::filesystem::file_size(path, error));
+  int64_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(path, error)) {
+    const auto size = entry.is_regular_file(error) ? entry.file_size(error) : 0;
+    if (!error) bytes += static_cast<int64_t>(size);
+  }
+  return bytes;
+}
+
 ModelDescription Describe(const std::string& name, const model::LoadedModel& loaded, const engine::Engine& engine,
                           const chat::ChatTemplate* standard, const chat::ChatTemplate* for_tools) {
   const model::ModelConfig& config = loaded.config;
@@ -34,7 +46,11 @@ ModelDescription Describe(const std::string& name, const model::LoadedModel& loa
   description.dimension = config.embedding_size();
   description.created_unix_s = FileTime(loaded.path);
   description.device = loaded.backend->Describe();
+  description.architecture = config.architecture;
+  description.quantization = config.quantization;
+  description.size_bytes = FileBytes(loaded.path);
   if (standard != nullptr) {
+    description.chat_template = standard->source();
     description.supports_tools = for_tools->supports_tools();
     const auto format = chat::DetectOutputFormat(standard->source(), "", /*tools_given=*/false);
     description.supports_thinking =

@@ -8,6 +8,7 @@
 #include "base/guarded.h"
 #include "service/embed_worker.h"
 #include "service/embedding.h"
+#include "service/fill_in_middle.h"
 #include "service/generation.h"
 #include "service/memory_gate.h"
 #include "service/preparing.h"
@@ -40,6 +41,23 @@ Status CheckStopSequences(const std::vector<std::string>& stops) {
 // Refuses a text that is far too long before all of it is tokenized.
 Status RefuseLongText(const ServedModel& model, const std::string& text) {
   return CheckTextLen(model.tokenizer(), text, model.engine().context_max() - 1);
+}
+
+// The model that a name means by itself: spelled exactly so, else in another way. Of two, one that `can` do the task.
+template <typename Can>
+ModelPtr FindNamed(const std::vector<ModelPtr>& models, std::string_view name, const Can& can) {
+  if (name.empty()) return nullptr;
+  ModelPtr named;
+  const auto search = [&](auto&& matches) {
+    for (const ModelPtr& model : models) {
+      const auto& aliases = model->aliases();
+      const bool found = matches(model->name()) || std::any_of(aliases.begin(), aliases.end(), matches);
+      if (found && (named == nullptr || !can(named))) named = model;
+    }
+  };
+  search([&](const std::string& other) { return other == name; });
+  if (named == nullptr) search([&](const std::string& other) { return IsSameModelName(other, name); });
+  return named;
 }
 
 class EngineService final : public Service {
@@ -93,7 +111,7 @@ class EngineService final : public Service {
 
   Result<ModelDescription> FindModel(const std::string& name, bool embedding) const override {
     PENSIEVE_TRY(const ModelPtr model,
-                 Resolve(name, embedding ? Task::kEmbed : Task::kGenerate, /*any_model=*/name.empty()));
+                 Resolve(name, embedding ? Task::kEmbed : Task::kGenerate, NameRule::kStrict));
     return model->description();
   }
 
@@ -116,6 +134,10 @@ class EngineService final : public Service {
             .concurrent_limit = options_.engine.sequences_max,
             .device = models.empty() ? std::nullopt : std::optional(models.front()->description().device),
             .device_reason = options_.device_reason};
+  }
+
+  void ClearCaches() override {
+    for (const ModelPtr& model : Pool()) model->engine().ClearCache();
   }
 
   std::vector<ModelMetrics> GetMetrics() const override {
@@ -145,7 +167,9 @@ class EngineService final : public Service {
     std::vector<engine::TokenRange> answers;  // of the prompt
     std::optional<PromptPrefix> store_behind;
     size_t answer_begin = 0;
+    std::vector<int32_t> stop_ids;  // beside the model's own
     std::optional<int64_t> new_tokens_max;
+    std::string first_text;  // of the answer, before what is generated
     OutputOptions output;
     uint64_t cache_partition = 0;
   };
@@ -160,7 +184,14 @@ class EngineService final : public Service {
     return models_;
   }
 
-  Result<ModelPtr> Resolve(const std::string& name, Task task, bool any_model) const;
+  // What an unknown name means.
+  enum class NameRule : uint8_t {
+    kStrict,     // nothing
+    kOnlyModel,  // the only model that can do it, unless the options are strict
+    kAnyModel,   // the default
+  };
+  static NameRule RuleOf(bool any_model) { return any_model ? NameRule::kAnyModel : NameRule::kOnlyModel; }
+  Result<ModelPtr> Resolve(const std::string& name, Task task, NameRule rule) const;
   Status CheckOpen() const;
   // Embed, but may throw.
   std::function<void()> StartEmbed(EmbedRequest request, std::function<void(Result<EmbedResult>)> done);
@@ -178,7 +209,7 @@ class EngineService final : public Service {
   std::unique_ptr<EmbedWorker> worker_ = std::make_unique<EmbedWorker>();
 };
 
-Result<ModelPtr> EngineService::Resolve(const std::string& name, Task task, bool any_model) const {
+Result<ModelPtr> EngineService::Resolve(const std::string& name, Task task, NameRule rule) const {
   if (const auto loading = Loading()) {
     return Unavailable(fmt::format("the server is still loading its models: {} of {} are there", loading->models_loaded,
                                    loading->models_total))
@@ -188,16 +219,17 @@ Result<ModelPtr> EngineService::Resolve(const std::string& name, Task task, bool
   const auto can = [task](const ModelPtr& model) {
     return task == Task::kEmbed ? model->description().embeds : model->description().generates;
   };
-  ModelPtr named;
-  for (const ModelPtr& model : models) {
-    const auto& aliases = model->aliases();
-    const bool matches = model->name() == name || std::find(aliases.begin(), aliases.end(), name) != aliases.end();
-    if (matches && (named == nullptr || !can(named))) named = model;
+  ModelPtr named = FindNamed(models, name, can);
+  if (named == nullptr) {
+    const std::string_view target = FindAlias(options_.aliases, name);
+    if (!target.empty()) named = FindNamed(models, target, can);
   }
   if (named != nullptr && can(named)) return named;
   const char* what = task == Task::kEmbed ? "make embeddings" : "generate text";
   const bool is_claude = task == Task::kGenerate && name.starts_with("claude-");
-  if (any_model || is_claude || name.empty()) {
+  const bool is_only = rule == NameRule::kOnlyModel && named == nullptr && !options_.strict_names &&
+                       std::count_if(models.begin(), models.end(), can) == 1;
+  if (rule == NameRule::kAnyModel || is_only || is_claude || name.empty()) {
     const auto first = std::find_if(models.begin(), models.end(), can);
     if (first != models.end()) return *first;
     return NotFound(fmt::format("model: no loaded model can {}", what));
@@ -226,6 +258,7 @@ Result<std::unique_ptr<Generation>> EngineService::Submit(Submission submission,
   request.new_tokens_max = std::min(wanted, room);
   request.cache_partition = submission.cache_partition;
   request.stop_ids = model.text().stop_ids;
+  request.stop_ids.insert(request.stop_ids.end(), submission.stop_ids.begin(), submission.stop_ids.end());
   request.vocab_limit = model.vocab_size();
   PENSIEVE_TRY(request.sampling, ResolveSampling(model, sampling));
   submission.output.logprobs = sampling.logprobs;
@@ -233,6 +266,7 @@ Result<std::unique_ptr<Generation>> EngineService::Submit(Submission submission,
   return NewGeneration({.model = std::move(submission.model),
                         .prompt_ids = std::move(submission.prompt_ids),
                         .stream = std::move(stream),
+                        .first_text = std::move(submission.first_text),
                         .output = std::move(submission.output),
                         .store_behind = submission.store_behind,
                         .partition = submission.cache_partition,
@@ -245,7 +279,7 @@ Result<std::unique_ptr<Generation>> EngineService::Chat(ChatRequest request) {
   const Preparing::Scope scope(preparing_);
   PENSIEVE_RETURN_IF_ERROR(CheckOpen());
   Submission submission;
-  PENSIEVE_TRY(submission.model, Resolve(request.model, Task::kGenerate, request.any_model));
+  PENSIEVE_TRY(submission.model, Resolve(request.model, Task::kGenerate, RuleOf(request.any_model)));
   submission.id = std::move(request.id);
   submission.cache_partition = request.cache_partition;
   submission.new_tokens_max = request.new_tokens_max;
@@ -268,30 +302,42 @@ Result<std::unique_ptr<Generation>> EngineService::Complete(CompletionRequest re
   const Preparing::Scope scope(preparing_);
   PENSIEVE_RETURN_IF_ERROR(CheckOpen());
   Submission submission;
-  PENSIEVE_TRY(submission.model, Resolve(request.model, Task::kGenerate, request.any_model));
+  PENSIEVE_TRY(submission.model, Resolve(request.model, Task::kGenerate, RuleOf(request.any_model)));
   submission.id = std::move(request.id);
   submission.cache_partition = request.cache_partition;
   submission.new_tokens_max = request.new_tokens_max;
   submission.output.stop_sequences = std::move(request.stop_sequences);
+  const tokenizer::Tokenizer& tokenizer = submission.model->tokenizer();
   submission.prompt_ids = std::move(request.prompt_ids);
   PENSIEVE_RETURN_IF_ERROR(RefuseLongText(*submission.model, request.prompt));
-  if (submission.prompt_ids.empty()) submission.prompt_ids = submission.model->tokenizer().Encode(request.prompt);
+  PENSIEVE_RETURN_IF_ERROR(RefuseLongText(*submission.model, request.suffix));
+  if (!request.suffix.empty()) {
+    if (!submission.prompt_ids.empty()) return InvalidArgument("suffix: the prompt must be text");
+    PENSIEVE_TRY(FillInMiddle fill, MakeFillInMiddle(tokenizer, request.prompt, request.suffix));
+    submission.prompt_ids = std::move(fill.prompt_ids);
+    submission.stop_ids = std::move(fill.stop_ids);
+  }
+  if (submission.prompt_ids.empty()) submission.prompt_ids = tokenizer.Encode(request.prompt);
   if (submission.prompt_ids.empty()) {
-    const auto& bos = submission.model->tokenizer().special().bos;
+    const auto& bos = tokenizer.special().bos;
     if (!bos) return InvalidArgument("prompt: must not be empty");
     submission.prompt_ids = {bos->id};
+  }
+  if (request.echo) {
+    const bool is_text = !request.prompt.empty() || !request.suffix.empty();
+    submission.first_text = is_text ? request.prompt : tokenizer.Decode(submission.prompt_ids);
   }
   return Submit(std::move(submission), request.sampling);
 }
 
 Result<int64_t> EngineService::CountTokens(const ChatRequest& request) {
-  PENSIEVE_TRY(const ModelPtr model, Resolve(request.model, Task::kGenerate, request.any_model));
+  PENSIEVE_TRY(const ModelPtr model, Resolve(request.model, Task::kGenerate, RuleOf(request.any_model)));
   PENSIEVE_TRY(const Prompt prompt, RenderPrompt(*model, request));
   return static_cast<int64_t>(TokenizePrompt(*model, prompt, request.cache_partition).ids.size());
 }
 
 Result<std::string> EngineService::Render(const ChatRequest& request) {
-  PENSIEVE_TRY(const ModelPtr model, Resolve(request.model, Task::kGenerate, request.any_model));
+  PENSIEVE_TRY(const ModelPtr model, Resolve(request.model, Task::kGenerate, RuleOf(request.any_model)));
   PENSIEVE_TRY(Prompt prompt, RenderPrompt(*model, request));
   return std::move(prompt.rendered.text);
 }
@@ -316,7 +362,7 @@ std::function<void()> EngineService::StartEmbed(EmbedRequest request, std::funct
     return [] {};
   };
   if (const Status open = CheckOpen(); !open.ok()) return fail(open);
-  auto model = Resolve(request.model, Task::kEmbed, request.any_model);
+  auto model = Resolve(request.model, Task::kEmbed, RuleOf(request.any_model));
   if (!model.has_value()) return fail(model.error());
   auto planned = PlanEmbedding(**model, std::move(request));
   if (!planned.has_value()) return fail(planned.error());

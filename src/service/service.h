@@ -20,6 +20,7 @@
 #include "base/status.h"
 #include "engine/engine.h"
 #include "model/loader.h"
+#include "service/model_names.h"
 
 namespace pensieve::service {
 
@@ -67,6 +68,8 @@ struct CompletionRequest {
   bool any_model = false;
   std::string prompt;
   std::vector<int32_t> prompt_ids;      // instead of `prompt`, when not empty
+  std::string suffix;  // not empty: the answer is what stands between `prompt`, which is text then, and this
+  bool echo = false;   // the answer begins with the prompt's text; not with log-probabilities
   std::optional<int64_t> new_tokens_max;
   std::vector<std::string> stop_sequences;
   SamplingRequest sampling;
@@ -188,6 +191,10 @@ struct ModelDescription {
   bool supports_tools = false;
   bool supports_thinking = false;
   backend::BackendDescription device = {};  // what computes it, and what that promises
+  std::string architecture;   // as the files name it
+  std::string quantization;   // as `inspect` shows it
+  std::string chat_template;  // "" for none
+  int64_t size_bytes = 0;     // of the files
 };
 
 // How far a server is that loads its models.
@@ -224,6 +231,8 @@ struct ServiceOptions {
   double memory_emergency_gb = 0.5;
   bool memory_gate = true;
   std::string device_reason = {};        // shown by /health: why models compute on the device that they do
+  std::vector<ModelAlias> aliases;
+  bool strict_names = false;  // a single generator or embedder answers to its own names only
   engine::EngineOptions engine;
 };
 
@@ -234,8 +243,10 @@ class Service {
 
   // Adds a loaded model under `name` (and aliases) and starts its engine. AlreadyExists when the name is taken. The
   // first generator and the first embedding model added are the defaults. Names resolve to: a model or alias spelled
-  // exactly so; else the default for "", for any "claude-*" (text only) and when the request says any_model; else
-  // NotFound, whose message begins with "model: ". InvalidArgument for a model that cannot do what is asked.
+  // exactly so; else one that differs only in what IsSameModelName overlooks; else what ServiceOptions::aliases gives;
+  // else the default for "", for any "claude-*" (text only), when the request says any_model, and unless strict_names
+  // when there is only one model that can do what is asked; else NotFound, whose message begins with "model: ".
+  // InvalidArgument for the name of a model that cannot do what is asked.
   virtual Status AddModel(const std::string& name, std::vector<std::string> aliases,
                           std::unique_ptr<model::LoadedModel> loaded) = 0;
 
@@ -260,9 +271,11 @@ class Service {
   virtual std::function<void()> Embed(EmbedRequest request, std::function<void(Result<EmbedResult>)> done) = 0;
 
   virtual std::vector<ModelDescription> Models() const = 0;
-  // NotFound when no such model (or alias) is loaded. "" gives the default generator, or embedder when `embedding`.
+  // As above, but a name is never answered by a model only because there is no other.
   virtual Result<ModelDescription> FindModel(const std::string& name, bool embedding) const = 0;
   virtual Health GetHealth() const = 0;
+  // Forgets what prefix caches hold of earlier requests, soon after.
+  virtual void ClearCaches() = 0;
   virtual std::vector<ModelMetrics> GetMetrics() const = 0;
   // Refuses new work and waits for running requests, also those that are still rendered and tokenized; false
   // when the deadline cut some off.

@@ -402,22 +402,63 @@ TEST_F(ServiceTest, Completions) {
 
 TEST_F(ServiceTest, NamesResolve) {
   script_->Set("ok");
-  for (const char* name : {"small", "smaller", "", "claude-haiku-4-5-20251001"}) {
+  for (const char* name : {"small", "smaller", "", "claude-haiku-4-5-20251001", "SMALL-q4_k_m", "org/Smaller", "gpt-9"}) {
     ChatRequest request = Ask();
     request.model = name;
     EXPECT_EQ(AnswerTo(request).text, "ok") << name;
   }
   ChatRequest request = Ask();
+  // One of two is no longer meant by every name.
+  ASSERT_TRUE(service_->AddModel("second", {}, ScriptedLoadedModel(script_)).ok());
   request.model = "gpt-9";
   const Status missing = service_->Chat(request).status();
   EXPECT_EQ(missing.code(), StatusCode::kNotFound);
   EXPECT_EQ(missing.message(), "model: \"gpt-9\" is not loaded");
   request.any_model = true;
-  EXPECT_EQ(AnswerTo(request).text, "ok");
+  EXPECT_EQ(service_->Chat(request).value()->model_name(), "small");
+  request.any_model = false;
+  request.model = "SECOND:latest";
+  EXPECT_EQ(service_->Chat(request).value()->model_name(), "second");
   EXPECT_EQ(service_->FindModel("", /*embedding=*/false)->name, "small");
   EXPECT_EQ(service_->FindModel("", /*embedding=*/true).status().code(), StatusCode::kNotFound);
   EXPECT_EQ(service_->FindModel("nope", /*embedding=*/false).status().code(), StatusCode::kNotFound);
   EXPECT_EQ(service_->AddModel("small", {}, ScriptedLoadedModel(script_)).code(), StatusCode::kAlreadyExists);
+}
+
+TEST_F(ServiceTest, AliasesAndStrictNames) {
+  script_->Set("ok");
+  ServiceOptions options = Options();
+  options.aliases = {{"gpt-*", "second-q8_0"}, {"small", "second"}, {"broken", "nothing"}};
+  options.strict_names = true;
+  const auto service = Service::Create(options);
+  ASSERT_TRUE(service->AddModel("small", {}, ScriptedLoadedModel(script_)).ok());
+  const auto answers = [&](const std::string& name) {
+    ChatRequest request = Ask();
+    request.model = name;
+    auto generation = service->Chat(request);
+    return generation.has_value() ? (*generation)->model_name() : "";
+  };
+  EXPECT_EQ(answers("whatever"), "");  // strict, although there is only one
+  EXPECT_EQ(answers("claude-x"), "small");
+  ASSERT_TRUE(service->AddModel("second", {}, ScriptedLoadedModel(script_)).ok());
+  EXPECT_EQ(answers("GPT-5"), "second");
+  EXPECT_EQ(answers("small"), "small");  // a model's own name comes before an alias
+  EXPECT_EQ(answers("broken"), "");
+  EXPECT_TRUE(service->FindModel("gpt-5", false).has_value());
+}
+
+TEST_F(ServiceTest, EchoAndSuffix) {
+  script_->Set("ok");
+  CompletionRequest request;
+  request.model = "small";
+  request.prompt = "say: ";
+  request.echo = true;
+  auto generation = service_->Complete(request);
+  ASSERT_TRUE(generation.has_value()) << generation.status().ToString();
+  EXPECT_EQ(Collect(**generation).text, "say: ok");
+  request.echo = false;
+  request.suffix = "end";
+  EXPECT_THAT(service_->Complete(request).status().message(), HasSubstr("suffix: "));
 }
 
 TEST_F(ServiceTest, DescribesItsModels) {
