@@ -11,13 +11,14 @@ MODEL_TESTS := tests/test_anthropic.py tests/test_openai.py tests/test_cli.py te
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test build unit-test e2e-test asan tsan test-arm cuda test-cuda fuzz bench clean setup setup-tests
+.PHONY: help serve test build unit-test e2e-test test-clients asan tsan test-arm cuda test-cuda fuzz bench clean setup setup-tests
 
 help:
 	@echo "make serve            install what is missing, build, fetch the default models and serve them (ARGS=\"--port 9000\")"
 	@echo "make test             build and run every test that this machine can run"
 	@echo "make build            only the release binary, $(BINARY)"
 	@echo "make asan | tsan      unit tests under AddressSanitizer+UBSan or ThreadSanitizer"
+	@echo "make test-clients     install other vendors' clients and agents, and run their trials against a live server"
 	@echo "make test-arm         cross-build for 64-bit Arm and run the unit tests of what computes under qemu-user"
 	@echo "make cuda             the same binary with NVIDIA GPUs, build/cuda/pensieve (docs/cuda.md)"
 	@echo "make test-cuda        unit tests of the operations on this machine's GPU"
@@ -53,6 +54,13 @@ e2e-test:
 	@PENSIEVE_BINARY=$(abspath $(BINARY)) $(VENV)/bin/python -m pytest -q tests
 	@test "$$(uname -m)" != x86_64 || PENSIEVE_ISA=avx2 PENSIEVE_BINARY=$(abspath $(BINARY)) \
 	  $(VENV)/bin/python -m pytest -q $(MODEL_TESTS)
+
+# Other vendors' clients and agents against a live server.
+test-clients: build
+	@tools/setup.sh test
+	@tools/setup_venv.sh build/venv_clients tests/requirements-clients.txt
+	@$(BINARY) pull
+	@PENSIEVE_BINARY=$(abspath $(BINARY)) build/venv_clients/bin/python -m pytest -q tests/clients
 
 asan tsan: setup
 	@cmake --preset $@ && cmake --build --preset $@ -j $(JOBS) && ctest --preset $@ -j $(JOBS)

@@ -38,8 +38,8 @@ bool ReadHead(std::string_view text, http::Request& request) {
 }
 
 void CheckReply(const http::Request& request, const http::HttpOptions& options, const Status& status,
-                api::Dialect dialect) {
-  api::HttpReply reply = api::ErrorReply(status, dialect, {.request_id = "req_1"});
+                const api::Dialect& dialect) {
+  api::HttpReply reply = api::ErrorReply(status, dialect.errors, {.request_id = "req_1"});
   const auto body = ParseJson(reply.body);
   PENSIEVE_CHECK(body.has_value());
   http::HeadOptions head{.request_id = "req_1", .headers = http::CorsHeaders(request, options, true)};
@@ -54,10 +54,10 @@ void CheckReply(const http::Request& request, const http::HttpOptions& options, 
 }
 
 void UseRoute(const http::Request& request, const http::Route& route) {
-  for (const char* method : {"GET", "POST", "HEAD", "OPTIONS"}) (void)route.Allows(method);
-  (void)route.Allows(request.method);
-  (void)http::PercentDecode(route.model_id, false);
-  for (const char* name : {"limit", "before_id", "after_id", "beta"}) (void)http::QueryParameter(request.query, name);
+  PENSIEVE_CHECK(route.dialect != nullptr);
+  PENSIEVE_CHECK(!route.found() || api::HasMethod(route.allow, request.method));
+  (void)api::PercentDecode(route.parameter, false);
+  for (const char* name : {"limit", "before_id", "after_id", "beta"}) (void)api::QueryParameter(request.query, name);
 }
 
 }  // namespace
@@ -76,11 +76,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   for (const char* host : {"127.0.0.1", "0.0.0.0"}) {
     options.host = host;
     if (const Status status = http::CheckHostAndOrigin(request, options); !status.ok())
-      CheckReply(request, options, status, route.dialect);
+      CheckReply(request, options, status, *route.dialect);
   }
   if (const Status status = http::CheckApiKey(request, {"k1", "k2"}).status(); !status.ok())
-    CheckReply(request, options, status, route.dialect);
-  if (route.id == http::RouteId::kUnknown)
-    CheckReply(request, options, NotFound(http::UnknownRouteMessage(request)), route.dialect);
+    CheckReply(request, options, status, *route.dialect);
+  if (!route.known())
+    CheckReply(request, options, NotFound(http::UnknownRouteMessage(request)), *route.dialect);
   return 0;
 }

@@ -5,10 +5,16 @@
 #include <string_view>
 #include <utility>
 
+#include "api/akidb/dialect.h"
 #include "api/akidb/embed.h"
+#include "api/anthropic/dialect.h"
 #include "api/anthropic/messages_request.h"
-#include "api/errors.h"
+#include "api/ollama/dialect.h"
+#include "api/ollama/requests.h"
+#include "api/openai/dialect.h"
 #include "api/openai/requests.h"
+#include "api/openai/response_request.h"
+#include "api/pensieve1/dialect.h"
 #include "base/check.h"
 #include "base/json.h"
 
@@ -16,11 +22,11 @@ namespace {
 
 using namespace pensieve;
 
-void CheckRefusal(const Status& status, api::Dialect dialect) {
-  const api::HttpReply reply = api::ErrorReply(status, dialect, {.request_id = "req_1"});
+void CheckRefusal(const Status& status, const api::Dialect& dialect) {
+  const api::HttpReply reply = api::ErrorReply(status, dialect.errors, {.request_id = "req_1"});
   PENSIEVE_CHECK(reply.status >= 400 && reply.status < 500);
   const auto body = ParseJson(reply.body);
-  PENSIEVE_CHECK(body.has_value() && body->contains("error"));
+  PENSIEVE_CHECK(body.has_value() && (body->contains("error") || body->contains("detail")));
 }
 
 void UseChat(const service::ChatRequest& chat) {
@@ -45,6 +51,21 @@ Status UseChatCompletion(const Json& body) {
   return OkStatus();
 }
 
+Status UseResponses(const Json& body) {
+  // Any value as history too: the store only holds what was let in, but by other rules perhaps.
+  const Json history = body.is_object() && body.contains("input") && body["input"].is_array() ? body["input"] : Json::array();
+  PENSIEVE_TRY(const auto request, api::openai::FromResponses(body, history, "req_1"));
+  UseChat(request.chat);
+  for (const Json& item : request.input) PENSIEVE_CHECK(item.at("id").is_string() || item.contains("id"));
+  return OkStatus();
+}
+
+Status UseOllama(const Json& body, bool chat) {
+  PENSIEVE_TRY(const auto request, chat ? api::ollama::FromChat(body, "req_1") : api::ollama::FromGenerate(body, "req_1"));
+  if (const auto* turns = std::get_if<service::ChatRequest>(&request.text)) UseChat(*turns);
+  return OkStatus();
+}
+
 Status UseEmbedBody(std::string_view text) {
   PENSIEVE_TRY(auto fields, api::akidb::ParseEmbedBody(text));
   PENSIEVE_TRY(const auto call, api::akidb::FromEmbedFields(std::move(fields), "req_1"));
@@ -63,6 +84,17 @@ Status UseBody(uint8_t route, std::string_view text) {
       return UseChatCompletion(body);
     case 3:
       return api::openai::FromCompletion(body, "req_1").status();
+    case 6:
+      return UseResponses(body);
+    case 7:
+    case 8:
+      return UseOllama(body, route == 7);
+    case 9:
+      return api::pensieve1::FromGenerate(body, "req_1").status();
+    case 10:
+      return api::ollama::FromEmbed(body, "req_1").status();
+    case 11:
+      return api::ollama::FromEmbeddings(body, "req_1").status();
     default:
       return api::openai::FromEmbeddings(body, "req_1").status();
   }
@@ -72,10 +104,14 @@ Status UseBody(uint8_t route, std::string_view text) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   if (size == 0) return 0;
-  const auto route = static_cast<uint8_t>(bytes[0] % 6);
+  const auto route = static_cast<uint8_t>(bytes[0] % 12);
   const std::string_view text(reinterpret_cast<const char*>(bytes) + 1, size - 1);
   const Status status = UseBody(route, text);
   if (status.ok()) return 0;
-  CheckRefusal(status, route < 2 ? api::Dialect::kAnthropic : route < 5 ? api::Dialect::kOpenAi : api::Dialect::kAkiDb);
+  const api::Dialect* const dialects[] = {&api::anthropic::kDialect, &api::anthropic::kDialect, &api::openai::kDialect,
+                                          &api::openai::kDialect,    &api::openai::kDialect,    &api::akidb::kDialect,
+                                          &api::openai::kDialect,    &api::ollama::kDialect,    &api::ollama::kDialect,
+                                          &api::pensieve1::kDialect, &api::ollama::kDialect,    &api::ollama::kDialect};
+  CheckRefusal(status, *dialects[route]);
   return 0;
 }

@@ -111,7 +111,7 @@ DIALECTS = sorted(path.name for path in (SRC / "api").iterdir() if (path / "dial
 
 def test_dialects_are_rows():
     """A dialect is a folder and an entry of one table: nothing else in api/ or http/ names one, and none another's."""
-    assert {"anthropic", "openai", "akidb"} <= set(DIALECTS)
+    assert {"anthropic", "openai", "ollama", "akidb"} <= set(DIALECTS)
     table = SRC / "api" / "dialects.cc"
     assert sorted(re.findall(r"&(\w+)::kDialect", table.read_text(encoding="utf-8"))) == DIALECTS
     wrong = []

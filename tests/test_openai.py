@@ -237,13 +237,61 @@ def test_models(openai_client):
     assert openai_client.models.retrieve(EMBEDDER_NAME).id == EMBEDDER_NAME
 
 
-def test_unknown_model(openai_client):
-    for call in (lambda: chat(openai_client, model="no-such-model"),
-                 lambda: openai_client.models.retrieve("no-such-model"),
-                 lambda: openai_client.embeddings.create(model="no-such-model", input="x")):
-        with pytest.raises(openai.NotFoundError) as caught:
-            call()
-        assert caught.value.code == "model_not_found"
+def test_names_of_models(openai_client):
+    """Letter case and number formats are no part of a name, and the only model of its kind answers to every name."""
+    for name in (GENERATOR_NAME.upper() + "-GGUF:Q4_K_M", "HuggingFaceTB/SmolLM2-135M-Instruct", "no-such-model"):
+        assert chat(openai_client, model=name).choices[0].message.content == PARIS
+    assert openai_client.embeddings.create(model="text-embedding-3-small", input="x").model == EMBEDDER_NAME
+    with pytest.raises(openai.NotFoundError) as caught:
+        openai_client.models.retrieve("no-such-model")
+    assert caught.value.code == "model_not_found"
+
+
+def test_aliases_and_strict_names(start_server):
+    strict = start_server("--strict-names=true", "--alias", f"gpt-*={GENERATOR_NAME}", "--alias", f"ada={EMBEDDER_NAME}")
+    with openai.OpenAI(base_url=strict.url + "/v1", api_key="local", max_retries=0) as client:
+        assert chat(client, model="gpt-4o").choices[0].message.content == PARIS
+        assert client.embeddings.create(model="ada", input="x").model == EMBEDDER_NAME
+        assert client.models.retrieve("gpt-5").id == GENERATOR_NAME
+        for call in (lambda: chat(client, model="no-such-model"),
+                     lambda: client.embeddings.create(model="no-such-model", input="x")):
+            with pytest.raises(openai.NotFoundError) as caught:
+                call()
+            assert caught.value.code == "model_not_found"
+
+
+def test_several_choices(openai_client):
+    answer = chat(openai_client, n=3, temperature=1, seed=5, max_completion_tokens=12)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    one = chat(openai_client, temperature=1, seed=5, max_completion_tokens=12)
+    assert answer.choices[0].message.content == one.choices[0].message.content
+    assert len({choice.message.content for choice in answer.choices}) > 1
+    assert answer.usage.prompt_tokens == one.usage.prompt_tokens
+    texts = ["", "", ""]
+    finished = []
+    for chunk in chat(openai_client, n=3, temperature=1, seed=5, max_completion_tokens=12, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+            finished += [choice.index] if choice.finish_reason else []
+    assert texts == [choice.message.content for choice in answer.choices]
+    assert sorted(finished) == [0, 1, 2]
+
+
+def test_lists_of_prompts_and_echo(openai_client):
+    ids = run_json("tokenize", "--model", GENERATOR, "--json", "The capital of France is")["ids"]
+    fields = {"model": GENERATOR_NAME, "temperature": 0, "max_tokens": 4}
+    answer = openai_client.completions.create(prompt=["The capital of France is", "One, two,"], n=2, echo=True, **fields)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    texts = [choice.text for choice in answer.choices]
+    assert texts[0] == texts[1] and texts[0].startswith("The capital of France is")
+    assert texts[2] == texts[3] and texts[2].startswith("One, two,")
+    by_ids = openai_client.completions.create(prompt=[ids, ids], **fields)
+    alone = openai_client.completions.create(prompt="The capital of France is", **fields)
+    assert [choice.text for choice in by_ids.choices] == [alone.choices[0].text] * 2
+    assert texts[0] == "The capital of France is" + alone.choices[0].text
+    assert by_ids.usage.prompt_tokens == 2 * alone.usage.prompt_tokens
+    with pytest.raises(openai.BadRequestError, match="suffix"):
+        openai_client.completions.create(prompt="def f():", suffix="return x", **fields)
 
 
 def test_the_wrong_kind_of_model(openai_client):
@@ -255,7 +303,7 @@ def test_the_wrong_kind_of_model(openai_client):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"messages": []}, {"messages": ...}, {"model": ...}, {"temperature": 9}, {"n": 2}, {"stop": [""]},
+    [{"messages": []}, {"messages": ...}, {"model": ...}, {"temperature": 9}, {"n": 0}, {"stop": [""]},
      {"max_tokens": "x"}, {"messages": [{"role": "user"}]}, {"messages": [{"role": "x", "content": "y"}]},
      {"top_logprobs": 3}, {"logit_bias": {"x": 1}}, {"messages": [{"role": "user", "content": "word " * 20000}]}, ],
     ids=lambda value: json.dumps(value, default=str)[:40])

@@ -50,6 +50,11 @@ def check_answer(operation, answer):
         for data in events:
             if data != "[DONE]":
                 check(content["x-event-schema"], json.loads(data))
+    elif kind == "application/x-ndjson":
+        lines = answer.content.decode().splitlines()
+        assert lines
+        for line in lines:
+            check(content["x-event-schema"], json.loads(line))
     assert answer.headers["request-id"].startswith("req_")
 
 

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,6 +13,7 @@
 
 #include "api/errors.h"
 #include "api/http_request.h"
+#include "api/record_store.h"
 #include "api/reply.h"
 #include "base/json.h"
 #include "base/status.h"
@@ -24,6 +26,7 @@ struct RouteCall {
   const HttpRequest& request;
   const std::string& parameter;  // what stands for "{...}" in the route's path, percent-decoded
   service::Service& service;
+  RecordStore& records;        // for what clients may ask for again
   const std::string& version;  // of this server
 };
 
@@ -57,6 +60,8 @@ struct GenerationCall {
   // One for each choice, at least one.
   std::vector<std::variant<service::ChatRequest, service::CompletionRequest>> choices;
   bool stream = false;
+  // An answer that needs no model: nothing else is looked at then.
+  std::optional<HttpReply> reply = std::nullopt;
   // Called once all choices are accepted, with as many entries.
   std::function<std::unique_ptr<AnswerFormat>(const std::vector<Accepted>& accepted)> format;
 };
@@ -64,6 +69,7 @@ struct GenerationCall {
 // A request for vectors, translated.
 struct EmbeddingCall {
   service::EmbedRequest request;
+  std::optional<HttpReply> reply = std::nullopt;  // as above
   // Up to a hundred milliseconds for thousands of vectors, so for a worker thread.
   std::function<HttpReply(const service::EmbedResult&)> format;
 };

@@ -2,7 +2,9 @@
 
 #include "api/akidb/dialect.h"
 #include "api/anthropic/dialect.h"
+#include "api/ollama/dialect.h"
 #include "api/openai/dialect.h"
+#include "api/pensieve1/dialect.h"
 
 namespace pensieve::api {
 namespace {
@@ -11,7 +13,9 @@ namespace {
 // that nobody claims.
 const Dialect* const kDialects[] = {
     &akidb::kDialect,
+    &ollama::kDialect,
     &openai::kDialect,
+    &pensieve1::kDialect,
     &anthropic::kDialect,
 };
 

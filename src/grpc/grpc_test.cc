@@ -73,6 +73,7 @@ class EmbedFixture final : public service::Service {
     return health;
   }
   std::vector<service::ModelMetrics> GetMetrics() const override { return {}; }
+  void ClearCaches() override {}
   bool Drain(int64_t) override { return true; }
 
   // Waits as long as only a hanging server needs.

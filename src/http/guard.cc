@@ -98,7 +98,7 @@ std::vector<std::pair<std::string, std::string>> CorsHeaders(const Request& requ
     headers.emplace_back("access-control-expose-headers", "request-id, x-request-id, retry-after, retry-after-ms");
     return headers;
   }
-  headers.emplace_back("access-control-allow-methods", "GET, HEAD, POST, OPTIONS");
+  headers.emplace_back("access-control-allow-methods", "GET, HEAD, POST, DELETE, OPTIONS");
   // SDKs send a dozen headers of their own: whatever the browser asks for is allowed, for this origin.
   if (const auto asked = request.Header("access-control-request-headers"); !asked.empty())
     headers.emplace_back("access-control-allow-headers", asked);

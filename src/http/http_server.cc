@@ -171,7 +171,8 @@ class Server final : public HttpServer {
                                                                                .server = context_,
                                                                                .workers = workers_,
                                                                                .stopping = stopping_,
-                                                                               .bodies_bytes = bodies_bytes_});
+                                                                               .bodies_bytes = bodies_bytes_,
+                                                                               .records = records_});
     bool refuse = false;
     {
       const std::lock_guard lock(mutex_);
@@ -218,6 +219,7 @@ class Server final : public HttpServer {
   uint16_t port_ = 0;
   std::atomic<bool> stopping_ = false;
   std::atomic<int64_t> bodies_bytes_ = 0;
+  api::RecordStore records_{{.bytes_max = options_.response_store_bytes_max}};
 
   mutable std::mutex mutex_;
   std::condition_variable empty_;
@@ -237,6 +239,7 @@ HttpOptions ToHttpOptions(const config::ServerConfig& config, const std::string&
   options.worker_threads = std::clamp(UsableProcessors(), 2, 4);
   options.connections_max = config.connections_max;
   options.body_bytes_max = config.body_bytes_max;
+  options.response_store_bytes_max = config.response_store_bytes_max;
   options.bodies_bytes_max = std::max(options.bodies_bytes_max, 4 * config.body_bytes_max);
   options.request_timeout_ms = config.header_timeout_ms;
   options.write_timeout_ms = config.write_timeout_ms;

@@ -38,7 +38,8 @@ struct HttpOptions {
   int64_t linger_ms = 2'000;               // reading on after an early refusal, so that the client sees the answer
   int64_t ping_interval_ms = 10'000;       // of silence in a stream
   int64_t claude_keep_alive_ms = 60'000;   // as above; what older Claude Code counts as life
-  std::vector<std::string> api_keys;       // empty: open
+  int64_t response_store_bytes_max = int64_t{64} << 20;  // answers that clients may refer to; 0 keeps none
+  std::vector<std::string> api_keys;                     // empty: open
   std::vector<std::string> cors_origins;   // exact, or "*"
   std::vector<std::string> allowed_hosts;  // names beside the local ones; "*": any
   bool embedding_enabled = true;

@@ -210,6 +210,7 @@ class FixtureService final : public service::Service {
     metrics.engine.running = 3;
     return {metrics};
   }
+  void ClearCaches() override { caches_cleared = true; }
   bool Drain(int64_t) override { return true; }
 
   // The script of the next "hold" or "endless" request that was not asked for yet; waits until it is there.
@@ -226,6 +227,7 @@ class FixtureService final : public service::Service {
   // Set while no request is under way.
   std::vector<std::string> lost;
   std::optional<service::LoadProgress> loading;
+  std::atomic<bool> caches_cleared = false;
 
  private:
   static Status Refusal(const std::string& model) {

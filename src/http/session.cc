@@ -189,7 +189,7 @@ std::optional<api::HttpReply> Session::CheckHead() {
     api::HttpReply reply;
     reply.status = 204;
     reply.headers = CorsHeaders(request_, context_.options, true);
-    reply.headers.emplace_back("allow", route_.known() ? route_.allow : "GET, HEAD, POST, OPTIONS");
+    reply.headers.emplace_back("allow", route_.known() ? route_.allow : "GET, HEAD, POST, DELETE, OPTIONS");
     return reply;
   }
   if (!route_.open) {
@@ -350,6 +350,7 @@ api::RouteCall Session::Call() const {
   return {.request = request_,
           .parameter = parameter_,
           .service = context_.server.service,
+          .records = context_.records,
           .version = context_.options.version};
 }
 
@@ -383,6 +384,7 @@ asio::awaitable<void> Session::Dispatch() {
 
 Result<PreparedGeneration> Session::Prepare(const api::Generate& action) const {
   PENSIEVE_TRY(auto call, action.translate(Call()));
+  if (call.reply) return PreparedGeneration{.group = {}, .format = nullptr, .reply = std::move(call.reply)};
   PENSIEVE_TRY(auto group, GenerationGroup::Submit(call, request_.key_number, context_.server.service));
   auto format = call.format(group.accepted());
   return PreparedGeneration{.group = std::move(group), .format = std::move(format), .stream = call.stream};
@@ -395,6 +397,11 @@ asio::awaitable<void> Session::Generate() {
   budget_.Release();
   if (!prepared.has_value()) {
     api::HttpReply reply = Error(prepared.error());
+    co_await Reply(std::move(reply));
+    co_return;
+  }
+  if (prepared->reply) {
+    api::HttpReply reply = *std::move(prepared->reply);
     co_await Reply(std::move(reply));
     co_return;
   }
@@ -560,6 +567,11 @@ asio::awaitable<void> Session::Embed() {
   budget_.Release();
   if (!translated.has_value()) {
     api::HttpReply reply = Error(translated.error());
+    co_await Reply(std::move(reply));
+    co_return;
+  }
+  if (translated->reply) {
+    api::HttpReply reply = *std::move(translated->reply);
     co_await Reply(std::move(reply));
     co_return;
   }

@@ -24,12 +24,14 @@ struct SessionContext {
   boost::asio::thread_pool& workers;
   std::atomic<bool>& stopping;         // no request after the present one
   std::atomic<int64_t>& bodies_bytes;  // held by all sessions, for bodies_bytes_max
+  api::RecordStore& records;
 };
 
 struct PreparedGeneration {
   GenerationGroup group;
   std::unique_ptr<api::AnswerFormat> format;
   bool stream = false;
+  std::optional<api::HttpReply> reply = std::nullopt;  // then there is no generation
 };
 
 // Lives on its connection's strand, except where noted.

@@ -415,10 +415,10 @@ TEST_F(ServiceTest, NamesResolve) {
   EXPECT_EQ(missing.code(), StatusCode::kNotFound);
   EXPECT_EQ(missing.message(), "model: \"gpt-9\" is not loaded");
   request.any_model = true;
-  EXPECT_EQ(service_->Chat(request).value()->model_name(), "small");
+  EXPECT_EQ((*service_->Chat(request))->model_name(), "small");
   request.any_model = false;
   request.model = "SECOND:latest";
-  EXPECT_EQ(service_->Chat(request).value()->model_name(), "second");
+  EXPECT_EQ((*service_->Chat(request))->model_name(), "second");
   EXPECT_EQ(service_->FindModel("", /*embedding=*/false)->name, "small");
   EXPECT_EQ(service_->FindModel("", /*embedding=*/true).status().code(), StatusCode::kNotFound);
   EXPECT_EQ(service_->FindModel("nope", /*embedding=*/false).status().code(), StatusCode::kNotFound);

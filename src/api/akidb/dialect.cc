@@ -20,7 +20,7 @@ Result<EmbeddingCall> Embeddings(const RouteCall& call) {
   return translated;
 }
 
-bool Claims(const HttpRequest& request) { return request.path.starts_with("/api/"); }
+bool Claims(const HttpRequest& request) { return request.path.starts_with("/api/v1/"); }
 
 Json Body(const Status& status, int, const std::string&) { return {{"error", ErrorMessage(status)}}; }
 

@@ -199,6 +199,7 @@ Result<ChatCompletionRequest> FromChatCompletion(const Json& body, const std::st
   chat.new_tokens_max = ReadNewTokensMax(fields, "max_completion_tokens");
   if (!chat.new_tokens_max) chat.new_tokens_max = ReadNewTokensMax(fields, "max_tokens");
   ReadReasoning(fields, chat);
+  request.n = ReadN(fields);
   PENSIEVE_RETURN_IF_ERROR(fields.status());
   if (messages->empty()) return InvalidArgument("messages: at least one message is required");
   if (messages->size() > kMessagesMax) {

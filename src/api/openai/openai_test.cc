@@ -103,7 +103,7 @@ TEST(OpenAiChat, ErrorsNameTheField) {
       {R"({"messages":[{"role":"user","content":[{"type":"text"}]}]})", "messages.0.content.0.text: Field required"},
       {R"({"messages":[{"role":"tool","content":"x"}]})", "messages.0.tool_call_id: Field required"},
       {R"({"messages":[{"role":"assistant","tool_calls":[{"function":{}}]}]})", "messages.0.tool_calls.0.function.name: Field required"},
-      {R"({"n":2})", "n: only 1 is supported"},
+      {R"({"n":0})", "n: must be an integer from 1 to 128"},
       {R"({"stop":["a",2]})", "stop.1: must be a string"},
       {R"({"stop":""})", "stop: each must have 1 to 256 bytes"},
       {R"({"logit_bias":{"x":1}})", "logit_bias: keys must be token ids"},
@@ -150,7 +150,7 @@ std::vector<GenerationEvent> ToolAnswer() {
 TEST(OpenAiChat, StreamIsByteExact) {
   CompletionStreamWriter writer({.id = "chatcmpl-1", .model = "m", .created_unix_s = 9, .include_usage = true});
   std::string out = writer.Start();
-  for (const auto& event : ToolAnswer()) out += writer.Write(event);
+  for (const auto& event : ToolAnswer()) out += writer.Write(0, event);
   EXPECT_TRUE(writer.finished());
   const std::string head =
       R"(data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":9,"model":"m","system_fingerprint":null,"choices":[)";
@@ -174,7 +174,7 @@ data: [DONE]
 
 TEST(OpenAiChat, WholeAnswer) {
   CompletionBuilder builder({.id = "chatcmpl-1", .model = "m", .created_unix_s = 9});
-  for (const auto& event : ToolAnswer()) builder.Add(event);
+  for (const auto& event : ToolAnswer()) builder.Add(0, event);
   const Json answer = builder.Finish();
   EXPECT_EQ(DumpJson(answer["choices"][0]),
             R"({"index":0,"message":{"role":"assistant","content":null,"refusal":null,"reasoning_content":"hm","tool_calls":[{"id":"call_1","type":"function","function":{"name":"f","arguments":"{}"}}]},"logprobs":null,"finish_reason":"tool_calls"})");
@@ -186,7 +186,7 @@ TEST(OpenAiChat, LogprobsShowBytes) {
   text.logprobs = {{.id = 1, .bytes = "\xC3", .logprob = -0.5f, .top = {{.id = 2, .bytes = "a", .logprob = -1.0f, .top = {}}}},
                    {.id = 3, .bytes = "\xA9", .logprob = -0.25f, .top = {}}};
   CompletionBuilder builder({.id = "i", .model = "m", .logprobs = true});
-  builder.Add(text);
+  builder.Add(0, text);
   const Json logprobs = builder.Finish()["choices"][0]["logprobs"];
   ASSERT_EQ(logprobs["content"].size(), 2u);
   EXPECT_EQ(logprobs["content"][0]["bytes"], Json::array({0xC3}));
@@ -199,7 +199,7 @@ TEST(OpenAiChat, ErrorEndsTheStream) {
   GenerationEvent error;
   error.kind = Kind::kError;
   error.error = Internal("broken");
-  EXPECT_EQ(writer.Write(error), "data: {\"error\":{\"message\":\"broken\",\"type\":\"server_error\",\"param\":null,\"code\":null}}\n\n");
+  EXPECT_EQ(writer.Write(0, error), "data: {\"error\":{\"message\":\"broken\",\"type\":\"server_error\",\"param\":null,\"code\":null}}\n\n");
   EXPECT_TRUE(writer.finished());
 }
 
@@ -207,18 +207,22 @@ TEST(OpenAiCompletions, PromptForms) {
   const auto read = [](const char* prompt) {
     return FromCompletion({{"model", "m"}, {"prompt", *ParseJson(prompt)}}, "r");
   };
-  EXPECT_EQ(read(R"("abc")")->completion.prompt, "abc");
-  EXPECT_EQ(read(R"(["abc"])")->completion.prompt, "abc");
-  EXPECT_THAT(read("[1,2]")->completion.prompt_ids, testing::ElementsAre(1, 2));
-  EXPECT_THAT(read("[[1,2]]")->completion.prompt_ids, testing::ElementsAre(1, 2));
-  for (const char* bad : {"null", "7", "[]", R"(["a","b"])", R"(["a",1])", "[-1]", "[1.5]", "[[]]", "[3000000000]", "[1,\"a\"]"}) {
+  EXPECT_EQ(read(R"("abc")")->completions[0].prompt, "abc");
+  EXPECT_EQ(read(R"(["abc"])")->completions[0].prompt, "abc");
+  EXPECT_THAT(read("[1,2]")->completions[0].prompt_ids, testing::ElementsAre(1, 2));
+  EXPECT_THAT(read("[[1,2]]")->completions[0].prompt_ids, testing::ElementsAre(1, 2));
+  const auto both = read(R"(["a",[1,2],"b"])");
+  ASSERT_EQ(both->completions.size(), 3u);
+  EXPECT_THAT(both->completions[1].prompt_ids, testing::ElementsAre(1, 2));
+  EXPECT_EQ(both->completions[2].prompt, "b");
+  for (const char* bad : {"null", "7", "[]", R"(["a",1])", "[-1]", "[1.5]", "[[]]", "[3000000000]", "[1,\"a\"]"}) {
     EXPECT_EQ(read(bad).status().code(), StatusCode::kInvalidArgument) << bad;
   }
 }
 
 TEST(OpenAiCompletions, EndAtSixteenTokensUnlessTold) {
   const auto limit = [](const Json& max_tokens) {
-    return FromCompletion({{"model", "m"}, {"prompt", "p"}, {"max_tokens", max_tokens}}, "r")->completion.new_tokens_max;
+    return FromCompletion({{"model", "m"}, {"prompt", "p"}, {"max_tokens", max_tokens}}, "r")->completions[0].new_tokens_max;
   };
   EXPECT_EQ(limit(nullptr), 16);
   EXPECT_EQ(limit(0), 0);
@@ -226,13 +230,58 @@ TEST(OpenAiCompletions, EndAtSixteenTokensUnlessTold) {
   EXPECT_EQ(limit(-1), INT64_MAX);
 }
 
+TEST(OpenAiCompletions, ChoicesAreBounded) {
+  const auto read = [](const char* changes) {
+    Json body = {{"model", "m"}, {"prompt", "p"}};
+    body.update(*ParseJson(changes));
+    return FromCompletion(body, "r");
+  };
+  EXPECT_EQ(read(R"({"n":3,"best_of":3})")->n, 3u);
+  EXPECT_TRUE(read(R"({"echo":true,"suffix":"s"})")->completions[0].echo);
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"n":0})", "n: must be an integer from 1 to 128"},
+      {R"({"n":129})", "n: must be an integer from 1 to 128"},
+      {R"({"n":64,"prompt":["a","b","c"]})", "prompt: prompts times `n` must be at most 128"},
+      {R"({"best_of":2})", "best_of: only as many as `n` are supported"},
+      {R"({"echo":true,"logprobs":1})", "echo: does not go with logprobs"},
+  };
+  for (const auto& [changes, message] : cases) EXPECT_EQ(read(changes).error().message(), message) << changes;
+}
+
+TEST(OpenAiChat, ChoicesAreToldApart) {
+  const CompletionOptions options{.id = "i", .model = "m", .include_usage = true, .choices = 4, .choices_per_prompt = 2};
+  CompletionBuilder builder(options);
+  CompletionStreamWriter writer(options);
+  std::string out = writer.Start();
+  for (const size_t choice : {2, 0, 3, 1}) {
+    GenerationEvent done;
+    done.kind = Kind::kDone;
+    done.usage = {.prompt_tokens = 10, .completion_tokens = 1};
+    for (const auto& event : {Piece(Kind::kText, std::string(choice + 1, 'x')), done}) {
+      EXPECT_FALSE(writer.finished());
+      builder.Add(choice, event);
+      out += writer.Write(choice, event);
+    }
+  }
+  EXPECT_TRUE(writer.finished());
+  EXPECT_THAT(out, testing::HasSubstr(R"({"index":3,"delta":{"content":"xxxx"})"));
+  EXPECT_THAT(out, testing::EndsWith("data: [DONE]\n\n"));
+  const Json answer = builder.Finish();
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(answer["choices"][i]["index"], i);
+    EXPECT_EQ(answer["choices"][i]["message"]["content"], std::string(i + 1, 'x'));
+  }
+  EXPECT_EQ(answer["usage"]["prompt_tokens"], 20);  // two prompts, each once
+  EXPECT_EQ(answer["usage"]["completion_tokens"], 4);
+}
+
 TEST(OpenAiCompletions, StreamCountsOffsets) {
   CompletionStreamWriter writer({.id = "cmpl-1", .model = "m", .logprobs = true, .chat = false});
   EXPECT_EQ(writer.Start(), "");
   GenerationEvent text = Piece(Kind::kText, "ab");
   text.logprobs = {{.id = 1, .bytes = "a", .logprob = -1, .top = {}}, {.id = 2, .bytes = "b", .logprob = -2, .top = {}}};
-  writer.Write(text);
-  EXPECT_NE(writer.Write(text).find(R"("text_offset":[2,3])"), std::string::npos);
+  writer.Write(0, text);
+  EXPECT_NE(writer.Write(0, text).find(R"("text_offset":[2,3])"), std::string::npos);
 }
 
 TEST(OpenAiEmbeddings, InputsAndOptions) {

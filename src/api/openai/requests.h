@@ -1,6 +1,6 @@
 // OpenAI's POST /v1/chat/completions, /v1/completions and /v1/embeddings: request bodies as neutral requests.
-// Unknown fields are ignored; null counts as absent; fields that this server cannot honour without lying (n > 1, echo,
-// suffix) are errors, fields without effect on the answer are not.
+// Unknown fields are ignored; null counts as absent; fields that this server cannot honour without lying are errors,
+// fields without effect on the answer are not.
 #pragma once
 
 #include <string>
@@ -16,14 +16,21 @@ struct StreamOptions {
   bool include_usage = false;  // a last chunk with usage and no choices
 };
 
+// Choices that one request may ask for, over all of its prompts.
+inline constexpr size_t kChoicesMax = 128;
+
 struct ChatCompletionRequest {
   service::ChatRequest chat;
+  size_t n = 1;  // choices
   StreamOptions stream;
 };
 Result<ChatCompletionRequest> FromChatCompletion(const Json& body, const std::string& request_id);
 
+// `prompt`: a string, token ids, or a list of either. `echo` puts the prompt in front of the answer and `suffix` asks
+// for what stands between the two; neither goes with what the other needs.
 struct TextCompletionRequest {
-  service::CompletionRequest completion;
+  std::vector<service::CompletionRequest> completions;  // one for each prompt
+  size_t n = 1;                                         // choices for each of them
   StreamOptions stream;
 };
 Result<TextCompletionRequest> FromCompletion(const Json& body, const std::string& request_id);

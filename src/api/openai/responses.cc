@@ -21,14 +21,7 @@ Json ChatLogprob(const service::TokenLogprob& token) {
 }
 
 Json ChatLogprobs(const std::vector<service::TokenLogprob>& tokens) {
-  Json content = Json::array();
-  for (const auto& token : tokens) {
-    Json entry = ChatLogprob(token);
-    entry["top_logprobs"] = Json::array();
-    for (const auto& other : token.top) entry["top_logprobs"].push_back(ChatLogprob(other));
-    content.push_back(std::move(entry));
-  }
-  return {{"content", std::move(content)}, {"refusal", nullptr}};
+  return {{"content", ChatLogprobList(tokens)}, {"refusal", nullptr}};
 }
 
 // The older, column-wise form of text completions. `offset` is where the first token's text begins.
@@ -75,18 +68,43 @@ Json ToUsage(const service::Usage& usage) {
           {"completion_tokens_details", {{"reasoning_tokens", usage.reasoning_tokens}}}};
 }
 
-CompletionBuilder::CompletionBuilder(CompletionOptions options) : options_(std::move(options)) {}
+Json ChatLogprobList(const std::vector<service::TokenLogprob>& tokens) {
+  Json content = Json::array();
+  for (const auto& token : tokens) {
+    Json entry = ChatLogprob(token);
+    entry["top_logprobs"] = Json::array();
+    for (const auto& other : token.top) entry["top_logprobs"].push_back(ChatLogprob(other));
+    content.push_back(std::move(entry));
+  }
+  return content;
+}
 
-void CompletionBuilder::Add(const service::GenerationEvent& event) {
-  logprobs_.insert(logprobs_.end(), event.logprobs.begin(), event.logprobs.end());
+void UsageSum::Add(size_t choice, const service::Usage& usage) {
+  if (choice % choices_per_prompt_ == 0) {
+    total_.prompt_tokens += usage.prompt_tokens;
+    total_.cached_prompt_tokens += usage.cached_prompt_tokens;
+  }
+  total_.completion_tokens += usage.completion_tokens;
+  total_.reasoning_tokens += usage.reasoning_tokens;
+}
+
+CompletionBuilder::CompletionBuilder(CompletionOptions options)
+    : options_(std::move(options)), choices_(options_.choices), usage_(options_) {}
+
+void CompletionBuilder::Add(size_t index, const service::GenerationEvent& event) {
+  Choice& choice = choices_[index];
+  choice.logprobs.insert(choice.logprobs.end(), event.logprobs.begin(), event.logprobs.end());
   switch (event.kind) {
-    case Kind::kText: text_ += event.text; return;
-    case Kind::kReasoning: reasoning_ += event.text; return;
-    case Kind::kToolCallStart: tool_calls_.push_back(ToolCall(event)); return;
+    case Kind::kText: choice.text += event.text; return;
+    case Kind::kReasoning: choice.reasoning += event.text; return;
+    case Kind::kToolCallStart: choice.tool_calls.push_back(ToolCall(event)); return;
     case Kind::kToolCallArguments:
-      tool_calls_.back()["function"]["arguments"].get_ref<std::string&>() += event.text;
+      choice.tool_calls.back()["function"]["arguments"].get_ref<std::string&>() += event.text;
       return;
-    case Kind::kDone: done_ = event; return;
+    case Kind::kDone:
+      choice.stop_reason = event.stop_reason;
+      usage_.Add(index, event.usage);
+      return;
     case Kind::kProgress:
     case Kind::kToolCallEnd:
     case Kind::kError:
@@ -94,29 +112,36 @@ void CompletionBuilder::Add(const service::GenerationEvent& event) {
   }
 }
 
-Json CompletionBuilder::Finish() {
-  Json choice = {{"index", 0}};
+Json CompletionBuilder::ToChoice(size_t index) {
+  Choice& choice = choices_[index];
+  Json out = {{"index", index}};
   if (options_.chat) {
     Json message = {{"role", "assistant"},
-                    {"content", text_.empty() && !tool_calls_.empty() ? Json(nullptr) : Json(text_)},
+                    {"content", choice.text.empty() && !choice.tool_calls.empty() ? Json(nullptr) : Json(choice.text)},
                     {"refusal", nullptr}};
-    if (!reasoning_.empty()) message["reasoning_content"] = reasoning_;
-    if (!tool_calls_.empty()) message["tool_calls"] = std::move(tool_calls_);
-    choice["message"] = std::move(message);
-    choice["logprobs"] = options_.logprobs ? ChatLogprobs(logprobs_) : Json(nullptr);
+    if (!choice.reasoning.empty()) message["reasoning_content"] = choice.reasoning;
+    if (!choice.tool_calls.empty()) message["tool_calls"] = std::move(choice.tool_calls);
+    out["message"] = std::move(message);
+    out["logprobs"] = options_.logprobs ? ChatLogprobs(choice.logprobs) : Json(nullptr);
   } else {
-    choice["text"] = text_;
-    choice["logprobs"] = options_.logprobs ? TextLogprobs(logprobs_, 0) : Json(nullptr);
+    out["text"] = choice.text;
+    out["logprobs"] = options_.logprobs ? TextLogprobs(choice.logprobs, 0) : Json(nullptr);
   }
-  choice["finish_reason"] = ToFinishReason(done_.stop_reason);
+  out["finish_reason"] = ToFinishReason(choice.stop_reason);
+  return out;
+}
+
+Json CompletionBuilder::Finish() {
   Json out = Head(options_, options_.chat ? "chat.completion" : "text_completion");
-  out["choices"] = Json::array({std::move(choice)});
-  out["usage"] = ToUsage(done_.usage);
+  out["choices"] = Json::array();
+  for (size_t i = 0; i < choices_.size(); ++i) out["choices"].push_back(ToChoice(i));
+  out["usage"] = ToUsage(usage_.total());
   out["system_fingerprint"] = nullptr;
   return out;
 }
 
-CompletionStreamWriter::CompletionStreamWriter(CompletionOptions options) : options_(std::move(options)) {}
+CompletionStreamWriter::CompletionStreamWriter(CompletionOptions options)
+    : options_(std::move(options)), choices_(options_.choices), open_(options_.choices), usage_(options_) {}
 
 std::string CompletionStreamWriter::Chunk(Json choice) const {
   Json chunk = Head(options_, options_.chat ? "chat.completion.chunk" : "text_completion");
@@ -126,63 +151,71 @@ std::string CompletionStreamWriter::Chunk(Json choice) const {
   return Sse(chunk);
 }
 
-std::string CompletionStreamWriter::DeltaChunk(Json delta, const service::GenerationEvent& event) const {
-  Json choice = {{"index", 0}, {"delta", std::move(delta)}};
+std::string CompletionStreamWriter::DeltaChunk(size_t index, Json delta, const service::GenerationEvent& event) const {
+  Json choice = {{"index", index}, {"delta", std::move(delta)}};
   choice["logprobs"] = options_.logprobs && !event.logprobs.empty() ? ChatLogprobs(event.logprobs) : Json(nullptr);
   choice["finish_reason"] = nullptr;
   return Chunk(std::move(choice));
 }
 
-std::string CompletionStreamWriter::TextChunk(const service::GenerationEvent& event) {
+std::string CompletionStreamWriter::TextChunk(size_t index, const service::GenerationEvent& event) {
   if (event.text.empty() && event.logprobs.empty()) return "";
-  if (options_.chat) return DeltaChunk({{"content", event.text}}, event);
-  Json choice = {{"index", 0}, {"text", event.text}};
-  choice["logprobs"] = options_.logprobs ? TextLogprobs(event.logprobs, text_offset_) : Json(nullptr);
+  if (options_.chat) return DeltaChunk(index, {{"content", event.text}}, event);
+  size_t& offset = choices_[index].text_offset;
+  Json choice = {{"index", index}, {"text", event.text}};
+  choice["logprobs"] = options_.logprobs ? TextLogprobs(event.logprobs, offset) : Json(nullptr);
   choice["finish_reason"] = nullptr;
-  text_offset_ += event.text.size();
+  offset += event.text.size();
   return Chunk(std::move(choice));
 }
 
 std::string CompletionStreamWriter::Start() {
-  if (!options_.chat) return "";
-  return DeltaChunk({{"role", "assistant"}, {"content", ""}}, {});
+  std::string out;
+  for (size_t i = 0; options_.chat && i < choices_.size(); ++i)
+    out += DeltaChunk(i, {{"role", "assistant"}, {"content", ""}}, {});
+  return out;
 }
 
 std::string CompletionStreamWriter::Ping() { return ": keep-alive\n\n"; }
 
-std::string CompletionStreamWriter::Done(const service::GenerationEvent& event) const {
-  Json choice = {{"index", 0}};
+std::string CompletionStreamWriter::Done(size_t index, const service::GenerationEvent& event) {
+  Json choice = {{"index", index}};
   if (options_.chat) choice["delta"] = Json::object();
   else choice["text"] = "";
   choice["logprobs"] = nullptr;
   choice["finish_reason"] = ToFinishReason(event.stop_reason);
   std::string out = Chunk(std::move(choice));
+  usage_.Add(index, event.usage);
+  finished_ = --open_ == 0;
+  if (!finished_) return out;
   if (options_.include_usage) {
     Json chunk = Head(options_, options_.chat ? "chat.completion.chunk" : "text_completion");
     chunk["system_fingerprint"] = nullptr;
     chunk["choices"] = Json::array();
-    chunk["usage"] = ToUsage(event.usage);
+    chunk["usage"] = ToUsage(usage_.total());
     out += Sse(chunk);
   }
   return out + "data: [DONE]\n\n";
 }
 
-std::string CompletionStreamWriter::Write(const service::GenerationEvent& event) {
+std::string CompletionStreamWriter::Write(size_t index, const service::GenerationEvent& event) {
+  int64_t& calls = choices_[index].tool_calls;
   switch (event.kind) {
     case Kind::kProgress:
     case Kind::kToolCallEnd: return "";
-    case Kind::kText: return TextChunk(event);
-    case Kind::kReasoning: return event.text.empty() ? "" : DeltaChunk({{"reasoning_content", event.text}}, event);
+    case Kind::kText: return TextChunk(index, event);
+    case Kind::kReasoning:
+      return event.text.empty() ? "" : DeltaChunk(index, {{"reasoning_content", event.text}}, event);
     case Kind::kToolCallStart: {
-      Json call = {{"index", tool_calls_++}};
+      Json call = {{"index", calls++}};
       call.update(ToolCall(event));
-      return DeltaChunk({{"tool_calls", Json::array({std::move(call)})}}, event);
+      return DeltaChunk(index, {{"tool_calls", Json::array({std::move(call)})}}, event);
     }
     case Kind::kToolCallArguments: {
-      Json call = {{"index", tool_calls_ - 1}, {"function", {{"arguments", event.text}}}};
-      return DeltaChunk({{"tool_calls", Json::array({std::move(call)})}}, event);
+      Json call = {{"index", calls - 1}, {"function", {{"arguments", event.text}}}};
+      return DeltaChunk(index, {{"tool_calls", Json::array({std::move(call)})}}, event);
     }
-    case Kind::kDone: finished_ = true; return Done(event);
+    case Kind::kDone: return Done(index, event);
     case Kind::kError: finished_ = true; return Sse(ErrorBody(event.error, kDialect.errors, ""));
     case Kind::kCancelled:
       finished_ = true;

@@ -58,6 +58,8 @@ void ReadStream(FieldReader& fields, StreamOptions& stream) {
 
 }  // namespace
 
+size_t ReadN(FieldReader& fields) { return static_cast<size_t>(fields.Integer("n", 1, kChoicesMax).value_or(1)); }
+
 std::optional<int64_t> ReadNewTokensMax(FieldReader& fields, std::string_view key) {
   const auto tokens = fields.Integer(key, -1, INT64_MAX);
   return tokens == -1 ? INT64_MAX : tokens;
@@ -68,7 +70,6 @@ void ReadShared(FieldReader& fields, service::SamplingRequest& sampling, std::ve
   ReadStream(fields, stream);
   ReadStop(fields, stop_sequences);
   ReadLogitBias(fields, sampling.logit_bias);
-  if (fields.Integer("n", 1, 128).value_or(1) != 1) fields.Fail("n", "only 1 is supported");
   sampling.temperature = Float(fields, "temperature", 0, 2);
   sampling.top_p = Float(fields, "top_p", 0, 1);
   sampling.min_p = Float(fields, "min_p", 0, 1);

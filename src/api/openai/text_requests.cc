@@ -26,43 +26,40 @@ Result<std::vector<int32_t>> ToIds(const Json& list, const std::string& path) {
   return ids;
 }
 
-struct TextInputs {
-  std::vector<std::string> texts;
-  std::vector<std::vector<int32_t>> token_ids;  // instead of texts
+struct TextInput {
+  std::string text;
+  std::vector<int32_t> ids;  // instead of the text, when not empty
 };
 
-// string | string[] | int[] | int[][]
-Result<TextInputs> ReadInputs(FieldReader& fields, const char* key) {
+// string | int[] | a list of both
+Result<std::vector<TextInput>> ReadInputs(FieldReader& fields, const char* key) {
   fields.Require(key);
   PENSIEVE_RETURN_IF_ERROR(fields.status());
   const Json& input = *fields.Any(key);
-  TextInputs inputs;
+  std::vector<TextInput> inputs;
   if (input.is_string()) {
-    inputs.texts.push_back(input.get<std::string>());
+    inputs.push_back({.text = input.get<std::string>(), .ids = {}});
     return inputs;
   }
   if (!input.is_array()) return InvalidArgument(fmt::format("{}: must be a string or an array", key));
   if (input.empty()) return InvalidArgument(fmt::format("{}: must not be empty", key));
   if (input.front().is_number()) {
     PENSIEVE_TRY(std::vector<int32_t> ids, ToIds(input, key));
-    inputs.token_ids.push_back(std::move(ids));
+    inputs.push_back({.text = "", .ids = std::move(ids)});
     return inputs;
   }
   if (input.size() > kInputsMax)
     return InvalidArgument(fmt::format("{}: must have at most {} entries", key, kInputsMax));
-  const bool is_text = input.front().is_string();
   for (size_t i = 0; i < input.size(); ++i) {
     const Json& entry = input[i];
-    if (is_text ? !entry.is_string() : !entry.is_array()) {
-      return InvalidArgument(
-          fmt::format("{}.{}: must be {}", key, i, is_text ? "a string like the first" : "a list of token ids"));
+    if (!entry.is_string() && !entry.is_array())
+      return InvalidArgument(fmt::format("{}.{}: must be a string or a list of token ids", key, i));
+    inputs.emplace_back();
+    if (entry.is_string()) {
+      inputs.back().text = entry.get<std::string>();
+    } else {
+      PENSIEVE_TRY(inputs.back().ids, ToIds(entry, JoinPath(key, i)));
     }
-    if (is_text) {
-      inputs.texts.push_back(entry.get<std::string>());
-      continue;
-    }
-    PENSIEVE_TRY(std::vector<int32_t> ids, ToIds(entry, JoinPath(key, i)));
-    inputs.token_ids.push_back(std::move(ids));
   }
   return inputs;
 }
@@ -80,7 +77,7 @@ Result<service::PoolingChoice> ToPooling(const std::optional<std::string>& name)
 
 Result<TextCompletionRequest> FromCompletion(const Json& body, const std::string& request_id) {
   TextCompletionRequest request;
-  service::CompletionRequest& completion = request.completion;
+  service::CompletionRequest completion;
   completion.id = request_id;
   FieldReader fields(body, "");
   completion.model = fields.RequiredString("model");
@@ -90,14 +87,20 @@ Result<TextCompletionRequest> FromCompletion(const Json& body, const std::string
     completion.sampling.top_logprobs = static_cast<int32_t>(*count);
   }
   completion.new_tokens_max = ReadNewTokensMax(fields, "max_tokens").value_or(kCompletionTokens);
-  if (fields.Bool("echo").value_or(false)) fields.Fail("echo", "is not supported");
-  if (!fields.String("suffix").value_or("").empty()) fields.Fail("suffix", "is not supported");
-  if (fields.Integer("best_of", 1, 128).value_or(1) != 1) fields.Fail("best_of", "only 1 is supported");
-  PENSIEVE_TRY(TextInputs prompt, ReadInputs(fields, "prompt"));
-  if (prompt.texts.size() + prompt.token_ids.size() != 1)
-    return InvalidArgument("prompt: only one prompt is supported");
-  if (!prompt.texts.empty()) completion.prompt = std::move(prompt.texts.front());
-  if (!prompt.token_ids.empty()) completion.prompt_ids = std::move(prompt.token_ids.front());
+  completion.echo = fields.Bool("echo").value_or(false);
+  completion.suffix = fields.String("suffix").value_or("");
+  if (completion.echo && completion.sampling.logprobs) fields.Fail("echo", "does not go with logprobs");
+  request.n = ReadN(fields);
+  const auto n = static_cast<int64_t>(request.n);
+  if (fields.Integer("best_of", 1, 128).value_or(n) != n) fields.Fail("best_of", "only as many as `n` are supported");
+  PENSIEVE_TRY(std::vector<TextInput> prompts, ReadInputs(fields, "prompt"));
+  if (prompts.size() * request.n > kChoicesMax)
+    return InvalidArgument(fmt::format("prompt: prompts times `n` must be at most {}", kChoicesMax));
+  for (TextInput& prompt : prompts) {
+    request.completions.push_back(completion);
+    request.completions.back().prompt = std::move(prompt.text);
+    request.completions.back().prompt_ids = std::move(prompt.ids);
+  }
   return request;
 }
 
@@ -113,10 +116,15 @@ Result<EmbeddingsRequest> FromEmbeddings(const Json& body, const std::string& re
   if (format != "float" && format != "base64") fields.Fail("encoding_format", "must be \"float\" or \"base64\"");
   request.base64 = format == "base64";
   const std::optional<std::string> pooling = fields.String("pooling");
-  PENSIEVE_TRY(TextInputs inputs, ReadInputs(fields, "input"));
+  PENSIEVE_TRY(std::vector<TextInput> inputs, ReadInputs(fields, "input"));
   PENSIEVE_TRY(embed.pooling, ToPooling(pooling));
-  embed.texts = std::move(inputs.texts);
-  embed.token_ids = std::move(inputs.token_ids);
+  const bool is_text = inputs.front().ids.empty();
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].ids.empty() != is_text)
+      return InvalidArgument(fmt::format("input.{}: must be {}", i, is_text ? "a string like the first" : "a list of token ids"));
+    if (is_text) embed.texts.push_back(std::move(inputs[i].text));
+    else embed.token_ids.push_back(std::move(inputs[i].ids));
+  }
   return request;
 }
 
