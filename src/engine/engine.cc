@@ -44,8 +44,9 @@ class RequestStream : public EventStream {
 
 class ThreadedEngine : public Engine {
  public:
-  ThreadedEngine(std::unique_ptr<EngineCore> core, int64_t stream_depth_max)
-      : core_(std::move(core)), stream_depth_max_(stream_depth_max), thread_([this] { Run(); }) {}
+  ThreadedEngine(std::unique_ptr<EngineCore> core, int64_t stream_depth_max, std::shared_ptr<WakeSignal> wake)
+      : wake_(std::move(wake)), core_(std::move(core)), stream_depth_max_(stream_depth_max),
+        thread_([this] { Run(); }) {}
 
   ~ThreadedEngine() override {
     CloseInbox();
@@ -136,7 +137,7 @@ class ThreadedEngine : public Engine {
     }
   }
 
-  const std::shared_ptr<WakeSignal> wake_ = std::make_shared<WakeSignal>();
+  const std::shared_ptr<WakeSignal> wake_;
   const std::unique_ptr<EngineCore> core_;
   const int64_t stream_depth_max_;
   std::atomic<bool> cancel_all_{false};
@@ -153,8 +154,10 @@ class ThreadedEngine : public Engine {
 
 Result<std::unique_ptr<Engine>> Engine::Create(backend::Backend& backend, model::Model& network,
                                                const EngineOptions& options) {
-  PENSIEVE_TRY(auto core, EngineCore::Create(backend, network, options));
-  return std::unique_ptr<Engine>(std::make_unique<ThreadedEngine>(std::move(core), options.stream_depth_max));
+  const auto wake = std::make_shared<WakeSignal>();
+  PENSIEVE_TRY(auto core, EngineCore::Create(backend, network, options, [wake] { wake->Raise(); }));
+  return std::unique_ptr<Engine>(
+      std::make_unique<ThreadedEngine>(std::move(core), options.stream_depth_max, wake));
 }
 
 }  // namespace pensieve::engine

@@ -17,6 +17,7 @@
 
 #include "base/status.h"
 #include "model/model.h"
+#include "sampling/constraint.h"
 #include "sampling/sampler.h"
 
 namespace pensieve::engine {
@@ -59,6 +60,9 @@ struct GenerateRequest {
   std::vector<int32_t> stop_ids;  // tokens that end generation; not delivered, not counted
   bool ignore_stop_ids = false;   // benchmarks: never draw a stop id
   int32_t vocab_limit = 0;        // > 0: ids from here on have a logit but no text, and are never drawn
+  // What the answer must be, or null: the request's own, used by no other. It may have read the beginning of the answer.
+  // Stop ids end the answer only where it allows that; where nothing else is left, the answer ends by itself.
+  std::shared_ptr<sampling::Constraint> constraint;
   uint64_t cache_partition = 0;   // KV blocks are shared only between requests with the same number
 };
 

@@ -57,15 +57,16 @@ Status CheckRanges(std::span<const TokenRange> ranges, int64_t prompt_len) {
 }  // namespace
 
 Result<std::unique_ptr<EngineCore>> EngineCore::Create(backend::Backend& backend, model::Model& network,
-                                                       const EngineOptions& options) {
+                                                       const EngineOptions& options, std::function<void()> wake) {
   PENSIEVE_RETURN_IF_ERROR(CheckOptions(options));
-  auto core = std::unique_ptr<EngineCore>(new EngineCore(backend, network, options));
+  auto core = std::unique_ptr<EngineCore>(new EngineCore(backend, network, options, std::move(wake)));
   PENSIEVE_RETURN_IF_ERROR(core->Allocate());
   return core;
 }
 
-EngineCore::EngineCore(backend::Backend& backend, model::Model& network, const EngineOptions& options)
-    : backend_(backend), network_(network), options_(options) {
+EngineCore::EngineCore(backend::Backend& backend, model::Model& network, const EngineOptions& options,
+                       std::function<void()> wake)
+    : backend_(backend), network_(network), options_(options), mask_worker_(std::move(wake)) {
   options_.step_rows_max = std::min(options.step_rows_max, network.rows_max());
   running_max_ = std::min({options.sequences_max, network.outputs_max(), std::max<int64_t>(options_.step_rows_max - 1, 1)});
   requests_max_ = options.sequences_max + options.queue_depth_max;
@@ -261,6 +262,10 @@ void EngineCore::TakeUp(const std::shared_ptr<Request>& request) {
     sequence->sampler->Reserve(sequence->len_max, static_cast<int32_t>(network_.config().vocab_size));
     sequence->sampler->ObservePrompt(sequence->tokens);
   }
+    if (request->generate.constraint != nullptr && request->generate.new_tokens_max > 0) {
+      sequence->next_mask = std::make_shared<NextMask>(request->generate.constraint, request->generate.stop_ids);
+      mask_worker_.Ask(sequence->next_mask);  // while the prompt is computed
+    }
   InsertByAge(starting_, std::move(sequence));
   // Requests with many texts take turns with everybody else.
   if (request->inputs_started < request->num_inputs()) requests_.push_back(request);

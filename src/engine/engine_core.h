@@ -22,6 +22,7 @@
 #include "backend/backend.h"
 #include "engine/block_pool.h"
 #include "engine/embed_pooler.h"
+#include "engine/mask_worker.h"
 #include "engine/place_estimate.h"
 #include "engine/prefix_cache.h"
 #include "engine/request.h"
@@ -34,9 +35,11 @@ namespace pensieve::engine {
 
 class EngineCore {
  public:
-  // `backend` and `network` must outlive the core. InvalidArgument naming the option that does not work.
+  // `backend` and `network` must outlive the core. `wake` is called from a thread of the core's own when a Step that had
+  // nothing to compute would have something now. InvalidArgument naming the option that does not work.
   static Result<std::unique_ptr<EngineCore>> Create(backend::Backend& backend, model::Model& network,
-                                                    const EngineOptions& options);
+                                                    const EngineOptions& options,
+                                                    std::function<void()> wake = [] {});
 
   // --- any thread ---
   // InvalidArgument for what can never run; what EngineOptions::check_weights says.
@@ -72,7 +75,8 @@ class EngineCore {
   };
   using SequenceList = std::vector<std::unique_ptr<Sequence>>;
 
-  EngineCore(backend::Backend& backend, model::Model& network, const EngineOptions& options);
+  EngineCore(backend::Backend& backend, model::Model& network, const EngineOptions& options,
+             std::function<void()> wake);
   Status Allocate();  // KV pool and buffers
   bool is_encoder() const { return network_.config().is_encoder; }
   int64_t BlocksFor(int64_t tokens) const { return (tokens + options_.kv_block_len - 1) / options_.kv_block_len; }
@@ -115,6 +119,8 @@ class EngineCore {
   static bool DrawsOnDevice(const Sequence& sequence);
   void DrawOnDevice(backend::Matrix logits);
   Status DrawOnHost(Sequence& sequence, backend::Matrix logits, sampling::Sample& sample);
+  sampling::Sample DrawFrom(Sequence& sequence, std::span<float> logits);
+  bool DrawHeld();  // the tokens whose masks were late; false when there was none
   void AddToken(Sequence& sequence, sampling::Sample sample);
   // Offers the full blocks of the first `len` <= computed_len tokens to others: those of a prompt as soon as they are
   // computed, those of an answer when the sequence gives them back, so that a decode step allocates nothing.
@@ -156,6 +162,7 @@ class EngineCore {
   PlaceEstimate places_;
   std::vector<int64_t> steps_left_;  // scratch
   std::atomic<bool> clear_cache_{false};
+  MaskWorker mask_worker_;  // last: its thread uses what belongs to sequences
 };
 
 }  // namespace pensieve::engine

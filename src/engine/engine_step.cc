@@ -35,6 +35,7 @@ bool EngineCore::StepOnce() {
   if (clear_cache_.exchange(false))
     while (prefix_cache_->EvictOne()) {
     }
+  const bool drew = DrawHeld();
   generate_batch_->Clear();
   embed_batch_->Clear();
   if (is_encoder()) {
@@ -46,7 +47,7 @@ bool EngineCore::StepOnce() {
     FollowOlderTwins();
     BuildDecoderBatches();
   }
-  const bool worked = !generate_batch_->empty() || !embed_batch_->empty();
+  const bool worked = drew || !generate_batch_->empty() || !embed_batch_->empty();
   if (!generate_batch_->empty()) RunGuarded(*generate_batch_, &EngineCore::ComputeGenerate);
   if (!embed_batch_->empty()) RunGuarded(*embed_batch_, &EngineCore::ComputeEmbed);
   Sweep();
@@ -60,7 +61,8 @@ bool EngineCore::StepOnce() {
 
 void EngineCore::PauseFullStreams() {
   // Read once: a consumer may make room at any moment, and the whole step must see the same.
-  for (const auto& sequence : running_) sequence->paused = sequence->request->events.full();
+  for (const auto& sequence : running_)
+    sequence->paused = sequence->holds_logits || sequence->request->events.full();
 }
 
 void EngineCore::GrowAnswers() {
@@ -216,6 +218,7 @@ Status EngineCore::ComputeGenerate() {
         sample.id = drawn_[drawn++];
       } else {
         PENSIEVE_RETURN_IF_ERROR(DrawOnHost(sequence, logits.Rows(member.output_idx, 1), sample));
+        if (sequence.holds_logits) continue;
       }
       AddToken(sequence, std::move(sample));
     }
@@ -224,7 +227,8 @@ Status EngineCore::ComputeGenerate() {
 }
 
 bool EngineCore::DrawsOnDevice(const Sequence& sequence) {
-  return sequence.sampler->DrawsPlainly() && !sequence.request->generate.ignore_stop_ids;
+  return sequence.sampler->DrawsPlainly() && sequence.next_mask == nullptr &&
+         !sequence.request->generate.ignore_stop_ids;
 }
 
 // The next token of every sequence whose sampler looks at nothing but its logits; those of the others come to the host.
@@ -242,16 +246,42 @@ void EngineCore::DrawOnDevice(backend::Matrix logits) {
   backend_.Draw(logits, draw_rows_, draw_params_);
 }
 
+// A mask that is late delays its own sequence only: the logits are kept, and the others go on.
 Status EngineCore::DrawOnHost(Sequence& sequence, backend::Matrix logits, sampling::Sample& sample) {
-  const GenerateRequest& generate = sequence.request->generate;
+  const bool late = sequence.next_mask != nullptr && !sequence.next_mask->ready.load(std::memory_order_acquire);
+  if (late) {
+    sequence.held_logits.resize(logits_.size());
+    sequence.holds_logits = true;
+    return backend_.CopyToHost(logits, sequence.held_logits);
+  }
   PENSIEVE_RETURN_IF_ERROR(backend_.CopyToHost(logits, logits_));
   std::span<float> drawable = logits_;
-  if (generate.vocab_limit > 0) drawable = drawable.first(static_cast<size_t>(generate.vocab_limit));
+  const int32_t vocab_limit = sequence.request->generate.vocab_limit;
+  if (vocab_limit > 0) drawable = drawable.first(static_cast<size_t>(vocab_limit));
   sample.id = sampling::kNoToken;
   if (!AllFinite(drawable)) return OkStatus();
-  const std::span<const int32_t> banned = generate.ignore_stop_ids ? generate.stop_ids : std::span<const int32_t>();
-  sample = sequence.sampler->Draw(drawable, banned);
+  sample = DrawFrom(sequence, logits_);
   return OkStatus();
+}
+
+sampling::Sample EngineCore::DrawFrom(Sequence& sequence, std::span<float> logits) {
+  const GenerateRequest& generate = sequence.request->generate;
+  if (generate.vocab_limit > 0) logits = logits.first(static_cast<size_t>(generate.vocab_limit));
+  const std::span<const int32_t> banned = generate.ignore_stop_ids ? generate.stop_ids : std::span<const int32_t>();
+  return sequence.sampler->Draw(logits, banned, sequence.next_mask != nullptr ? &sequence.next_mask->allowed : nullptr);
+}
+
+bool EngineCore::DrawHeld() {
+  bool drew = false;
+  for (const auto& sequence : running_) {
+    const bool can_draw = sequence->holds_logits && !sequence->done && !sequence->request->events.full();
+    if (!can_draw || !sequence->next_mask->ready.load(std::memory_order_acquire)) continue;
+    sequence->holds_logits = false;
+    AddToken(*sequence, DrawFrom(*sequence, sequence->held_logits));
+    drew = true;
+  }
+  Sweep();
+  return drew;
 }
 
 void EngineCore::AddToken(Sequence& sequence, sampling::Sample sample) {
@@ -259,7 +289,9 @@ void EngineCore::AddToken(Sequence& sequence, sampling::Sample sample) {
   const GenerateRequest& generate = request.generate;
   const int32_t id = sample.id;
   if (id == sampling::kNoToken)
-    return FinishWithError(request, Internal(kNotFinite));
+    return FinishWithError(request, Internal(sequence.next_mask != nullptr
+                                                 ? "no token of the vocabulary fits what the answer must be"
+                                                 : kNotFinite));
 
   Event done;
   done.kind = Event::Kind::kDone;
@@ -268,13 +300,25 @@ void EngineCore::AddToken(Sequence& sequence, sampling::Sample sample) {
     done.finish = FinishReason::kStop;
     return Finish(request, std::move(done));
   }
+  sampling::Constraint* constraint = sequence.next_mask != nullptr ? sequence.next_mask->constraint.get() : nullptr;
+  if (constraint != nullptr && !constraint->Accept(id))
+    return FinishWithError(request, Internal("a token was drawn that the answer's grammar does not allow"));
   sequence.Append(id);
   if (request.stats.new_tokens++ == 0) request.stats.first_token_s = request.SecondsSince();
   counters_.generated.fetch_add(1, std::memory_order_relaxed);
   Event event;
   event.sample = std::move(sample);
   request.events.Push(std::move(event));
-  if (sequence.len() < sequence.len_max) return;
+  const bool complete = constraint != nullptr && constraint->finished() && !generate.ignore_stop_ids;
+  if (sequence.len() < sequence.len_max && !complete) {
+    if (constraint == nullptr) return;
+    sequence.next_mask->ready.store(false, std::memory_order_relaxed);
+    return mask_worker_.Ask(sequence.next_mask);
+  }
+  if (complete) {
+    done.finish = FinishReason::kStop;
+    return Finish(request, std::move(done));
+  }
   done.finish = sequence.answer_len() == generate.new_tokens_max ? FinishReason::kLength : FinishReason::kContextFull;
   Finish(request, std::move(done));
 }

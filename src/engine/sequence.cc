@@ -54,6 +54,7 @@ void Sequence::Restart() {
   PENSIEVE_CHECK(block_table.empty());
   cached_len = 0;
   computed_len = 0;
+  holds_logits = false;  // their row comes again
   pooled.clear();
 }
 

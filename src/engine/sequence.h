@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "engine/mask_worker.h"
 #include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "sampling/sampler.h"
@@ -45,7 +46,12 @@ struct Sequence {
   int64_t shared_blocks = 0;
   bool share_more = false;  // later blocks may still be shared
 
-  bool paused = false;  // this step leaves it out: its stream is full, or an older sequence computes its next block
+  // Of a constrained answer: what may be drawn next, and the logits that wait for it.
+  std::shared_ptr<NextMask> next_mask;
+  std::vector<float> held_logits;
+  bool holds_logits = false;
+
+  bool paused = false;  // this step leaves it out: its stream is full, its mask is late, or an older sequence computes its next block
   bool done = false;    // holds nothing any more and leaves the lists at the next sweep
 
   std::vector<float> pooled;  // decoder embeddings under mean or max pooling: the rows so far

@@ -6,7 +6,7 @@
 //   4. repetition_penalty: once per distinct id among the last penalty_window tokens of prompt and answer;
 //      logit > 0 is divided by it, otherwise multiplied
 //   5. presence_penalty + frequency_penalty * count: subtracted, for ids of the answer (not of the prompt)
-//   6. banned ids: -infinity
+//   6. banned ids, and those that a constraint does not allow: -infinity
 //   7. temperature 0: the largest logit, lowest id among equals. Done.
 //   8. top_k: the k largest logits
 //   9. weights exp((logit - max) / temperature)
@@ -40,6 +40,17 @@ Status OutOfRange(const char* field, double value, const char* range) {
 
 // Written so that NaN is outside of every range.
 bool Within(float value, float low, float high) { return value >= low && value <= high; }
+
+// Most words of a mask are all ones or all zeros.
+void KeepAllowed(const TokenSet& allowed, std::span<float> logits) {
+  const auto words = allowed.words();
+  for (size_t first = 0; first < logits.size(); first += 64) {
+    const uint64_t word = first / 64 < words.size() ? words[first / 64] : 0;
+    if (word == ~uint64_t{0}) continue;
+    const std::span<float> part = logits.subspan(first, std::min<size_t>(64, logits.size() - first));
+    for (size_t i = 0; i < part.size(); ++i) part[i] = (word >> i & 1) != 0 ? part[i] : kMinusInfinity;
+  }
+}
 
 }  // namespace
 
@@ -115,10 +126,14 @@ void Sampler::ObservePrompt(std::span<const int32_t> tokens) {
               seen_.end());
 }
 
-Sample Sampler::Draw(std::span<float> logits, std::span<const int32_t> banned) {
+Sample Sampler::Draw(std::span<float> logits, std::span<const int32_t> banned, const TokenSet* allowed) {
   backend::MakeComparable(logits);
   if (WantsRaw()) scratch_->raw.assign(logits.begin(), logits.end());
-  ApplyProcessors(logits, banned);
+  ApplyProcessors(logits);
+  for (const int32_t id : banned) {
+    if (id >= 0 && static_cast<size_t>(id) < logits.size()) logits[static_cast<size_t>(id)] = kMinusInfinity;
+  }
+  if (allowed != nullptr) KeepAllowed(*allowed, logits);
   Sample sample;
   sample.id = scratch_->drawer.Draw(logits, NextDraw());
   if (sample.id == kNoToken) return sample;
@@ -157,7 +172,7 @@ void Sampler::Add(std::vector<Count>& counts, int32_t id) {
   }
 }
 
-void Sampler::ApplyProcessors(std::span<float> logits, std::span<const int32_t> banned) {
+void Sampler::ApplyProcessors(std::span<float> logits) {
   const auto vocab_size = static_cast<int32_t>(logits.size());
   for (const auto& [id, bias] : params_.logit_bias) {
     if (id < vocab_size) logits[static_cast<size_t>(id)] += bias;
@@ -166,9 +181,6 @@ void Sampler::ApplyProcessors(std::span<float> logits, std::span<const int32_t> 
   for (const Count& c : answered_) {
     const float penalty = params_.presence_penalty + params_.frequency_penalty * static_cast<float>(c.count);
     logits[static_cast<size_t>(c.id)] -= penalty;
-  }
-  for (const int32_t id : banned) {
-    if (id >= 0 && id < vocab_size) logits[static_cast<size_t>(id)] = kMinusInfinity;
   }
 }
 

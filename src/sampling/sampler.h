@@ -15,6 +15,7 @@
 #include "backend/draw.h"
 #include "base/status.h"
 #include "sampling/random.h"
+#include "sampling/token_set.h"
 
 namespace pensieve::sampling {
 
@@ -73,9 +74,10 @@ class Sampler {
   void ObservePrompt(std::span<const int32_t> tokens);
   // Draws from `logits` [vocab] (changed in place) and remembers the result. `banned`: ids never drawn (EOG under
   // ignore_eos, tokens past the tokenizer's size); those outside the vocabulary are ignored. NaN counts as -infinity.
+  // `allowed`, when given: no other ids are drawn.
   // A draw at temperature > 0 takes exactly one random number, so the n-th token of a seed does not depend on filters
   // before.
-  Sample Draw(std::span<float> logits, std::span<const int32_t> banned = {});
+  Sample Draw(std::span<float> logits, std::span<const int32_t> banned = {}, const TokenSet* allowed = nullptr);
 
   // For draws on the device: whether a draw needs nothing but NextDraw's parameters, which then stand for one Draw.
   bool DrawsPlainly() const { return params_.logit_bias.empty() && !WantsRaw() && !CountsAnswer() && !CountsPrompt(); }
@@ -93,7 +95,7 @@ class Sampler {
   bool CountsPrompt() const { return params_.repetition_penalty != 1.0f; }
   bool CountsAll() const { return CountsPrompt() && params_.penalty_window < 0; }
   void Remember(int32_t id);
-  void ApplyProcessors(std::span<float> logits, std::span<const int32_t> banned);
+  void ApplyProcessors(std::span<float> logits);
   void ApplyRepetition(std::span<float> logits);
   void Report(Sample& sample);
   static void Add(std::vector<Count>& counts, int32_t id);

@@ -73,6 +73,20 @@ Json TemplateVariables(const ChatRequest& request) {
   return variables;
 }
 
+// The text of the turn that the answer goes on with; empty for any other end of the conversation.
+std::string BeginningOfAnswer(const ChatRequest& request) {
+  if (!request.continue_final_message || !request.messages.is_array() || request.messages.empty()) return "";
+  const Json& last = request.messages.back();
+  const auto content = last.is_object() ? last.find("content") : last.end();
+  if (!last.is_object() || content == last.end()) return "";
+  if (content->is_string()) return content->get<std::string>();
+  std::string text;
+  for (const Json& part : content->is_array() ? *content : Json::array()) {
+    if (part.is_object() && part.contains("text") && part["text"].is_string()) text += part["text"].get<std::string>();
+  }
+  return text;
+}
+
 Status CheckMessages(const Json& messages) {
   if (!messages.is_array() || messages.empty()) return InvalidArgument("messages: at least one message is required");
   for (size_t i = 0; i < messages.size(); ++i) {
@@ -215,10 +229,37 @@ Result<Prompt> RenderPrompt(const ServedModel& model, ChatRequest request) {
   prompt.rendered = *std::move(rendered);
   prompt.limits = chosen->limits;
   prompt.continues_answer = inputs.continue_final_message;
+  prompt.template_source = chosen->text.source();
   const std::string& text = prompt.rendered.text;
   const size_t tail = text.size() - std::min(text.size(), kTailBytes);
   prompt.format = chat::DetectOutputFormat(chosen->text.source(), text.substr(tail), with_tools);
   return prompt;
+}
+
+Result<AnswerDemands> ReadDemands(const ChatRequest& request) {
+  AnswerDemands demands;
+  chat::AnswerRules& rules = demands.rules;
+  const int forms = static_cast<int>(!request.output_schema.is_null()) + static_cast<int>(!request.output_regex.empty()) +
+                    static_cast<int>(!request.output_grammar.empty());
+  if (forms > 1) return InvalidArgument("the answer can be a JSON value, match a pattern or follow a grammar, but not two of them");
+  if (!request.output_schema.is_null()) {
+    rules.form = chat::AnswerForm::kJsonSchema;
+    rules.schema = request.output_schema;
+  } else if (!request.output_regex.empty()) {
+    rules.form = chat::AnswerForm::kRegex;
+    rules.text = request.output_regex;
+  } else if (!request.output_grammar.empty()) {
+    rules.form = chat::AnswerForm::kGrammar;
+    rules.text = request.output_grammar;
+  }
+  const bool demanded = request.tool_choice == ToolChoice::kAny || request.tool_choice == ToolChoice::kNamed;
+  if (request.tool_choice != ToolChoice::kNone)
+    rules.calls = demanded ? chat::CallRule::kDemanded : chat::CallRule::kAllowed;
+  rules.strict_tools = request.strict_tools;
+  rules.parallel_calls = request.parallel_tool_calls;
+  if (!demanded) demands.deferred_tools = request.deferred_tools;
+  demands.beginning = BeginningOfAnswer(request);
+  return demands;
 }
 
 PromptIds TokenizePrompt(const ServedModel& model, const Prompt& prompt, uint64_t partition) {

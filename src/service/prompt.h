@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "chat/answer_grammar.h"
 #include "chat/output_parser.h"
 #include "chat/rendered_prompt.h"
 #include "service/served_model.h"
@@ -22,8 +23,19 @@ struct Prompt {
   std::shared_ptr<const tokenizer::TokenLimits> limits;
   bool continues_answer = false;  // the prompt ends within an assistant's turn
   chat::OutputFormat format;  // how to read the answer
+  std::string template_source;
   Json tools;                 // what the model may call, or null
 };
+
+// What the answer must be, besides readable.
+struct AnswerDemands {
+  chat::AnswerRules rules;
+  Json deferred_tools;    // may be called beside those of the prompt
+  std::string beginning;  // of the answer, as the client gave it
+};
+
+// Reads `request` without changing it. InvalidArgument for two forms at once.
+Result<AnswerDemands> ReadDemands(const ChatRequest& request);
 
 // InvalidArgument for a conversation that the template refuses or a named tool that is not there.
 Result<Prompt> RenderPrompt(const ServedModel& model, ChatRequest request);

@@ -108,4 +108,16 @@ int32_t ServedModel::vocab_size() const {
   return static_cast<int32_t>(std::min<int64_t>(tokenizer().vocab_size(), config().vocab_size));
 }
 
+std::shared_ptr<sampling::TokenMasks> ServedModel::token_masks() const {
+  std::call_once(masks_made_, [this] {
+    std::vector<sampling::TokenBytes> tokens(static_cast<size_t>(vocab_size()));
+    for (int32_t id = 0; id < vocab_size(); ++id) {
+      const bool special = tokenizer().IsSpecial(id);
+      tokens[static_cast<size_t>(id)] = {special ? tokenizer().IdToToken(id) : tokenizer().TokenBytes(id), special};
+    }
+    token_masks_ = std::make_shared<sampling::TokenMasks>(std::make_shared<const sampling::TokenTrie>(tokens));
+  });
+  return token_masks_;
+}
+
 }  // namespace pensieve::service

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "engine/engine.h"
 #include "model/loader.h"
+#include "sampling/token_masks.h"
 #include "service/answer_store.h"
 #include "service/chat_templates.h"
 #include "service/service.h"
@@ -36,6 +38,8 @@ class ServedModel {
   AnswerStore& answers() const { return answers_; }
   // Ids that have a text.
   int32_t vocab_size() const;
+  // The tokens as grammars see them. Made by the first call.
+  std::shared_ptr<sampling::TokenMasks> token_masks() const;
 
  private:
   ServedModel() = default;
@@ -45,6 +49,8 @@ class ServedModel {
   std::unique_ptr<model::LoadedModel> loaded_;
   std::optional<ChatTemplates> templates_;
   mutable AnswerStore answers_;  // locks itself
+  mutable std::once_flag masks_made_;
+  mutable std::shared_ptr<sampling::TokenMasks> token_masks_;
   std::unique_ptr<engine::Engine> engine_;  // uses loaded_: declared behind it, so destroyed before it
 };
 

@@ -6,6 +6,7 @@
 #include <shared_mutex>
 
 #include "base/guarded.h"
+#include "service/answer_grammars.h"
 #include "service/embed_worker.h"
 #include "service/embedding.h"
 #include "service/fill_in_middle.h"
@@ -172,6 +173,7 @@ class EngineService final : public Service {
     std::string first_text;  // of the answer, before what is generated
     OutputOptions output;
     uint64_t cache_partition = 0;
+    std::shared_ptr<sampling::Constraint> constraint;  // or null
   };
 
   std::optional<LoadProgress> Loading() const {
@@ -195,6 +197,9 @@ class EngineService final : public Service {
   Status CheckOpen() const;
   // Embed, but may throw.
   std::function<void()> StartEmbed(EmbedRequest request, std::function<void(Result<EmbedResult>)> done);
+  // Null when the answer may be anything. InvalidArgument naming what cannot be enforced.
+  Result<std::shared_ptr<sampling::Constraint>> Constrain(const ServedModel& model, const Prompt& prompt,
+                                                          AnswerDemands demands);
   Result<std::unique_ptr<Generation>> Submit(Submission submission, const SamplingRequest& sampling);
 
   const ServiceOptions options_;
@@ -206,6 +211,7 @@ class EngineService final : public Service {
   std::optional<LoadProgress> loading_;  // guarded by models_mutex_
   std::atomic<int64_t> kv_bytes_max_;
   Preparing preparing_;  // requests past CheckOpen that no engine has yet
+  AnswerGrammars grammars_;
   std::unique_ptr<EmbedWorker> worker_ = std::make_unique<EmbedWorker>();
 };
 
@@ -243,6 +249,22 @@ Status EngineService::CheckOpen() const {
   return gate_.Check();
 }
 
+Result<std::shared_ptr<sampling::Constraint>> EngineService::Constrain(const ServedModel& model, const Prompt& prompt,
+                                                                      AnswerDemands demands) {
+  demands.rules.tools = prompt.tools;
+  demands.rules.format = prompt.format;
+  demands.rules.template_source = prompt.template_source;
+  if (prompt.tools.is_null()) demands.rules.calls = chat::CallRule::kNone;
+  for (Json& tool : demands.deferred_tools) demands.rules.tools.push_back(std::move(tool));
+  PENSIEVE_TRY(auto grammar, grammars_.Get(demands.rules));
+  if (grammar == nullptr) return std::shared_ptr<sampling::Constraint>();
+  std::shared_ptr<sampling::Constraint> constraint =
+      sampling::NewGrammarConstraint(std::move(grammar), model.token_masks());
+  if (!constraint->AcceptBytes(demands.beginning))
+    return InvalidArgument("messages: the last turn is no beginning of an answer that the request allows");
+  return constraint;
+}
+
 Result<std::unique_ptr<Generation>> EngineService::Submit(Submission submission, const SamplingRequest& sampling) {
   const ServedModel& model = *submission.model;
   const int64_t context = model.engine().context_max();
@@ -260,6 +282,7 @@ Result<std::unique_ptr<Generation>> EngineService::Submit(Submission submission,
   request.stop_ids = model.text().stop_ids;
   request.stop_ids.insert(request.stop_ids.end(), submission.stop_ids.begin(), submission.stop_ids.end());
   request.vocab_limit = model.vocab_size();
+  request.constraint = std::move(submission.constraint);
   PENSIEVE_TRY(request.sampling, ResolveSampling(model, sampling));
   submission.output.logprobs = sampling.logprobs;
   PENSIEVE_TRY(auto stream, model.engine().Generate(std::move(request)));
@@ -286,8 +309,10 @@ Result<std::unique_ptr<Generation>> EngineService::Chat(ChatRequest request) {
   submission.output.stop_sequences = std::move(request.stop_sequences);
   submission.output.parallel_tool_calls = request.parallel_tool_calls;
   const SamplingRequest sampling = std::move(request.sampling);
+  PENSIEVE_TRY(AnswerDemands demands, ReadDemands(request));
   PENSIEVE_TRY(Prompt prompt, RenderPrompt(*submission.model, std::move(request)));
   PENSIEVE_RETURN_IF_ERROR(RefuseLongText(*submission.model, prompt.rendered.text));
+  PENSIEVE_TRY(submission.constraint, Constrain(*submission.model, prompt, std::move(demands)));
   PromptIds tokenized = TokenizePrompt(*submission.model, prompt, submission.cache_partition);
   submission.prompt_ids = std::move(tokenized.ids);
   submission.answers = std::move(tokenized.answers);

@@ -47,6 +47,7 @@ struct ChatRequest {
   bool any_model = false;       // an unknown name means the default generator instead of NotFound
   Json messages;  // chat-template shape: [{role, content, tool_calls?, tool_call_id?, reasoning_content?}]
   Json tools;                   // [{type: "function", function: {name, description, parameters}}] or null
+  Json deferred_tools;          // the same; the conversation may show them later, and then they may be called
   ToolChoice tool_choice = ToolChoice::kAuto;
   std::string tool_choice_name;  // kNamed
   bool parallel_tool_calls = true;  // false: the answer ends behind its first tool call
@@ -54,7 +55,12 @@ struct ChatRequest {
   std::optional<bool> thinking;         // absent: the template's default
   std::string effort;                   // "", "low", "medium", "high", ...
   Json template_context;                // extra template variables or null
-  Json output_schema;                   // JSON Schema that the answer shall satisfy ({} for any JSON value), or null
+  // What the answer must be, one of these at most: JSON that satisfies a JSON Schema ({} for any value) or null; a
+  // text that a regular expression matches; a text of a grammar (chat/grammar_text.h).
+  Json output_schema;
+  std::string output_regex;
+  std::string output_grammar;
+  std::vector<std::string> strict_tools;  // names of tools whose arguments must match their schemas in any case
   std::optional<int64_t> new_tokens_max;  // clamped to the room the context leaves
   std::vector<std::string> stop_sequences;  // at most 64, each 1..256 bytes; found in text, not in reasoning or calls
   SamplingRequest sampling;

@@ -329,6 +329,56 @@ TEST_F(ServiceTest, AnOutputSchemaReachesThePrompt) {
   EXPECT_THAT(*service_->Render(request), HasSubstr("{\"type\":\"object\"}<|im_end|>"));
 }
 
+TEST_F(ServiceTest, AnAnswerHasTheFormThatIsAsked) {
+  // The model would go on with a number that is too large, and with words.
+  script_->Set("77 and more");
+  ChatRequest request = Ask();
+  request.sampling.temperature = 0.0f;
+  request.output_schema = {{"type", "integer"}, {"minimum", 7}, {"maximum", 99}};
+  const Answer answer = AnswerTo(request);
+  EXPECT_EQ(answer.text, "77");
+  EXPECT_EQ(answer.last.stop_reason, StopReason::kEnd);
+  request.output_schema = nullptr;
+  request.output_regex = "7+ or";
+  EXPECT_THAT(AnswerTo(request).text, testing::StartsWith("77"));
+  request.output_regex = "";
+  request.output_grammar = "root ::= \"7\" root | \" and\"";
+  EXPECT_EQ(AnswerTo(request).text, "77 and");
+}
+
+TEST_F(ServiceTest, ADemandedCallComes) {
+  script_->Set("<tool_call>");  // rather than reasoning, which may come first
+  ChatRequest request = Ask();
+  request.tools = Json::array({{{"type", "function"}, {"function", {{"name", "look"}, {"parameters", {
+      {"type", "object"}, {"properties", {{"n", {{"const", 5}}}}}, {"required", {"n"}},
+      {"additionalProperties", false}}}}}}});
+  request.tool_choice = ToolChoice::kAny;
+  request.parallel_tool_calls = false;
+  const Answer answer = AnswerTo(request);
+  EXPECT_EQ(answer.text, "");
+  ASSERT_EQ(answer.calls.size(), 1u);
+  EXPECT_EQ(answer.calls[0].first, "look");
+  EXPECT_EQ(*ParseJson(answer.calls[0].second), (Json{{"n", 5}}));
+  EXPECT_EQ(answer.last.stop_reason, StopReason::kToolUse);
+}
+
+TEST_F(ServiceTest, WhatCannotBeEnforcedIsRefused) {
+  ChatRequest request = Ask();
+  request.output_schema = {{"contains", Json::object()}};
+  EXPECT_THAT(service_->Chat(request).status().message(), testing::StartsWith("schema: contains:"));
+  EXPECT_EQ(service_->Chat(request).status().code(), StatusCode::kInvalidArgument);
+  request.output_regex = "a";
+  EXPECT_THAT(service_->Chat(request).status().message(), HasSubstr("not two of them"));
+  request = Ask();
+  request.output_regex = "abc";
+  request.messages.push_back({{"role", "assistant"}, {"content", "x"}});
+  request.continue_final_message = true;
+  EXPECT_THAT(service_->Chat(request).status().message(), HasSubstr("no beginning of an answer"));
+  request.messages.back()["content"] = "ab";
+  script_->Set("c");
+  EXPECT_EQ(AnswerTo(request).text, "c");
+}
+
 TEST_F(ServiceTest, LogprobsBelongToTheText) {
   script_->Set("né END");
   ChatRequest request = Ask();

@@ -228,6 +228,9 @@ Result<MessagesRequest> FromMessagesRequest(const Json& body, const MessagesCont
   PENSIEVE_RETURN_IF_ERROR(ReadSampling(body, context, chat));
   PENSIEVE_TRY(ToolSet tools, FromTools(Find(body, "tools")));
   chat.tools = std::move(tools.shown);
+  chat.strict_tools = std::move(tools.strict);
+  for (const auto& [name, function] : tools.deferred)
+    chat.deferred_tools.push_back({{"type", "function"}, {"function", function}});
   PENSIEVE_TRY(chat.messages, FromMessages(body, std::move(tools.deferred)));
   MarkPrefill(body["messages"], chat);
   PENSIEVE_RETURN_IF_ERROR(ReadToolChoice(Find(body, "tool_choice"), Find(body, "tools"), chat));

@@ -55,6 +55,8 @@ TEST(MessagesRequest, AClaudeCodeTurnBecomesAConversation) {
   EXPECT_EQ(request.chat.tools[0]["function"]["name"], "Bash");
   EXPECT_EQ(request.chat.tools[0]["function"]["parameters"].begin().key(), "$schema") << "key order is kept";
   EXPECT_EQ(request.chat.tools[1]["function"]["name"], "ToolSearch");
+  ASSERT_EQ(request.chat.deferred_tools.size(), 1u);
+  EXPECT_EQ(request.chat.deferred_tools[0]["function"]["name"], "Read");
 }
 
 TEST(MessagesRequest, CacheMarksAndArrayFormsChangeNothing) {

@@ -149,6 +149,7 @@ Result<ToolSet> FromTools(const Json* tools) {
   for (size_t i = 0; i < tools->size(); ++i) {
     PENSIEVE_TRY(Json function, ToFunction((*tools)[i], JoinPath("tools", i)));
     if (function.is_null()) continue;
+    if (IsTrue(Find((*tools)[i], "strict"))) set.strict.push_back(function["name"].get<std::string>());
     if (IsTrue(Find((*tools)[i], "defer_loading")) && !searched_by_server) {
       set.deferred.emplace(function["name"].get<std::string>(), std::move(function));
     } else {

@@ -12,6 +12,7 @@ namespace pensieve::api::anthropic {
 
 struct ToolSet {
   Json shown;                            // [{type: "function", function: {name, description, parameters}}] or null
+  std::vector<std::string> strict;       // names of tools whose arguments must match their schemas
   std::map<std::string, Json> deferred;  // name -> the `function` object of a defer_loading tool
 };
 

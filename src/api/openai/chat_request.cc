@@ -112,7 +112,10 @@ Status ReadTools(FieldReader& fields, service::ChatRequest& chat) {
     const std::string path = JoinPath("tools", i);
     if (!(*tools)[i].is_object()) return InvalidArgument(path + ": must be an object");
     if (StringOr((*tools)[i], "type", "function") != "function") continue;
-    PENSIEVE_TRY(Json tool, FromFunction(Find((*tools)[i], "function"), path + ".function"));
+    const Json* function = Find((*tools)[i], "function");
+    PENSIEVE_TRY(Json tool, FromFunction(function, path + ".function"));
+    const Json* strict = Find(*function, "strict");
+    if (strict != nullptr && *strict == true) chat.strict_tools.push_back(tool["function"]["name"].get<std::string>());
     out.push_back(std::move(tool));
   }
   for (size_t i = 0; tools == nullptr && functions != nullptr && i < functions->size(); ++i) {
@@ -165,8 +168,15 @@ Status ReadResponseFormat(FieldReader& fields, service::ChatRequest& chat) {
     chat.output_schema = {{"type", "object"}};
     return OkStatus();
   }
+  if (type == "regex" || type == "grammar") {
+    std::string text = inner.RequiredString(type == "regex" ? "pattern" : "grammar");
+    PENSIEVE_RETURN_IF_ERROR(inner.status());
+    (type == "regex" ? chat.output_regex : chat.output_grammar) = std::move(text);
+    return OkStatus();
+  }
   if (type != "json_schema")
-    return InvalidArgument("response_format.type: must be \"text\", \"json_object\" or \"json_schema\"");
+    return InvalidArgument(
+        "response_format.type: must be \"text\", \"json_object\", \"json_schema\", \"regex\" or \"grammar\"");
   FieldReader schema(*json_schema, "response_format.json_schema");
   const Json* body = schema.Object("schema");
   PENSIEVE_RETURN_IF_ERROR(schema.status());

@@ -71,7 +71,16 @@ TEST(OpenAiChat, OptionsAreRead) {
   EXPECT_FALSE(chat.parallel_tool_calls);
   EXPECT_EQ(chat.effort, "low");
   EXPECT_EQ(chat.output_schema, (Json{{"type", "array"}}));
+  EXPECT_THAT(chat.strict_tools, testing::ElementsAre("f"));
   EXPECT_EQ(chat.template_context, (Json{{"enable_thinking", false}}));
+}
+
+TEST(OpenAiChat, FormsOfAnAnswer) {
+  const auto format = [](const std::string& text) { return Translate(Chat((R"({"response_format":)" + text + "}").c_str())).chat; };
+  EXPECT_EQ(format(R"({"type":"regex","pattern":"a+"})").output_regex, "a+");
+  EXPECT_EQ(format(R"({"type":"grammar","grammar":"root ::= \"a\""})").output_grammar, "root ::= \"a\"");
+  EXPECT_EQ(format(R"({"type":"json_object"})").output_schema, (Json{{"type", "object"}}));
+  EXPECT_TRUE(format(R"({"type":"text"})").output_schema.is_null());
 }
 
 TEST(OpenAiChat, OlderFunctionsAndReasoningNone) {
@@ -117,7 +126,7 @@ TEST(OpenAiChat, ErrorsNameTheField) {
       {R"({"function_call":{"name":"f"}})", "tool_choice: a call needs tools"},
       {R"({"max_tokens":-2})", "max_tokens: must be at least -1"},
       {R"({"response_format":{"type":"json_schema"}})", "response_format.json_schema: Field required"},
-      {R"({"response_format":{"type":"yaml"}})", "response_format.type: must be \"text\", \"json_object\" or \"json_schema\""},
+      {R"({"response_format":{"type":"yaml"}})", "response_format.type: must be \"text\", \"json_object\", \"json_schema\", \"regex\" or \"grammar\""},
       {R"({"continue_final_message":true})", "continue_final_message: the last message must be an assistant message"},
       {R"({"stream_options":{"include_usage":1}})", "stream_options.include_usage: must be true or false"},
   };
