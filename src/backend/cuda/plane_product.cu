@@ -8,6 +8,7 @@
 // lane ends up with two outputs. Codes are read from memory as they lie: 8 bytes a lane and channel are 16 columns of the
 // lane's own, and the planes are stored in that order. Limited by the memory's speed up to some 8 rows.
 #include "backend/cuda/device_code.cuh"
+#include "backend/cuda/tensor_core.cuh"
 
 namespace pensieve::backend::cuda {
 namespace {
@@ -17,10 +18,6 @@ constexpr int kRowsATile = 4;
 constexpr int kSlabsAUnit = 4;
 constexpr int kMostWarps = 16;
 
-__device__ inline uint32_t PackHalves(float a, float b) {
-  const __half2 pair = __floats2half2_rn(a, b);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
 
 // Eight neighbouring columns of one plane, from column c of a slab on: the halves of nibbles i and i + 4 lie together.
 template <int kSlab>
@@ -112,13 +109,6 @@ __device__ inline uint32_t TwoNibbles(uint32_t word, int i) {
   return result;
 }
 
-__device__ inline void Multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#endif
-}
 
 // The codes of one lane for one slab of two channels.
 template <int kSlab>
@@ -193,7 +183,7 @@ __device__ inline void AddSlab(const Slab<kSlab>& slab, const uint32_t (&b)[kRow
       a[3] = TwoNibbles(slab.words[1][0], 2 * step + 1);
     }
 #pragma unroll
-    for (int m = 0; m < kRowTiles; ++m) Multiply(c[m], a, b[m][2 * step], b[m][2 * step + 1]);
+    for (int m = 0; m < kRowTiles; ++m) MultiplyAdd(c[m], a, b[m][2 * step], b[m][2 * step + 1]);
   }
 #pragma unroll
   for (int m = 0; m < kRowTiles; ++m) {

@@ -5,6 +5,7 @@
 //
 // Limited by the tensor cores, and by loads of keys that no other block's arithmetic hides.
 #include "backend/cuda/device_code.cuh"
+#include "backend/cuda/tensor_core.cuh"
 
 namespace pensieve::backend::cuda {
 namespace {
@@ -13,28 +14,11 @@ constexpr int kKeys = 64;
 constexpr int kWarps = 4;  // 16 rows each
 static_assert(kWarps * 16 == kPromptRows);
 
-__device__ inline void LoadMatrices(uint32_t (&r)[4], const void* shared) {
-  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address));
-}
 __device__ inline void LoadTransposed(uint32_t (&r)[4], const void* shared) {
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(address));
-}
-__device__ inline void MultiplyAdd(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#endif
-}
-__device__ inline uint32_t Pack(float a, float b) {
-  const __half2 pair = __floats2half2_rn(a, b);
-  return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
 // Keys and values of one tile, zeros beyond head_dim.
@@ -56,7 +40,7 @@ __device__ inline uint4 LoadHalves(const uint8_t* plane, int64_t i, float scale)
     for (int j = 0; j < 8; ++j) {
       v[j] = scale * static_cast<float>(static_cast<int8_t>((j < 4 ? eight.x : eight.y) >> (8 * (j % 4))));
     }
-    return make_uint4(Pack(v[0], v[1]), Pack(v[2], v[3]), Pack(v[4], v[5]), Pack(v[6], v[7]));
+    return make_uint4(PackHalves(v[0], v[1]), PackHalves(v[2], v[3]), PackHalves(v[4], v[5]), PackHalves(v[6], v[7]));
   }
 }
 
@@ -107,10 +91,10 @@ __device__ inline void LoadQueries(const DeviceMatrix& q, int64_t row, int64_t l
 #pragma unroll
   for (int i = 0; i < kDim / 16; ++i) {
     const int d = i * 16 + lane % 4 * 2;
-    a[i][0] = Pack(at(rows[0], d), at(rows[0], d + 1));
-    a[i][1] = Pack(at(rows[1], d), at(rows[1], d + 1));
-    a[i][2] = Pack(at(rows[0], d + 8), at(rows[0], d + 9));
-    a[i][3] = Pack(at(rows[1], d + 8), at(rows[1], d + 9));
+    a[i][0] = PackHalves(at(rows[0], d), at(rows[0], d + 1));
+    a[i][1] = PackHalves(at(rows[1], d), at(rows[1], d + 1));
+    a[i][2] = PackHalves(at(rows[0], d + 8), at(rows[0], d + 9));
+    a[i][3] = PackHalves(at(rows[1], d + 8), at(rows[1], d + 9));
   }
 }
 
@@ -191,8 +175,8 @@ __global__ void __launch_bounds__(kWarps * 32)
         scores[n][i] = scores[n][i] == -INFINITY ? 0.0f : __expf(scores[n][i] - largest[i / 2]);
         sums[i / 2] += scores[n][i];
       }
-      weights[n / 2][n % 2 * 2] = Pack(scores[n][0], scores[n][1]);
-      weights[n / 2][n % 2 * 2 + 1] = Pack(scores[n][2], scores[n][3]);
+      weights[n / 2][n % 2 * 2] = PackHalves(scores[n][0], scores[n][1]);
+      weights[n / 2][n % 2 * 2 + 1] = PackHalves(scores[n][2], scores[n][3]);
     }
 #pragma unroll
     for (int k = 0; k < kKeys / 16; ++k) {
