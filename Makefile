@@ -72,13 +72,14 @@ test-arm: setup
 # NVIDIA's compiler: on the path, where NVCC says, or where its packages put it.
 NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
 
-cuda test-cuda: setup
+.PHONY: cuda-compiler
+cuda-compiler: setup
 	@test -n "$(NVCC)" || { echo "NVIDIA's CUDA toolkit (12.3 or newer) is not here: install it and put nvcc on the path, or name it with NVCC=/path/to/nvcc"; exit 1; }
 
-cuda:
+cuda: cuda-compiler
 	@CUDACXX="$(NVCC)" cmake --preset cuda && cmake --build --preset cuda --target pensieve -j $(JOBS)
 
-test-cuda:
+test-cuda: cuda-compiler
 	@CUDACXX="$(NVCC)" tools/test_cuda.sh
 
 fuzz: setup

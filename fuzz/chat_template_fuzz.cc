@@ -42,9 +42,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   const auto block = chat::jinja::ParseTemplate(source);
   if (!block.has_value()) return 0;
   chat::jinja::RenderContext context;
-  context.variables = {{"messages", messages, 2, true}, {"tools", tools, 1}, {"add_generation_prompt", true},
-                       {"bos_token", "<s>"}};
-  context.limits = chat::jinja::Limits{.output_bytes_max = 1 << 20, .allocated_bytes_max = 1 << 24, .steps_max = 100'000};
+  context.variables = {
+      {"messages", messages, 2, true}, {"tools", tools, 1}, {"add_generation_prompt", true}, {"bos_token", "<s>"}};
+  context.limits =
+      chat::jinja::Limits{.output_bytes_max = 1 << 20, .allocated_bytes_max = 1 << 24, .steps_max = 100'000};
   const auto text = chat::jinja::RenderTemplate(*block, context);
   if (!text.has_value() || Has(source, kMark) || Has(source, "2603")) return 0;
   size_t begin = 0;

@@ -14,7 +14,8 @@ namespace pensieve::fuzz {
 
 inline void UseTokenizer(const tokenizer::Tokenizer& tokenizer) {
   static constexpr std::array<std::string_view, 4> kTexts = {
-      "", "Hello  world, it's 12345!\n\n  def f(x):\t# DON'T\r\n", "\xE0\xA4\xA8\xE0\xA4\xAE <s>[INST] \xF0\x9F\x98\x80\xFF\xC3",
+      "", "Hello  world, it's 12345!\n\n  def f(x):\t# DON'T\r\n",
+      "\xE0\xA4\xA8\xE0\xA4\xAE <s>[INST] \xF0\x9F\x98\x80\xFF\xC3",
       "\xE2\x96\x81\xE2\x96\x81 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa <0x41>"};
   for (const std::string_view text : kTexts) {
     for (const bool special : {false, true}) {

@@ -80,7 +80,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   }
   if (const Status status = http::CheckApiKey(request, {"k1", "k2"}).status(); !status.ok())
     CheckReply(request, options, status, *route.dialect);
-  if (!route.known())
-    CheckReply(request, options, NotFound(http::UnknownRouteMessage(request)), *route.dialect);
+  if (!route.known()) CheckReply(request, options, NotFound(http::UnknownRouteMessage(request)), *route.dialect);
   return 0;
 }

@@ -53,7 +53,8 @@ Status UseChatCompletion(const Json& body) {
 
 Status UseResponses(const Json& body) {
   // Any value as history too: the store only holds what was let in, but by other rules perhaps.
-  const Json history = body.is_object() && body.contains("input") && body["input"].is_array() ? body["input"] : Json::array();
+  const Json history =
+      body.is_object() && body.contains("input") && body["input"].is_array() ? body["input"] : Json::array();
   PENSIEVE_TRY(const auto request, api::openai::FromResponses(body, history, "req_1"));
   UseChat(request.chat);
   for (const Json& item : request.input) PENSIEVE_CHECK(item.at("id").is_string() || item.contains("id"));
@@ -61,7 +62,8 @@ Status UseResponses(const Json& body) {
 }
 
 Status UseOllama(const Json& body, bool chat) {
-  PENSIEVE_TRY(const auto request, chat ? api::ollama::FromChat(body, "req_1") : api::ollama::FromGenerate(body, "req_1"));
+  PENSIEVE_TRY(const auto request,
+               chat ? api::ollama::FromChat(body, "req_1") : api::ollama::FromGenerate(body, "req_1"));
   if (const auto* turns = std::get_if<service::ChatRequest>(&request.text)) UseChat(*turns);
   return OkStatus();
 }
@@ -78,25 +80,16 @@ Status UseBody(uint8_t route, std::string_view text) {
   PENSIEVE_TRY(const Json body, ParseJson(text));
   switch (route) {
     case 0:
-    case 1:
-      return UseMessages(body, route == 1);
-    case 2:
-      return UseChatCompletion(body);
-    case 3:
-      return api::openai::FromCompletion(body, "req_1").status();
-    case 6:
-      return UseResponses(body);
+    case 1: return UseMessages(body, route == 1);
+    case 2: return UseChatCompletion(body);
+    case 3: return api::openai::FromCompletion(body, "req_1").status();
+    case 6: return UseResponses(body);
     case 7:
-    case 8:
-      return UseOllama(body, route == 7);
-    case 9:
-      return api::pensieve1::FromGenerate(body, "req_1").status();
-    case 10:
-      return api::ollama::FromEmbed(body, "req_1").status();
-    case 11:
-      return api::ollama::FromEmbeddings(body, "req_1").status();
-    default:
-      return api::openai::FromEmbeddings(body, "req_1").status();
+    case 8: return UseOllama(body, route == 7);
+    case 9: return api::pensieve1::FromGenerate(body, "req_1").status();
+    case 10: return api::ollama::FromEmbed(body, "req_1").status();
+    case 11: return api::ollama::FromEmbeddings(body, "req_1").status();
+    default: return api::openai::FromEmbeddings(body, "req_1").status();
   }
 }
 

@@ -12,11 +12,7 @@ namespace {
 // Order matters only where several claim one request: the more particular ones come first. The last is for all paths
 // that nobody claims.
 const Dialect* const kDialects[] = {
-    &akidb::kDialect,
-    &ollama::kDialect,
-    &openai::kDialect,
-    &pensieve1::kDialect,
-    &anthropic::kDialect,
+    &akidb::kDialect, &ollama::kDialect, &openai::kDialect, &pensieve1::kDialect, &anthropic::kDialect,
 };
 
 }  // namespace

@@ -71,21 +71,31 @@ TEST(Errors, EachDialectHasItsOwnStatusAndShape) {
   EXPECT_EQ(HttpStatus(full, openai::kDialect.errors), 429);
   EXPECT_EQ(HttpStatus(full, akidb::kDialect.errors), 503);
   const HttpReply of_akidb = ErrorReply(full, akidb::kDialect.errors, {});
-  EXPECT_EQ(of_akidb.body, R"({"error":"Embedding model is currently processing another request. Please retry with exponential backoff."})");
+  EXPECT_EQ(
+      of_akidb.body,
+      R"({"error":"Embedding model is currently processing another request. Please retry with exponential backoff."})");
   EXPECT_THAT(of_akidb.headers, testing::ElementsAre(testing::Pair("retry-after", "1")));
   const HttpReply of_anthropic = ErrorReply(full, anthropic::kDialect.errors, {.request_id = "req_1"});
-  EXPECT_EQ(of_anthropic.body, R"({"type":"error","error":{"type":"overloaded_error","message":"the queue is full"},"request_id":"req_1"})");
-  EXPECT_THAT(of_anthropic.headers, testing::ElementsAre(testing::Pair("retry-after", "1"), testing::Pair("retry-after-ms", "250")));
+  EXPECT_EQ(
+      of_anthropic.body,
+      R"({"type":"error","error":{"type":"overloaded_error","message":"the queue is full"},"request_id":"req_1"})");
+  EXPECT_THAT(of_anthropic.headers,
+              testing::ElementsAre(testing::Pair("retry-after", "1"), testing::Pair("retry-after-ms", "250")));
 
   const Status pressure = Unavailable("low memory").WithReason(ErrorReason::kMemoryPressure);
-  const HttpReply memory = ErrorReply(pressure, anthropic::kDialect.errors, {.request_id = "r", .memory_status = "critical", .memory_available_gb = 0.751});
+  const HttpReply memory = ErrorReply(pressure, anthropic::kDialect.errors,
+                                      {.request_id = "r", .memory_status = "critical", .memory_available_gb = 0.751});
   EXPECT_EQ(memory.status, 503);
   EXPECT_THAT(memory.headers, testing::Contains(testing::Pair("x-memory-status", "critical")));
   EXPECT_THAT(memory.headers, testing::Contains(testing::Pair("x-available-memory-gb", "0.75")));
 }
 
 TEST(Errors, TableOfCodes) {
-  struct Row { Status status; int by_anthropic, by_openai, by_akidb; const char* type; };
+  struct Row {
+    Status status;
+    int by_anthropic, by_openai, by_akidb;
+    const char* type;
+  };
   const Row rows[] = {
       {InvalidArgument("x"), 400, 400, 400, "invalid_request_error"},
       {FailedPrecondition("x"), 400, 400, 422, "invalid_request_error"},
@@ -107,7 +117,8 @@ TEST(Errors, TableOfCodes) {
     EXPECT_EQ(HttpStatus(row.status, anthropic::kDialect.errors), row.by_anthropic) << row.status.ToString();
     EXPECT_EQ(HttpStatus(row.status, openai::kDialect.errors), row.by_openai) << row.status.ToString();
     EXPECT_EQ(HttpStatus(row.status, akidb::kDialect.errors), row.by_akidb) << row.status.ToString();
-    EXPECT_EQ(ErrorBody(row.status, anthropic::kDialect.errors, "")["error"]["type"], row.type) << row.status.ToString();
+    EXPECT_EQ(ErrorBody(row.status, anthropic::kDialect.errors, "")["error"]["type"], row.type)
+        << row.status.ToString();
   }
 }
 
@@ -133,7 +144,8 @@ TEST(Models, UnionAndPaging) {
   EXPECT_EQ(rest["data"].size(), 1u);
   EXPECT_EQ((*ToModelList(models, {.limit = "1", .before_id = "c"}))["data"][0]["id"], "b");
   EXPECT_EQ((*ToModelList(models, {.after_id = "zzz"}))["data"].size(), 0u);
-  for (const char* bad : {"0", "1001", "x", "", "5 "}) EXPECT_FALSE(ToModelList(models, {.limit = bad}).has_value()) << bad;
+  for (const char* bad : {"0", "1001", "x", "", "5 "})
+    EXPECT_FALSE(ToModelList(models, {.limit = bad}).has_value()) << bad;
 }
 
 }  // namespace

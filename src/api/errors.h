@@ -11,8 +11,8 @@ namespace pensieve::api {
 
 // How a dialect tells of errors; a part of its row.
 struct ErrorShape {
-  int queue_full = 429;   // the HTTP status of a full queue
-  int wrong_types = 400;  // FailedPrecondition: a body whose values have the wrong types
+  int queue_full = 429;        // the HTTP status of a full queue
+  int wrong_types = 400;       // FailedPrecondition: a body whose values have the wrong types
   bool retry_after_ms = true;  // a retry-after-ms header beside retry-after
   // The JSON body: of an answer with `http_status`, or of an error inside a stream. `request_id` may be empty.
   Json (*body)(const Status& status, int http_status, const std::string& request_id) = nullptr;
@@ -21,8 +21,8 @@ struct ErrorShape {
 // Facts around an error that its Status does not carry.
 struct ErrorContext {
   std::string request_id = {};
-  std::string memory_status = {};      // with kMemoryPressure: the x-memory-status header
-  double memory_available_gb = 0;    // ... and x-available-memory-gb
+  std::string memory_status = {};  // with kMemoryPressure: the x-memory-status header
+  double memory_available_gb = 0;  // ... and x-available-memory-gb
 };
 
 // The HTTP status a dialect gives to `status`, which is no OK:

@@ -59,9 +59,27 @@ class Mutator {
     }
   }
   std::string RandomKey() {
-    static const char* const kWords[] = {"type", "text", "role", "content", "tool_use", "tool_result", "thinking", "image",
-                                         "document", "source", "name", "input", "system", "assistant", "function", "id",
-                                         "tool_reference", "tool_addition", "web_search_tool_result", "auto", "\xF0\x9F\x98\x80"};
+    static const char* const kWords[] = {"type",
+                                         "text",
+                                         "role",
+                                         "content",
+                                         "tool_use",
+                                         "tool_result",
+                                         "thinking",
+                                         "image",
+                                         "document",
+                                         "source",
+                                         "name",
+                                         "input",
+                                         "system",
+                                         "assistant",
+                                         "function",
+                                         "id",
+                                         "tool_reference",
+                                         "tool_addition",
+                                         "web_search_tool_result",
+                                         "auto",
+                                         "\xF0\x9F\x98\x80"};
     return kWords[Below(std::size(kWords))];
   }
 
@@ -74,7 +92,8 @@ void ExpectRefusal(const Status& status, const Dialect& dialect, const Json& bod
   const auto json = ParseJson(reply.body);
   ASSERT_TRUE(json.has_value());
   const Json& error = json->at("error");
-  EXPECT_TRUE(&dialect == &akidb::kDialect ? error.is_string() : error.at("message").is_string() && error.at("type").is_string());
+  EXPECT_TRUE(&dialect == &akidb::kDialect ? error.is_string()
+                                           : error.at("message").is_string() && error.at("type").is_string());
 }
 
 using Translate = std::function<Status(const Json&)>;
@@ -128,7 +147,8 @@ TEST(Mutations, BrokenBytes) {
   Mutator mutator(7);
   for (int round = 0; round < 4000; ++round) {
     std::string body = valid;
-    for (int changes = 0; changes < 3; ++changes) body[mutator.Below(body.size())] = static_cast<char>(mutator.Below(256));
+    for (int changes = 0; changes < 3; ++changes)
+      body[mutator.Below(body.size())] = static_cast<char>(mutator.Below(256));
     const auto fields = akidb::ParseEmbedBody(body);
     if (!fields.has_value()) ExpectRefusal(fields.error(), akidb::kDialect, nullptr);
   }

@@ -25,9 +25,8 @@ void RecordStore::Remove(Owners::iterator owner, std::list<Record>::iterator rec
 
 void RecordStore::MakeRoom() {
   while (bytes_ > options_.bytes_max || records_ > options_.records_max) {
-    const auto largest = std::max_element(owners_.begin(), owners_.end(), [](const auto& a, const auto& b) {
-      return a.second.bytes < b.second.bytes;
-    });
+    const auto largest = std::max_element(owners_.begin(), owners_.end(),
+                                          [](const auto& a, const auto& b) { return a.second.bytes < b.second.bytes; });
     Remove(largest, std::prev(largest->second.records.end()));
   }
 }

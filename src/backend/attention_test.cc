@@ -49,18 +49,18 @@ std::vector<int32_t> AllBlocks(const KvShape& shape) {
   return blocks;
 }
 
-// One step of the present rows: `fine` rows of them.
-void Begin(Backend& backend, std::span<const SequenceRows> sequences, int64_t rows, bool fine = true) {
-  backend.BeginStep({.rows = rows, .sequences = sequences, .fine_rows = fine ? rows : 0});
+// One step of the present rows: `precise` rows of them.
+void Begin(Backend& backend, std::span<const SequenceRows> sequences, int64_t rows, bool precise = true) {
+  backend.BeginStep({.rows = rows, .sequences = sequences, .precise_rows = precise ? rows : 0});
 }
 
 // Stores and attends in steps of `chunk` rows, into `out`.
 void RunInSteps(Backend& backend, KvCache& cache, int64_t layer, Conversation& c, int64_t chunk,
-                const AttentionParams& params, Matrix out, bool fine = true) {
+                const AttentionParams& params, Matrix out, bool precise = true) {
   for (int64_t done = 0; done < c.length; done += chunk) {
     const int64_t rows = std::min(chunk, c.length - done);
     const SequenceRows step = c.Step(done, rows);
-    Begin(backend, {&step, 1}, rows, fine);
+    Begin(backend, {&step, 1}, rows, precise);
     backend.StoreKv(cache, layer, c.k.view().Rows(done, rows), c.v.view().Rows(done, rows));
     backend.PagedAttention(cache, layer, params, c.q.view().Rows(done, rows), out.Rows(done, rows));
   }
@@ -78,8 +78,13 @@ TEST_P(AttentionTest, PagedMatchesReference) {
   struct Case {
     int64_t kv_heads, share, head_dim, block_len, length;
   };
-  for (const Case& c : {Case{1, 1, 64, 32, 70}, {2, 3, 64, 32, 1}, {3, 4, 32, 16, 33}, {2, 1, 80, 32, 64}, {1, 7, 17, 5, 40},
-                        {2, 2, 256, 1, 9}, {1, 2, 96, 64, 65}}) {
+  for (const Case& c : {Case{1, 1, 64, 32, 70},
+                        {2, 3, 64, 32, 1},
+                        {3, 4, 32, 16, 33},
+                        {2, 1, 80, 32, 64},
+                        {1, 7, 17, 5, 40},
+                        {2, 2, 256, 1, 9},
+                        {1, 2, 96, 64, 65}}) {
     for (const KvDType dtype : {KvDType::kF16, KvDType::kF32, KvDType::kInt8}) {
       for (const int option : {0, 1, 2, 3}) {
         const KvShape shape = {2, c.kv_heads, c.head_dim, c.block_len, 70, dtype};
@@ -113,8 +118,15 @@ TEST_P(AttentionTest, CoarseRowsAreNearTheReference) {
   struct Case {
     int64_t kv_heads, share, head_dim, block_len, length;
   };
-  for (const Case& c : {Case{1, 1, 64, 32, 300}, {2, 3, 64, 32, 1}, {3, 4, 32, 16, 33}, {2, 1, 80, 32, 131}, {1, 7, 17, 5, 40},
-                        {2, 2, 256, 1, 19}, {1, 2, 96, 64, 65}, {1, 1, 1, 32, 2}, {1, 2, 16, 300, 310}}) {
+  for (const Case& c : {Case{1, 1, 64, 32, 300},
+                        {2, 3, 64, 32, 1},
+                        {3, 4, 32, 16, 33},
+                        {2, 1, 80, 32, 131},
+                        {1, 7, 17, 5, 40},
+                        {2, 2, 256, 1, 19},
+                        {1, 2, 96, 64, 65},
+                        {1, 1, 1, 32, 2},
+                        {1, 2, 16, 300, 310}}) {
     for (const KvDType dtype : {KvDType::kF16, KvDType::kF32, KvDType::kInt8}) {
       for (const int option : {0, 1, 2, 3}) {
         const KvShape shape = {2, c.kv_heads, c.head_dim, c.block_len, 320, dtype};
@@ -136,9 +148,9 @@ TEST_P(AttentionTest, CoarseRowsAreNearTheReference) {
         const auto cache = MakeCache(*backend_, shape);
         const auto reference_cache = MakeCache(*reference_, shape);
         if (option == 2) params.sinks = In(*backend_, sinks);
-        RunInSteps(*backend_, *cache, 1, conversation, 1000, params, actual.view(), /*fine=*/false);
+        RunInSteps(*backend_, *cache, 1, conversation, 1000, params, actual.view(), /*precise=*/false);
         if (option == 2) params.sinks = In(*reference_, sinks);
-        RunInSteps(*reference_, *reference_cache, 1, conversation, 1000, params, expected.view(), /*fine=*/false);
+        RunInSteps(*reference_, *reference_cache, 1, conversation, 1000, params, expected.view(), /*precise=*/false);
         // Values reach 41 in standard deviation.
         ExpectNear(actual.view(), expected.view(), 2e-3f, 0.1f,
                    fmt::format("head_dim {}, blocks of {}, dtype {}, option {}", c.head_dim, c.block_len,
@@ -152,7 +164,7 @@ TEST_P(AttentionTest, NumbersThatAreNoneShow) {
   const KvShape shape = {1, 1, 16, 8, 2, KvDType::kF32};
   const std::vector<int32_t> blocks = {1, 0};
   const SequenceRows rows = {0, 10, 0, blocks};
-  for (const bool fine : {false, true}) {
+  for (const bool precise : {false, true}) {
     for (const float bad : {std::nanf(""), INFINITY}) {
       for (const int where : {0, 1, 2}) {
         std::mt19937 rng(6);
@@ -163,10 +175,10 @@ TEST_P(AttentionTest, NumbersThatAreNoneShow) {
         AttentionParams params;
         params.scale = 0.25f;
         HostMatrix out(10, 16);
-        Begin(*backend_, {&rows, 1}, 10, fine);
+        Begin(*backend_, {&rows, 1}, 10, precise);
         backend_->StoreKv(*cache, 0, matrices[1].view(), matrices[2].view());
         backend_->PagedAttention(*cache, 0, params, matrices[0].view(), out.view());
-        EXPECT_FALSE(std::isfinite(out.row(4)[3])) << "in matrix " << where << ", fine " << fine;
+        EXPECT_FALSE(std::isfinite(out.row(4)[3])) << "in matrix " << where << ", precise " << precise;
       }
     }
   }
@@ -213,11 +225,15 @@ TEST_P(AttentionTest, RowsAreIndependentOfChunksAndCompany) {
   struct Case {
     KvDType dtype;
     int64_t window;
-    bool fine;
+    bool precise;
   };
-  for (const auto& [dtype, window, fine] : {Case{KvDType::kF16, 0, true}, {KvDType::kF16, 40, true}, {KvDType::kInt8, 0, true},
-                                            {KvDType::kInt8, 40, true}, {KvDType::kF16, 0, false},
-                                            {KvDType::kF16, 40, false}, {KvDType::kInt8, 40, false}}) {
+  for (const auto& [dtype, window, precise] : {Case{KvDType::kF16, 0, true},
+                                               {KvDType::kF16, 40, true},
+                                               {KvDType::kInt8, 0, true},
+                                               {KvDType::kInt8, 40, true},
+                                               {KvDType::kF16, 0, false},
+                                               {KvDType::kF16, 40, false},
+                                               {KvDType::kInt8, 40, false}}) {
     const KvShape shape = {1, 2, 32, 16, 200, dtype};
     std::vector<int32_t> blocks = AllBlocks(shape);
     AttentionParams params;
@@ -232,22 +248,22 @@ TEST_P(AttentionTest, RowsAreIndependentOfChunksAndCompany) {
     Conversation b = MakeConversation(shape, 4, 77, rng, &blocks);
     const auto cache = MakeCache(*backend_, shape);
     HostMatrix whole(1200, 128);
-    RunInSteps(*backend_, *cache, 0, a, 1200, with_sinks(*backend_), whole.view(), fine);
+    RunInSteps(*backend_, *cache, 0, a, 1200, with_sinks(*backend_), whole.view(), precise);
     for (const int64_t chunk : {1, 7, 100, 512}) {
       const auto single = testing::MakeBackend({GetParam().isa, 1});
       const auto own = MakeCache(*single, shape);
       HostMatrix pieces(1200, 128);
-      RunInSteps(*single, *own, 0, a, chunk, with_sinks(*single), pieces.view(), fine);
+      RunInSteps(*single, *own, 0, a, chunk, with_sinks(*single), pieces.view(), precise);
       ExpectSameBits(pieces.view(), whole.view(), fmt::format("chunks of {}", chunk));
     }
     // Both in one batch: all of b beside the last 23 rows of a.
     HostMatrix alone(77, 128);
-    RunInSteps(*backend_, *cache, 0, b, 77, with_sinks(*backend_), alone.view(), fine);
+    RunInSteps(*backend_, *cache, 0, b, 77, with_sinks(*backend_), alone.view(), precise);
     HostMatrix q(100, 128);
     for (int64_t r = 0; r < 100; ++r) std::copy_n(r < 77 ? b.q.row(r) : a.q.row(1177 + r - 77), 128, q.row(r));
     const SequenceRows both[] = {{0, 77, 0, b.blocks}, {77, 23, 1177, a.blocks}};
     HostMatrix out(100, 128);
-    Begin(*backend_, both, 100, fine);
+    Begin(*backend_, both, 100, precise);
     backend_->PagedAttention(*cache, 0, with_sinks(*backend_), q.view(), out.view());
     ExpectSameBits(out.view().Rows(0, 77), alone.view(), "short sequence in company");
     ExpectSameBits(out.view().Rows(77, 23), whole.view().Rows(1177, 23), "long sequence in company");
@@ -279,7 +295,8 @@ TEST_P(AttentionTest, EncoderMatchesReferenceAndIgnoresCompany) {
         backend->EncoderAttention(c.head_dim, params, q.view(), k.view(), v.view(),
                                   backend == backend_.get() ? actual.view() : expected.view());
       }
-      ExpectNear(actual.view(), expected.view(), 1e-5f, 5e-6f, fmt::format("head_dim {}, window {}", c.head_dim, window));
+      ExpectNear(actual.view(), expected.view(), 1e-5f, 5e-6f,
+                 fmt::format("head_dim {}, window {}", c.head_dim, window));
       HostMatrix alone(126, width * c.share);
       const SequenceRows last = {0, 126, 0, {}};
       Begin(*backend_, {&last, 1}, 126);

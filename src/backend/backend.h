@@ -103,16 +103,17 @@ struct Rope {
 // --- products -------------------------------------------------------------------------------------------------------
 
 // How the inputs of matrix products are held while they are multiplied with quantized weights.
-enum class ActivationMode : uint8_t {
-  kInt8,   // default: fine rows as two int8 planes (near exact); other rows as one, with a remainder for the large channels
+enum class InputPrecision : uint8_t {
+  // Default: precise rows as two int8 planes (near exact); other rows as one, with a remainder for the large channels.
+  kInt8,
   kInt16,  // two int8 planes for every row
   kF32,    // exact mode: never quantized
 };
 
-// Which rows of a product's input are fine.
+// Which rows of a product's input are precise.
 enum class RowPrecision : uint8_t {
-  kOfStep,  // x holds all rows of the step: those before StepInputs::fine_rows
-  kFine,    // all of them; x may have any number of rows
+  kOfStep,   // x holds all rows of the step: those before StepInputs::precise_rows
+  kPrecise,  // all of them; x may have any number of rows
 };
 
 struct MatMulInput {
@@ -237,20 +238,20 @@ struct StepInputs {
   std::span<const int32_t> ids = {};             // [M], each a row of the embedding
   std::span<const int32_t> positions = {};       // [M], >= 0
   std::span<const SequenceRows> sequences = {};  // pieces in row order; together all rows
-  // Rows before this one are fine: multiplied with quantized weights as precisely as the activation mode has it for
-  // them, and attending in f32. Whether a row is fine is a property of its token's place in the conversation, never of
+  // Rows before this one are precise: multiplied with quantized weights as precisely as the activation mode has it for
+  // them, and attending in f32. Whether a row is precise is a property of its token's place in the conversation, never of
   // the batch.
-  int64_t fine_rows = 0;
+  int64_t precise_rows = 0;
   std::span<const int32_t> output_rows = {};  // rows that GatherOutputs takes, in its order
   std::span<const float> query_factors = {};  // [M]: what ScaleQueries multiplies by; empty when it is not issued
 };
 
 struct AttentionParams {
   float scale = 0.0f;
-  int64_t window = 0;    // > 0: a row sees only the last `window` positions, itself included
-  float softcap = 0.0f;  // > 0: scores become c * tanh(s / c) before the mask
-  Vector sinks = {};     // [heads] extra softmax terms, or null
-  RowPrecision precision = RowPrecision::kOfStep;  // kFine: all rows attend in f32
+  int64_t window = 0;                              // > 0: a row sees only the last `window` positions, itself included
+  float softcap = 0.0f;                            // > 0: scores become c * tanh(s / c) before the mask
+  Vector sinks = {};                               // [heads] extra softmax terms, or null
+  RowPrecision precision = RowPrecision::kOfStep;  // kPrecise: all rows attend in f32
 };
 
 // Everything between the projections of a causal attention and its output.
@@ -272,17 +273,17 @@ enum class Pooling : uint8_t { kMean, kCls, kLast, kMax };
 // What a backend is and what it promises: for `inspect`, logs, /health, and for tests, which ask only for what is
 // promised.
 struct BackendDescription {
-  std::string device = {};         // the row of devices.cc: "cpu", "cuda", ...
-  std::string name = {};           // for people: "cpu (AVX-512 VNNI)"
-  int threads = 0;                 // that compute
-  int64_t memory_bytes = 0;        // of the device, all of it
-  bool company_matters = false;    // a row's bits may depend on the rest of the batch, or on how a prompt was cut
-  bool precision_differs = false;  // fine rows and others get different bits from the same token
+  std::string device = {};              // the row of devices.cc: "cpu", "cuda", ...
+  std::string name = {};                // for people: "cpu (AVX-512 VNNI)"
+  int threads = 0;                      // that compute
+  int64_t memory_bytes = 0;             // of the device, all of it
+  bool company_matters = false;         // a row's bits may depend on the rest of the batch, or on how a prompt was cut
+  bool precision_differs = false;       // precise rows and others get different bits from the same token
   std::vector<KvDType> kv_dtypes = {};  // that NewKvCache takes
 };
 
 struct BackendOptions {
-  ActivationMode activations = ActivationMode::kInt8;
+  InputPrecision activations = InputPrecision::kInt8;
 };
 
 class Backend {
@@ -339,7 +340,7 @@ class Backend {
   virtual void Rotate(Matrix x, int64_t head_dim, const Rope& rope) = 0;
   // Row r of x times query_factors[r], M being the step's rows.
   virtual void ScaleQueries(Matrix x) = 0;
-  virtual void Add(Matrix x, Matrix out) = 0;  // out += x
+  virtual void Add(Matrix x, Matrix out) = 0;     // out += x
   virtual void Softcap(Matrix x, float cap) = 0;  // cap * tanh(x / cap)
   // out[i] = x[output_rows[i]].
   virtual void GatherOutputs(Matrix x, Matrix out) = 0;
@@ -412,7 +413,8 @@ class Device {
 
 struct CpuOptions {
   int threads = 0;  // 0: one per physical core this process may run on
-  std::string isa = {};  // "", or "scalar", "avx2", "avx512", ... to force one that the machine has (tests, comparisons)
+  // "", or "scalar", "avx2", "avx512", ... to force one that the machine has (tests, comparisons).
+  std::string isa = {};
 };
 
 // The scalar oracle of every operation. Slow, single-threaded, complete; activations are never quantized.

@@ -15,7 +15,7 @@ namespace {
 
 using testing::WeightMaker;
 
-std::shared_ptr<Backend> MakeMeasured(ActivationMode mode) {
+std::shared_ptr<Backend> MakeMeasured(InputPrecision mode) {
   CpuOptions options;
   if (const char* isa = std::getenv("BACKEND_ISA")) options.isa = isa;
   if (const char* threads = std::getenv("BACKEND_THREADS")) options.threads = std::atoi(threads);
@@ -52,18 +52,19 @@ tensor::Weight MakeWeight(WeightMaker& maker, Form form, const Shape& s) {
 }
 
 // Several copies of the weight in turn, 512 MiB together, when few rows are multiplied: decoding finds no weight in a
-// cache. `fine`: rows are decode steps.
-void MatMul(benchmark::State& state, Form form, ActivationMode mode, Shape s, bool fine) {
+// cache. `precise`: rows are decode steps.
+void MatMul(benchmark::State& state, Form form, InputPrecision mode, Shape s, bool precise) {
   const auto backend = MakeMeasured(mode);
   if (backend == nullptr) return state.SkipWithError("no such instruction set");
   WeightMaker maker(1);
   std::vector<Weight> weights = {testing::In(*backend, MakeWeight(maker, form, s))};
   const auto bytes = static_cast<double>(weights[0].bytes);
   const int copies = s.m > 64 ? 1 : static_cast<int>(0x20000000 / bytes) + 1;
-  while (static_cast<int>(weights.size()) < copies) weights.push_back(testing::In(*backend, MakeWeight(maker, form, s)));
+  while (static_cast<int>(weights.size()) < copies)
+    weights.push_back(testing::In(*backend, MakeWeight(maker, form, s)));
   const Matrix x = RandomMatrix(*backend, s.m, s.k);
   const Matrix out = *backend->NewMatrix(s.m, s.n);
-  testing::BeginRows(*backend, s.m, fine ? s.m : 0);
+  testing::BeginRows(*backend, s.m, precise ? s.m : 0);
   size_t turn = 0;
   for (auto _ : state) {
     const Product product = {.weight = weights[turn], .out = out};
@@ -71,12 +72,14 @@ void MatMul(benchmark::State& state, Form form, ActivationMode mode, Shape s, bo
     turn = (turn + 1) % weights.size();
   }
   const auto runs = static_cast<double>(state.iterations());
-  state.counters["Gop/s"] = benchmark::Counter(runs * 2e-9 * static_cast<double>(s.m * s.n * s.k), benchmark::Counter::kIsRate);
+  state.counters["Gop/s"] =
+      benchmark::Counter(runs * 2e-9 * static_cast<double>(s.m * s.n * s.k), benchmark::Counter::kIsRate);
   state.counters["GB/s"] = benchmark::Counter(runs * bytes / 1e9, benchmark::Counter::kIsRate);
 }
 
-void PagedAttention(benchmark::State& state, int64_t rows, int64_t cached, int64_t heads, int64_t kv_heads, int64_t dim) {
-  const auto backend = MakeMeasured(ActivationMode::kInt8);
+void PagedAttention(benchmark::State& state, int64_t rows, int64_t cached, int64_t heads, int64_t kv_heads,
+                    int64_t dim) {
+  const auto backend = MakeMeasured(InputPrecision::kInt8);
   if (backend == nullptr) return state.SkipWithError("no such instruction set");
   const int64_t total = rows + cached;
   // Decoding finds no keys in a cache.
@@ -94,7 +97,7 @@ void PagedAttention(benchmark::State& state, int64_t rows, int64_t cached, int64
   const SequenceRows last = {0, rows, cached, blocks};
   AttentionParams params;
   params.scale = 0.1f;
-  backend->BeginStep({.rows = rows, .sequences = {&last, 1}, .fine_rows = rows > 1 ? 0 : rows});
+  backend->BeginStep({.rows = rows, .sequences = {&last, 1}, .precise_rows = rows > 1 ? 0 : rows});
   int64_t layer = 0;
   for (auto _ : state) {
     backend->PagedAttention(*cache, layer, params, q, out);
@@ -109,7 +112,7 @@ void PagedAttention(benchmark::State& state, int64_t rows, int64_t cached, int64
 }
 
 void Rows(benchmark::State& state, bool norm) {
-  const auto backend = MakeMeasured(ActivationMode::kInt8);
+  const auto backend = MakeMeasured(InputPrecision::kInt8);
   if (backend == nullptr) return state.SkipWithError("no such instruction set");
   const Matrix x = RandomMatrix(*backend, 512, 1024);
   const Vector weight = testing::In(*backend, std::vector<float>(1024, 0.5f));
@@ -137,45 +140,51 @@ void ReadBandwidth(benchmark::State& state) {
 }
 
 void RegisterProducts() {
-  const auto add = [](const std::string& name, Form form, ActivationMode mode, Shape s, bool fine) {
-    benchmark::RegisterBenchmark((name + "/" + std::to_string(s.m) + "x" + std::to_string(s.n) + "x" + std::to_string(s.k)).c_str(),
-                                 [=](benchmark::State& state) { MatMul(state, form, mode, s, fine); })
+  const auto add = [](const std::string& name, Form form, InputPrecision mode, Shape s, bool precise) {
+    benchmark::RegisterBenchmark(
+        (name + "/" + std::to_string(s.m) + "x" + std::to_string(s.n) + "x" + std::to_string(s.k)).c_str(),
+        [=](benchmark::State& state) { MatMul(state, form, mode, s, precise); })
         ->MeasureProcessCPUTime();
   };
-  for (const Shape& s : {Shape{512, 3072, 1024}, {512, 1024, 3072}, {512, 8192, 3072}, {128, 3072, 1024}, {16, 3072, 1024}}) {
-    add("affine4_int8", Form::kAffine4, ActivationMode::kInt8, s, false);
+  for (const Shape& s :
+       {Shape{512, 3072, 1024}, {512, 1024, 3072}, {512, 8192, 3072}, {128, 3072, 1024}, {16, 3072, 1024}}) {
+    add("affine4_int8", Form::kAffine4, InputPrecision::kInt8, s, false);
   }
-  add("affine4g32_int8", Form::kAffine4Group32, ActivationMode::kInt8, {512, 3072, 1024}, false);
-  add("affine8_int8", Form::kAffine8, ActivationMode::kInt8, {512, 3072, 1024}, false);
-  add("affine4_int16", Form::kAffine4, ActivationMode::kInt16, {512, 3072, 1024}, false);
-  add("affine4_f32", Form::kAffine4, ActivationMode::kF32, {512, 3072, 1024}, false);
-  add("dense_bf16", Form::kDenseBf16, ActivationMode::kInt8, {512, 3072, 1024}, false);
+  add("affine4g32_int8", Form::kAffine4Group32, InputPrecision::kInt8, {512, 3072, 1024}, false);
+  add("affine8_int8", Form::kAffine8, InputPrecision::kInt8, {512, 3072, 1024}, false);
+  add("affine4_int16", Form::kAffine4, InputPrecision::kInt16, {512, 3072, 1024}, false);
+  add("affine4_f32", Form::kAffine4, InputPrecision::kF32, {512, 3072, 1024}, false);
+  add("dense_bf16", Form::kDenseBf16, InputPrecision::kInt8, {512, 3072, 1024}, false);
   for (const int64_t m : {1, 2, 4, 8, 32}) {
-    add("decode_affine4", Form::kAffine4, ActivationMode::kInt8, {m, 3072, 1024}, true);
+    add("decode_affine4", Form::kAffine4, InputPrecision::kInt8, {m, 3072, 1024}, true);
   }
   for (const Shape& s : {Shape{1, 8192, 3072}, {1, 3072, 8192}, {1, 576, 576}, {1, 1536, 576}}) {
-    add("decode_affine4", Form::kAffine4, ActivationMode::kInt8, s, true);
+    add("decode_affine4", Form::kAffine4, InputPrecision::kInt8, s, true);
   }
-  add("decode_affine4g32", Form::kAffine4Group32, ActivationMode::kInt8, {1, 3072, 1024}, true);
-  add("decode_affine8", Form::kAffine8, ActivationMode::kInt8, {1, 3072, 1024}, true);
-  add("decode_mxfp4", Form::kMxfp4, ActivationMode::kInt8, {1, 3072, 1024}, true);
-  add("decode_dense_bf16", Form::kDenseBf16, ActivationMode::kInt8, {1, 3072, 1024}, true);
-  add("decode_dense_f32", Form::kDenseF32, ActivationMode::kInt8, {1, 3072, 1024}, true);
+  add("decode_affine4g32", Form::kAffine4Group32, InputPrecision::kInt8, {1, 3072, 1024}, true);
+  add("decode_affine8", Form::kAffine8, InputPrecision::kInt8, {1, 3072, 1024}, true);
+  add("decode_mxfp4", Form::kMxfp4, InputPrecision::kInt8, {1, 3072, 1024}, true);
+  add("decode_dense_bf16", Form::kDenseBf16, InputPrecision::kInt8, {1, 3072, 1024}, true);
+  add("decode_dense_f32", Form::kDenseF32, InputPrecision::kInt8, {1, 3072, 1024}, true);
 }
 
 const int kRegistered = [] {
   benchmark::RegisterBenchmark("read_bandwidth", ReadBandwidth)->Iterations(1);
   RegisterProducts();
-  const auto attention = [](const char* name, int64_t rows, int64_t cached, int64_t heads, int64_t kv_heads, int64_t dim) {
-    benchmark::RegisterBenchmark(name, [=](benchmark::State& s) { PagedAttention(s, rows, cached, heads, kv_heads, dim); })
-        ->MeasureProcessCPUTime();
+  const auto attention = [](const char* name, int64_t rows, int64_t cached, int64_t heads, int64_t kv_heads,
+                            int64_t dim) {
+    benchmark::RegisterBenchmark(name, [=](benchmark::State& s) {
+      PagedAttention(s, rows, cached, heads, kv_heads, dim);
+    })->MeasureProcessCPUTime();
   };
   attention("attention_prefill/512+0_qwen3", 512, 0, 16, 8, 128);
   attention("attention_prefill/512+7680_qwen3", 512, 7680, 16, 8, 128);
   attention("attention_prefill/512+7680_qwen2.5", 512, 7680, 14, 2, 64);
   attention("attention_decode/1+8192_qwen3", 1, 8192, 16, 8, 128);
   attention("attention_decode/1+11615_qwen2.5", 1, 11615, 14, 2, 64);
-  benchmark::RegisterBenchmark("rms_norm/512x1024", [](benchmark::State& s) { Rows(s, true); })->MeasureProcessCPUTime();
+  benchmark::RegisterBenchmark("rms_norm/512x1024", [](benchmark::State& s) {
+    Rows(s, true);
+  })->MeasureProcessCPUTime();
   benchmark::RegisterBenchmark("rope/512x1024", [](benchmark::State& s) { Rows(s, false); })->MeasureProcessCPUTime();
   return 0;
 }();

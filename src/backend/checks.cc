@@ -58,7 +58,7 @@ void CheckSequences(std::span<const SequenceRows> sequences, int64_t rows, int64
 
 void CheckStep(const StepInputs& inputs) {
   const auto fits = [&](size_t size) { return size == 0 || static_cast<int64_t>(size) == inputs.rows; };
-  PENSIEVE_CHECK(inputs.rows >= 0 && inputs.fine_rows >= 0 && inputs.fine_rows <= inputs.rows);
+  PENSIEVE_CHECK(inputs.rows >= 0 && inputs.precise_rows >= 0 && inputs.precise_rows <= inputs.rows);
   PENSIEVE_CHECK(fits(inputs.ids.size()) && fits(inputs.positions.size()) && fits(inputs.query_factors.size()));
   for (const int32_t row : inputs.output_rows) PENSIEVE_CHECK(row >= 0 && row < inputs.rows);
   CheckSequences(inputs.sequences, inputs.rows, 0, 0);

@@ -84,7 +84,8 @@ Status CheckDevice(std::string_view name) {
   if (kind == nullptr) {
     std::vector<std::string_view> names;
     for (const DeviceKind& row : DeviceKinds()) names.push_back(row.name);
-    return InvalidArgument(fmt::format("device: \"{}\" is none of {}, auto (a number may follow: cuda:1)", name, fmt::join(names, ", ")));
+    return InvalidArgument(
+        fmt::format("device: \"{}\" is none of {}, auto (a number may follow: cuda:1)", name, fmt::join(names, ", ")));
   }
   if (kind->open != nullptr) return OkStatus();
   return Unimplemented(fmt::format("device: this program was built without {}: {}", kind->name, kind->how_to_build));

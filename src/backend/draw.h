@@ -69,8 +69,8 @@ class TokenDrawer {
   std::vector<double> block_sums_;    // of weights_, block by block
   std::vector<float> block_largest_;  // of the logits, block by block
   std::vector<float> block_order_;
-  double total_ = 0.0;                // of weights_
-  std::vector<Candidate> near_;       // those among which filters cut
+  double total_ = 0.0;           // of weights_
+  std::vector<Candidate> near_;  // those among which filters cut
 };
 
 }  // namespace pensieve::backend

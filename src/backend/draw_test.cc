@@ -47,8 +47,8 @@ TEST_P(DrawTest, EveryFilterGivesTheReferencesTokens) {
 TEST_P(DrawTest, UnitsWalkThroughTheDistribution) {
   HostMatrix logits(1, 4);
   for (int64_t i = 0; i < 4; ++i) logits.row(0)[i] = std::log(static_cast<float>(i + 1));  // 0.1, 0.2, 0.3, 0.4
-  for (const auto& [unit, token] : {std::pair{0.0, 0}, {0.099, 0}, {0.101, 1}, {0.299, 1}, {0.301, 2}, {0.601, 3},
-                                    {0.999999, 3}}) {
+  for (const auto& [unit, token] :
+       {std::pair{0.0, 0}, {0.099, 0}, {0.101, 1}, {0.299, 1}, {0.301, 2}, {0.601, 3}, {0.999999, 3}}) {
     EXPECT_EQ(Draw(*backend_, logits, {0}, {{.unit = unit}}).front(), token) << unit;
   }
   EXPECT_EQ(Draw(*backend_, logits, {0}, {{.top_k = 2, .unit = 0.0}}).front(), 2);

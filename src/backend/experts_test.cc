@@ -23,9 +23,9 @@ struct TestExperts {
   std::vector<Expert> experts;
   ExpertLayer layer;
 
-  void Run(Backend& backend, Matrix x, int64_t fine_rows, Matrix logits, Matrix out) {
+  void Run(Backend& backend, Matrix x, int64_t precise_rows, Matrix logits, Matrix out) {
     layer.experts = experts;
-    testing::BeginRows(backend, x.rows, fine_rows);
+    testing::BeginRows(backend, x.rows, precise_rows);
     backend.Experts({x}, logits, *backend.ImportExperts(layer), out);
   }
 };
@@ -107,8 +107,8 @@ TEST_P(ExpertTest, EveryRoutingAndActivationAtOddSizes) {
   std::mt19937 rng(3);
   WeightMaker maker(4);
   for (const Routing routing : {Routing::kSoftmax, Routing::kSoftmaxOfChosen, Routing::kSigmoid}) {
-    for (const auto& [activation, limit] : {std::pair{Activation::kSilu, 0.0f}, {Activation::kQuickGelu, 0.5f},
-                                            {Activation::kGeluTanh, 0.0f}}) {
+    for (const auto& [activation, limit] :
+         {std::pair{Activation::kSilu, 0.0f}, {Activation::kQuickGelu, 0.5f}, {Activation::kGeluTanh, 0.0f}}) {
       for (const int64_t top_k : {1, 3, 7}) {
         TestExperts made = MakeExperts(maker, Form::kDense, {7, 33, 19}, limit > 0.0f && top_k == 3, nullptr);
         made.layer.routing = routing;
@@ -182,11 +182,15 @@ TEST_P(ExpertTest, EqualLogitsChooseTheFirstAndNanShows) {
 TEST_P(ExpertTest, ClampedGateOfTheDefinition) {
   const float one = 1.0f;
   const tensor::Weight unit = tensor::DenseWeight{1, 1, DType::kF32, &one};
-  for (const auto& [gate, up, wanted] : {std::array{1.0f, 2.0f, 2.537387f}, {8.0f, -9.0f, -41.999719f},
-                                         {-3.0f, 0.5f, -0.027107f}}) {
+  for (const auto& [gate, up, wanted] :
+       {std::array{1.0f, 2.0f, 2.537387f}, {8.0f, -9.0f, -41.999719f}, {-3.0f, 0.5f, -0.027107f}}) {
     const float zero = 0.0f;
     TestExperts made;
-    made.experts = {{.gate = unit, .up = unit, .down = unit, .gate_bias = {&gate, 1}, .up_bias = {&up, 1},
+    made.experts = {{.gate = unit,
+                     .up = unit,
+                     .down = unit,
+                     .gate_bias = {&gate, 1},
+                     .up_bias = {&up, 1},
                      .down_bias = {&zero, 1}}};
     made.layer = {.activation = Activation::kQuickGelu, .limit = 7.0f};
     HostMatrix x(1, 1);
@@ -213,7 +217,7 @@ TEST_P(ExpertTest, RowsAreIndependentOfTheBatch) {
   WeightMaker maker(6);
   const int64_t m = 61;
   HostMatrix x = HostMatrix(m, 128).FillNormal(rng);
-  for (const ActivationMode mode : {ActivationMode::kInt8, ActivationMode::kInt16, ActivationMode::kF32}) {
+  for (const InputPrecision mode : {InputPrecision::kInt8, InputPrecision::kInt16, InputPrecision::kF32}) {
     const auto backend = testing::MakeBackend(GetParam(), mode);
     const auto single = testing::MakeBackend({GetParam().isa, 1}, mode);
     for (const Form form : {Form::kAffine4, Form::kMxfp4, Form::kBf16}) {
@@ -227,8 +231,8 @@ TEST_P(ExpertTest, RowsAreIndependentOfTheBatch) {
         made.Run(*backend, x.view(), 9, logits.view(), all.view());
         int64_t first = 0;
         for (const int64_t count : {1, 1, 2, 3, 5, 1, 16, 0, 32}) {
-          const int64_t fine = std::clamp<int64_t>(9 - first, 0, count);
-          made.Run(*single, x.view().Rows(first, count), fine, logits.view().Rows(first, count),
+          const int64_t precise = std::clamp<int64_t>(9 - first, 0, count);
+          made.Run(*single, x.view().Rows(first, count), precise, logits.view().Rows(first, count),
                    apart.view().Rows(first, count));
           first += count;
         }

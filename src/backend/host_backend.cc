@@ -45,10 +45,10 @@ Status HostBackend::ReadDrawn(std::span<int32_t> tokens) {
   return OkStatus();
 }
 
-int64_t HostBackend::FineRows(const MatMulInput& input) const {
-  if (input.precision == RowPrecision::kFine) return input.x.rows;
+int64_t HostBackend::PreciseRows(const MatMulInput& input) const {
+  if (input.precision == RowPrecision::kPrecise) return input.x.rows;
   PENSIEVE_CHECK(input.x.rows == step_.rows);
-  return step_.fine_rows;
+  return step_.precise_rows;
 }
 
 int64_t HostBackend::EmbeddingRow(EmbedBy by, int64_t r) const {

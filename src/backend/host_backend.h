@@ -25,8 +25,8 @@ class HostBackend : public Backend {
 
  protected:
   const StepInputs& step() const { return step_; }
-  // How many leading rows of a product's input are fine.
-  int64_t FineRows(const MatMulInput& input) const;
+  // How many leading rows of a product's input are precise.
+  int64_t PreciseRows(const MatMulInput& input) const;
   // The row of an embedding that row `r` of the step takes.
   int64_t EmbeddingRow(EmbedBy by, int64_t r) const;
 

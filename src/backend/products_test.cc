@@ -43,15 +43,15 @@ std::vector<NamedWeight> QuantizedWeights(WeightMaker& maker, int64_t rows, int6
 class ProductTest : public OpTest {};
 INSTANTIATE_TEST_SUITE_P(Backends, ProductTest, ::testing::ValuesIn(testing::AllVariants()), testing::VariantName);
 
-Matrix MultiplyImported(Backend& backend, const Weight& weight, Matrix x, Matrix out, int64_t fine_rows = 0) {
+Matrix MultiplyImported(Backend& backend, const Weight& weight, Matrix x, Matrix out, int64_t precise_rows = 0) {
   const Product product = {.weight = weight, .out = out};
-  testing::BeginRows(backend, x.rows, fine_rows);
+  testing::BeginRows(backend, x.rows, precise_rows);
   backend.MatMul({x}, {&product, 1});
   return out;
 }
 
-Matrix Multiply(Backend& backend, const tensor::Weight& weight, Matrix x, Matrix out, int64_t fine_rows = 0) {
-  return MultiplyImported(backend, testing::In(backend, weight), x, out, fine_rows);
+Matrix Multiply(Backend& backend, const tensor::Weight& weight, Matrix x, Matrix out, int64_t precise_rows = 0) {
+  return MultiplyImported(backend, testing::In(backend, weight), x, out, precise_rows);
 }
 
 // f32 sums of K terms against f64: 2e-6 of the sum of magnitudes; here terms are about 0.05 x 1.
@@ -140,7 +140,7 @@ TEST_P(ProductTest, SeveralProductsShareAnInput) {
   HostMatrix x = HostMatrix(9, 128).FillNormal(rng);
   HostMatrix together(9, 52);
   HostMatrix apart(9, 52);
-  for (const ActivationMode mode : {ActivationMode::kInt8, ActivationMode::kInt16, ActivationMode::kF32}) {
+  for (const InputPrecision mode : {InputPrecision::kInt8, InputPrecision::kInt16, InputPrecision::kF32}) {
     const auto backend = testing::MakeBackend(GetParam(), mode);
     const std::array<Product, 3> products = {
         {{.weight = testing::In(*backend, a), .out = together.view().Columns(0, 33)},
@@ -185,7 +185,8 @@ TEST_P(ProductTest, NoRowsAndNoProducts) {
   HostMatrix out(0, 3);
   Multiply(*backend_, w, x.view(), out.view());
   backend_->MatMul({x.view()}, {});
-  backend_->GatedMatMul({x.view()}, {testing::In(*backend_, w), testing::In(*backend_, w), Activation::kSilu, out.view()});
+  backend_->GatedMatMul({x.view()},
+                        {testing::In(*backend_, w), testing::In(*backend_, w), Activation::kSilu, out.view()});
 }
 
 // sqrt(sum (a - b)^2 / sum b^2)
@@ -221,16 +222,16 @@ TEST_P(ProductTest, QuantizedActivationsStayWithinTheirError) {
     HostMatrix actual(9, 40);
     HostMatrix expected(9, 40);
     Multiply(*reference_, w.weight, x.view(), expected.view());
-    const auto precise = testing::MakeBackend(GetParam(), ActivationMode::kInt16);
+    const auto precise = testing::MakeBackend(GetParam(), InputPrecision::kInt16);
     Multiply(*precise, w.weight, x.view(), actual.view());
     // Values are off by largest / 16256 / sqrt(12) in the mean, and the largest of these groups is some ten times the
     // mean magnitude: 1.2e-4 expected, 2e-4 allowed.
     EXPECT_LT(RelativeError(actual.view(), expected.view()), 2e-4) << "int16 " << w.name;
-    const auto fast = testing::MakeBackend(GetParam(), ActivationMode::kInt8);
+    const auto fast = testing::MakeBackend(GetParam(), InputPrecision::kInt8);
     Multiply(*fast, w.weight, x.view(), actual.view());
     EXPECT_LT(RelativeError(actual.view(), expected.view()), 6e-3) << "int8 " << w.name;
     Multiply(*fast, w.weight, x.view(), actual.view(), 9);
-    EXPECT_LT(RelativeError(actual.view(), expected.view()), 2e-4) << "int8, fine rows " << w.name;
+    EXPECT_LT(RelativeError(actual.view(), expected.view()), 2e-4) << "int8, precise rows " << w.name;
   }
 }
 
@@ -247,7 +248,7 @@ TEST_P(ProductTest, LargeChannelsOfAGroupLeaveTheOthersTheirScale) {
   if (GetParam().isa == "reference") return;
   std::mt19937 rng(17);
   WeightMaker maker(18);
-  const auto fast = testing::MakeBackend(GetParam(), ActivationMode::kInt8);
+  const auto fast = testing::MakeBackend(GetParam(), InputPrecision::kInt8);
   for (const NamedWeight& w : QuantizedWeights(maker, 40, 256)) {
     const int group = ActivationGroup(w.weight);
     const int large = group == 64 ? 4 : group == 32 ? 3 : 2;
@@ -270,8 +271,8 @@ TEST_P(ProductTest, IntegerPartsEqualTheScalarKernels) {
   if (backend_->Describe().device != "cpu") return;
   std::mt19937 rng(18);
   WeightMaker maker(19);
-  for (const auto& [channels, cols, rows] : {std::array<int64_t, 3>{37, 192, 1}, {1, 64, 2}, {19, 384, 7}, {33, 96, 14},
-                                             {35, 192, 37}, {20, 1344, 18}}) {
+  for (const auto& [channels, cols, rows] :
+       {std::array<int64_t, 3>{37, 192, 1}, {1, 64, 2}, {19, 384, 7}, {33, 96, 14}, {35, 192, 37}, {20, 1344, 18}}) {
     HostMatrix x = OutlierRows(rows, cols, rng);
     // The largest sums of either sign.
     for (int64_t c = 0; c < cols; ++c) x.row(0)[c] = 1.0f;
@@ -280,14 +281,14 @@ TEST_P(ProductTest, IntegerPartsEqualTheScalarKernels) {
       for (const int group : {16, 32, 64}) {
         if (cols % group != 0) continue;
         const tensor::Weight weight = maker.AffineOfPowers(channels, cols, bits, group, group != 16);
-        for (const int64_t fine : {int64_t{0}, rows / 2, rows}) {
+        for (const int64_t precise : {int64_t{0}, rows / 2, rows}) {
           HostMatrix actual(rows, channels);
           HostMatrix expected(rows, channels);
-          const auto backend = testing::MakeBackend(GetParam(), ActivationMode::kInt8);
-          const auto scalar = testing::MakeBackend({"scalar", 1}, ActivationMode::kInt8);
-          ExpectSameBits(Multiply(*backend, weight, x.view(), actual.view(), fine),
-                         Multiply(*scalar, weight, x.view(), expected.view(), fine),
-                         fmt::format("{} bits, group {}, {} of {} rows fine", bits, group, fine, rows));
+          const auto backend = testing::MakeBackend(GetParam(), InputPrecision::kInt8);
+          const auto scalar = testing::MakeBackend({"scalar", 1}, InputPrecision::kInt8);
+          ExpectSameBits(Multiply(*backend, weight, x.view(), actual.view(), precise),
+                         Multiply(*scalar, weight, x.view(), expected.view(), precise),
+                         fmt::format("{} bits, group {}, {} of {} rows precise", bits, group, precise, rows));
         }
       }
     }
@@ -302,14 +303,14 @@ TEST_P(ProductTest, AmxGivesTheBitsOfAvx512) {
   for (const int64_t rows : {3, 8, 15, 16, 17, 47, 100}) {
     HostMatrix x = OutlierRows(rows, 768, rng);
     for (const NamedWeight& w : QuantizedWeights(maker, 40, 768)) {
-      for (const int64_t fine : {int64_t{0}, rows / 2, rows}) {
+      for (const int64_t precise : {int64_t{0}, rows / 2, rows}) {
         HostMatrix actual(rows, 40);
         HostMatrix expected(rows, 40);
-        const auto avx512 = testing::MakeBackend({"avx512", 1}, ActivationMode::kInt8);
-        const auto amx = testing::MakeBackend(GetParam(), ActivationMode::kInt8);
-        ExpectSameBits(Multiply(*amx, w.weight, x.view(), actual.view(), fine),
-                       Multiply(*avx512, w.weight, x.view(), expected.view(), fine),
-                       fmt::format("{}, {} of {} rows fine", w.name, fine, rows));
+        const auto avx512 = testing::MakeBackend({"avx512", 1}, InputPrecision::kInt8);
+        const auto amx = testing::MakeBackend(GetParam(), InputPrecision::kInt8);
+        ExpectSameBits(Multiply(*amx, w.weight, x.view(), actual.view(), precise),
+                       Multiply(*avx512, w.weight, x.view(), expected.view(), precise),
+                       fmt::format("{}, {} of {} rows precise", w.name, precise, rows));
       }
     }
   }
@@ -326,7 +327,7 @@ TEST_P(ProductTest, Mxfp4ScalesOfEveryValue) {
   w.scales = scales.data();
   HostMatrix x(1, 32);
   for (int64_t c = 0; c < 32; ++c) x.row(0)[c] = 1e-3f;
-  for (const ActivationMode mode : {ActivationMode::kF32, ActivationMode::kInt16}) {
+  for (const InputPrecision mode : {InputPrecision::kF32, InputPrecision::kInt16}) {
     HostMatrix actual(1, 256);
     HostMatrix expected(1, 256);
     const auto backend = testing::MakeBackend(GetParam(), mode);
@@ -342,16 +343,16 @@ TEST_P(ProductTest, Mxfp4ScalesOfEveryValue) {
 TEST_P(ProductTest, ZerosTinyValuesAndNotFinite) {
   WeightMaker maker(15);
   const tensor::Weight w = maker.Affine(20, 128, 4, 64, DType::kF16, true);
-  for (const ActivationMode mode : {ActivationMode::kInt8, ActivationMode::kInt16, ActivationMode::kF32}) {
+  for (const InputPrecision mode : {InputPrecision::kInt8, InputPrecision::kInt16, InputPrecision::kF32}) {
     const auto backend = testing::MakeBackend(GetParam(), mode);
-    for (const int64_t fine : {0, 5}) {
+    for (const int64_t precise : {0, 5}) {
       HostMatrix x(5, 128);
       x.row(1)[3] = 1e-39f;
       x.row(2)[70] = std::nanf("");
       x.row(3)[1] = INFINITY;
       for (int64_t c = 0; c < 128; ++c) x.row(4)[c] = 1.0f;
       HostMatrix out(5, 20);
-      Multiply(*backend, w, x.view(), out.view(), fine);
+      Multiply(*backend, w, x.view(), out.view(), precise);
       for (int64_t n = 0; n < 20; ++n) {
         EXPECT_EQ(out.row(0)[n], 0.0f);
         EXPECT_LT(std::fabs(out.row(1)[n]), 1e-38f);
@@ -371,8 +372,9 @@ TEST_P(ProductTest, RowsAreIndependentOfTheBatch) {
   const int64_t m = 150;
   HostMatrix x = OutlierRows(m, cols, rng);
   std::vector<NamedWeight> weights = QuantizedWeights(maker, 75, cols);
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) weights.push_back({"dense", maker.Dense(75, cols, dtype)});
-  for (const ActivationMode mode : {ActivationMode::kInt8, ActivationMode::kInt16, ActivationMode::kF32}) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16})
+    weights.push_back({"dense", maker.Dense(75, cols, dtype)});
+  for (const InputPrecision mode : {InputPrecision::kInt8, InputPrecision::kInt16, InputPrecision::kF32}) {
     const auto backend = testing::MakeBackend(GetParam(), mode);
     const auto single = testing::MakeBackend({GetParam().isa, 1}, mode);
     for (const NamedWeight& w : weights) {
@@ -382,8 +384,8 @@ TEST_P(ProductTest, RowsAreIndependentOfTheBatch) {
       Multiply(*backend, w.weight, x.view(), all.view(), 20);
       int64_t first = 0;
       for (const int64_t count : {1, 1, 2, 3, 5, 8, 1, 16, 13, 33, 67}) {
-        const int64_t fine = std::clamp<int64_t>(20 - first, 0, count);
-        Multiply(*single, w.weight, x.view().Rows(first, count), apart.view().Rows(first, count), fine);
+        const int64_t precise = std::clamp<int64_t>(20 - first, 0, count);
+        Multiply(*single, w.weight, x.view().Rows(first, count), apart.view().Rows(first, count), precise);
         first += count;
       }
       ASSERT_EQ(first, m);

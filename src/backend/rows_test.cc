@@ -89,7 +89,8 @@ TEST_P(RowsTest, RopeExamples) {
 TEST_P(RowsTest, RopeMatchesReferenceAtAllPositions) {
   std::mt19937 rng(3);
   const std::vector<int32_t> positions = {0, 1, 7, 4095, 131071, 1000000};
-  for (const auto& [head_dim, rotated] : {std::pair<int64_t, int64_t>{8, 8}, {64, 64}, {80, 32}, {128, 96}, {6, 2}, {4, 0}}) {
+  for (const auto& [head_dim, rotated] :
+       {std::pair<int64_t, int64_t>{8, 8}, {64, 64}, {80, 32}, {128, 96}, {6, 2}, {4, 0}}) {
     std::vector<float> frequencies;
     for (int64_t i = 0; i < rotated / 2; ++i) {
       frequencies.push_back(std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(rotated)));
@@ -202,7 +203,7 @@ TEST_P(RowsTest, PoolAndNormalize) {
         backend->L2Normalize(out);
       }
       ExpectNear(actual.view(), expected.view(), 1e-5f, 1e-6f, fmt::format("pooling {}", static_cast<int>(pooling)));
-      for (int64_t c = 0; c < cols; ++c) EXPECT_EQ(actual.row(2)[c], 0.0f) << "no rows, and a norm of nought";
+      for (int64_t c = 0; c < cols; ++c) EXPECT_EQ(actual.row(2)[c], 0.0f) << "no rows, and a norm of zero";
     }
   }
 }
@@ -235,7 +236,8 @@ TEST_P(RowsTest, RowsAreIndependentOfTheBatch) {
     backend_->L2Normalize(x);
   };
   run(all.view(), positions);
-  for (int64_t r = 0; r < 40; ++r) run(apart.view().Rows(r, 1), std::span(positions).subspan(static_cast<size_t>(r), 1));
+  for (int64_t r = 0; r < 40; ++r)
+    run(apart.view().Rows(r, 1), std::span(positions).subspan(static_cast<size_t>(r), 1));
   ExpectSameBits(all.view(), apart.view(), "rows");
 }
 
@@ -253,8 +255,8 @@ TEST_P(RowsTest, ActivationsOverTheWholeRange) {
   const auto n = static_cast<int64_t>(points.size());
   HostMatrix x(n, 1);
   for (int64_t r = 0; r < n; ++r) x.row(r)[0] = points[static_cast<size_t>(r)];
-  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh, Activation::kGeluErf, Activation::kRelu,
-                                      Activation::kQuickGelu}) {
+  for (const Activation activation :
+       {Activation::kSilu, Activation::kGeluTanh, Activation::kGeluErf, Activation::kRelu, Activation::kQuickGelu}) {
     HostMatrix actual(n, 1);
     HostMatrix expected(n, 1);
     for (Backend* backend : {backend_.get(), reference_.get()}) {
@@ -263,7 +265,8 @@ TEST_P(RowsTest, ActivationsOverTheWholeRange) {
       BeginRows(*backend, n);
       backend->MatMul({x.view()}, {&product, 1});
     }
-    ExpectNear(actual.view(), expected.view(), 5e-7f, 2e-6f, fmt::format("activation {}", static_cast<int>(activation)));
+    ExpectNear(actual.view(), expected.view(), 5e-7f, 2e-6f,
+               fmt::format("activation {}", static_cast<int>(activation)));
   }
 }
 
@@ -298,7 +301,7 @@ TEST(Backends, DescribeThemselvesAndRefuseWhatIsNotThere) {
   EXPECT_GT(description.memory_bytes, 0);
   EXPECT_FALSE(description.company_matters);
   EXPECT_TRUE(description.precision_differs);
-  EXPECT_FALSE((*device)->Describe({.activations = ActivationMode::kF32}).precision_differs);
+  EXPECT_FALSE((*device)->Describe({.activations = InputPrecision::kF32}).precision_differs);
   EXPECT_FALSE((*backend)->NewMatrix(int64_t{1} << 40, int64_t{1} << 40).has_value());
   EXPECT_FALSE((*backend)->NewKvCache({1, 1, 64, 32, 0}).has_value());
   EXPECT_FALSE((*backend)->NewKvCache({1000, 1000, 1000, 1000, int64_t{1} << 40}).has_value());

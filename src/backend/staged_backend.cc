@@ -33,7 +33,9 @@ class StagedBackend final : public Backend {
   void Submit() override { inner_->Submit(); }
   Status EndStep() override { return inner_->EndStep(); }
   bool CanGoOn() const override { return inner_->CanGoOn(); }
-  Status CopyToDevice(std::span<const float> host, Matrix device) override { return inner_->CopyToDevice(host, device); }
+  Status CopyToDevice(std::span<const float> host, Matrix device) override {
+    return inner_->CopyToDevice(host, device);
+  }
   Status CopyToHost(Matrix device, std::span<float> host) override { return inner_->CopyToHost(device, host); }
 
   void MatMul(const MatMulInput& input, std::span<const Product> products) override {
@@ -85,7 +87,8 @@ class StagedBackend final : public Backend {
     Staging staging(*this);
     inner_->StoreKv(cache, layer, staging.Read(k), staging.Read(v));
   }
-  void PagedAttention(const KvCache& cache, int64_t layer, const AttentionParams& params, Matrix q, Matrix out) override {
+  void PagedAttention(const KvCache& cache, int64_t layer, const AttentionParams& params, Matrix q,
+                      Matrix out) override {
     Staging staging(*this);
     inner_->PagedAttention(cache, layer, params, staging.Read(q), staging.Written(out));
   }

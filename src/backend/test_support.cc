@@ -42,7 +42,7 @@ std::shared_ptr<Device> DeviceOf(const Variant& variant) {
 
 }  // namespace
 
-std::shared_ptr<Backend> MakeBackend(const Variant& variant, ActivationMode mode) {
+std::shared_ptr<Backend> MakeBackend(const Variant& variant, InputPrecision mode) {
   const std::shared_ptr<Device> device = DeviceOf(variant);
   auto backend = device->NewBackend({.activations = mode});
   PENSIEVE_CHECK(backend.has_value());

@@ -26,7 +26,7 @@ struct Variant {
 // The reference and every instruction set that this processor runs, with 1 and 3 threads.
 std::vector<Variant> AllVariants();
 std::string VariantName(const ::testing::TestParamInfo<Variant>& info);
-std::shared_ptr<Backend> MakeBackend(const Variant& variant, ActivationMode mode = ActivationMode::kF32);
+std::shared_ptr<Backend> MakeBackend(const Variant& variant, InputPrecision mode = InputPrecision::kF32);
 
 class OpTest : public ::testing::TestWithParam<Variant> {
  protected:
@@ -40,8 +40,8 @@ inline Weight In(Backend& backend, const tensor::Weight& weight) { return *backe
 inline Vector In(Backend& backend, std::span<const float> values) { return *backend.ImportVector(values); }
 inline Rope In(Backend& backend, const RopeTable& table) { return *backend.ImportRope(table, table); }
 // Begins a step of `rows` rows about which nothing else need be known.
-inline void BeginRows(Backend& backend, int64_t rows, int64_t fine_rows = 0) {
-  backend.BeginStep({.rows = rows, .fine_rows = fine_rows});
+inline void BeginRows(Backend& backend, int64_t rows, int64_t precise_rows = 0) {
+  backend.BeginStep({.rows = rows, .precise_rows = precise_rows});
 }
 
 // Row-major f32 on the host with the padding and first offset asked for: rows start at odd floats.

@@ -48,9 +48,9 @@ TEST(Half, EveryF16ValueSurvivesTheRoundTrip) {
 TEST(Half, F16RoundsToNearestEven) {
   EXPECT_EQ(F32ToF16(65519.0f), 0x7bff);
   EXPECT_EQ(F32ToF16(65520.0f), 0x7c00);
-  EXPECT_EQ(F32ToF16(1.0f + 0x1p-11f), 0x3c00);         // tie: down to even
-  EXPECT_EQ(F32ToF16(1.0f + 3 * 0x1p-11f), 0x3c02);     // tie: up to even
-  EXPECT_EQ(F32ToF16(0x1p-25f), 0x0000);                // tie at half the smallest subnormal
+  EXPECT_EQ(F32ToF16(1.0f + 0x1p-11f), 0x3c00);      // tie: down to even
+  EXPECT_EQ(F32ToF16(1.0f + 3 * 0x1p-11f), 0x3c02);  // tie: up to even
+  EXPECT_EQ(F32ToF16(0x1p-25f), 0x0000);             // tie at half the smallest subnormal
   EXPECT_EQ(F32ToF16(0x1.8p-25f), 0x0001);
 }
 
@@ -72,7 +72,8 @@ TEST(Json, RefusesWhatIsMalformedDeepOrDuplicate) {
   EXPECT_FALSE(ParseJson("{\"a\":}").has_value());
   EXPECT_FALSE(ParseJson("[1] x").has_value());
   EXPECT_FALSE(ParseJson(std::string(100000, '[')).has_value());
-  EXPECT_NE(ParseJson(std::string(200, '[') + std::string(200, ']')).error().message().find("deeper"), std::string::npos);
+  EXPECT_NE(ParseJson(std::string(200, '[') + std::string(200, ']')).error().message().find("deeper"),
+            std::string::npos);
   EXPECT_TRUE(ParseJson(R"({"a":1,"a":2})").has_value());
   EXPECT_FALSE(ParseJson(R"({"a":1,"a":2})", {.refuse_duplicate_keys = true}).has_value());
 }
@@ -99,9 +100,7 @@ TEST(Json, CountsAtLeastAllValues) {
   EXPECT_EQ(CountJsonValues("\"open [,"), 1);
 }
 
-TEST(Json, DumpsInvalidUtf8AsReplacementCharacter) {
-  EXPECT_EQ(DumpJson(Json("a\xff")), "\"a\xEF\xBF\xBD\"");
-}
+TEST(Json, DumpsInvalidUtf8AsReplacementCharacter) { EXPECT_EQ(DumpJson(Json("a\xff")), "\"a\xEF\xBF\xBD\""); }
 
 TEST(Base64, RoundTripsEveryLengthAndRefusesGarbage) {
   EXPECT_EQ(EncodeBase64("Man"), "TWFu");
@@ -207,7 +206,9 @@ TEST_F(LostPagesTest, OtherBusErrorsStillEndTheProcess) {
 
 TEST(Utf8, ReplacesMaximalSubparts) {
   const std::string r(kReplacementCharacter);
-  EXPECT_EQ(ToValidUtf8("a\xff" "b"), "a" + r + "b");
+  EXPECT_EQ(ToValidUtf8("a\xff"
+                        "b"),
+            "a" + r + "b");
   EXPECT_EQ(ToValidUtf8("\xf0\x9f\x98"), r);
   EXPECT_EQ(ToValidUtf8("\xf0\x9f\x98x"), r + "x");
   EXPECT_EQ(ToValidUtf8("\xed\xa0\x80"), r + r + r);

@@ -7,8 +7,7 @@ namespace pensieve {
 }  // namespace pensieve
 
 // Aborts in every build when `condition` is false.
-#define PENSIEVE_CHECK(condition) \
-  ((condition) ? (void)0 : ::pensieve::CheckFailed(__FILE__, __LINE__, #condition))
+#define PENSIEVE_CHECK(condition) ((condition) ? (void)0 : ::pensieve::CheckFailed(__FILE__, __LINE__, #condition))
 
 // For hot loops only: gone in release builds.
 #ifdef NDEBUG

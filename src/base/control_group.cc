@@ -45,8 +45,8 @@ bool Holds(const std::string& comma_list, std::string_view word) {
 std::string Unescape(const std::string& text) {
   std::string out;
   for (size_t at = 0; at < text.size(); ++at) {
-    const bool escape = text[at] == '\\' && at + 3 < text.size() &&
-                        text.find_first_not_of("01234567", at + 1) >= at + 4;
+    const bool escape =
+        text[at] == '\\' && at + 3 < text.size() && text.find_first_not_of("01234567", at + 1) >= at + 4;
     if (!escape) {
       out += text[at];
       continue;

@@ -100,9 +100,10 @@ TEST_F(ControlGroupTest, MoreThanTheLimitLeavesNothing) {
 TEST_F(ControlGroupTest, VersionOneWithNestedGroups) {
   V1("/docker/abc");
   V1Memory("/docker/abc", 9223372036854771712, kMi);
-  const std::string stat = fmt::format("mapped_file 1\ninactive_file 2\ntotal_mapped_file {}\ntotal_inactive_file {}\n"
-                                       "total_active_file {}\n",
-                                       10 * kMi, 30 * kMi, 5 * kMi);
+  const std::string stat = fmt::format(
+      "mapped_file 1\ninactive_file 2\ntotal_mapped_file {}\ntotal_inactive_file {}\n"
+      "total_active_file {}\n",
+      10 * kMi, 30 * kMi, 5 * kMi);
   V1Memory("/docker", 100 * kMi, 80 * kMi, stat);
   Write("/sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.cfs_quota_us", "-1\n");
   Write("/sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.cfs_period_us", "100000\n");

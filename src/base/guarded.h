@@ -18,9 +18,7 @@ Status Guarded(Body&& body) {
     return OkStatus();
   } catch (const std::bad_alloc&) {
     return Internal("out of memory");  // short enough to need none itself
-  } catch (const std::exception& exception) {
-    return Internal(exception.what());
-  } catch (...) {
+  } catch (const std::exception& exception) { return Internal(exception.what()); } catch (...) {
     return Internal("unknown error");
   }
 }

@@ -16,8 +16,8 @@ using Json = nlohmann::ordered_json;
 // text, such as "[],", takes up to kJsonValueBytes in memory.
 struct JsonLimits {
   int depth_max = 128;
-  bool refuse_duplicate_keys = false;      // else the last one wins, as with most parsers
-  int64_t values_max = int64_t{1} << 20;   // keys count too
+  bool refuse_duplicate_keys = false;     // else the last one wins, as with most parsers
+  int64_t values_max = int64_t{1} << 20;  // keys count too
   // An object that keeps its order finds a key by looking at each of them, so n keys cost n * n / 2 comparisons to read.
   // This many take about a tenth of a second: one object of 8,000 keys, or any number of small ones.
   int64_t key_comparisons_max = int64_t{1} << 25;

@@ -39,8 +39,8 @@ void OnSigbus(int signal, siginfo_t* info, void* context) {
     slot.lost.store(true, std::memory_order_release);
     // All behind it is lost with it: one fault instead of one for each page. The kernel maps whole pages.
     const uintptr_t page = address / g_page * g_page;
-    void* const zeros = ::mmap(reinterpret_cast<void*>(page), end - page, PROT_READ,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    void* const zeros =
+        ::mmap(reinterpret_cast<void*>(page), end - page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     if (zeros != MAP_FAILED) return;
     break;
   }

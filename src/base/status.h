@@ -62,8 +62,14 @@ class [[nodiscard]] Status {
   // How long the caller should wait before it tries again; 0 when that is unknown.
   int64_t retry_after_ms() const { return retry_after_ms_; }
 
-  Status&& WithReason(ErrorReason reason) && { reason_ = reason; return std::move(*this); }
-  Status&& WithRetryAfterMs(int64_t ms) && { retry_after_ms_ = ms; return std::move(*this); }
+  Status&& WithReason(ErrorReason reason) && {
+    reason_ = reason;
+    return std::move(*this);
+  }
+  Status&& WithRetryAfterMs(int64_t ms) && {
+    retry_after_ms_ = ms;
+    return std::move(*this);
+  }
   // The same error with "context: " before its message. Added once, where the place is known.
   Status WithContext(const std::string& context) const;
 
@@ -99,7 +105,7 @@ class [[nodiscard]] Result {
  public:
   using value_type = T;
 
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit on purpose
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT: implicit on purpose
   Result(Status error) : state_(std::in_place_index<1>, std::move(error)) {  // NOLINT: implicit on purpose
     PENSIEVE_CHECK(!std::get<1>(state_).ok());
   }
@@ -111,9 +117,18 @@ class [[nodiscard]] Result {
   // OK or the error: for code that only passes it on.
   Status status() const { return has_value() ? OkStatus() : error(); }
 
-  T& operator*() & { PENSIEVE_CHECK(has_value()); return std::get<0>(state_); }
-  const T& operator*() const& { PENSIEVE_CHECK(has_value()); return std::get<0>(state_); }
-  T&& operator*() && { PENSIEVE_CHECK(has_value()); return std::get<0>(std::move(state_)); }
+  T& operator*() & {
+    PENSIEVE_CHECK(has_value());
+    return std::get<0>(state_);
+  }
+  const T& operator*() const& {
+    PENSIEVE_CHECK(has_value());
+    return std::get<0>(state_);
+  }
+  T&& operator*() && {
+    PENSIEVE_CHECK(has_value());
+    return std::get<0>(std::move(state_));
+  }
   T* operator->() { return &**this; }
   const T* operator->() const { return &**this; }
 
@@ -127,13 +142,12 @@ class [[nodiscard]] Result {
 #define PENSIEVE_CONCAT(a, b) PENSIEVE_CONCAT_INNER(a, b)
 
 // PENSIEVE_TRY(const auto config, ReadConfig(path)); returns the error early, or binds the value.
-#define PENSIEVE_TRY(declaration, expression)                                        \
-  auto PENSIEVE_CONCAT(result_, __LINE__) = (expression);                            \
-  if (!PENSIEVE_CONCAT(result_, __LINE__).has_value())                               \
-    return std::move(PENSIEVE_CONCAT(result_, __LINE__)).error();                    \
+#define PENSIEVE_TRY(declaration, expression)                                                                        \
+  auto PENSIEVE_CONCAT(result_, __LINE__) = (expression);                                                            \
+  if (!PENSIEVE_CONCAT(result_, __LINE__).has_value()) return std::move(PENSIEVE_CONCAT(result_, __LINE__)).error(); \
   declaration = *std::move(PENSIEVE_CONCAT(result_, __LINE__))
 
-#define PENSIEVE_RETURN_IF_ERROR(expression)                                         \
-  do {                                                                               \
-    if (auto status_ = (expression); !status_.ok()) return status_;                  \
+#define PENSIEVE_RETURN_IF_ERROR(expression)                        \
+  do {                                                              \
+    if (auto status_ = (expression); !status_.ok()) return status_; \
   } while (false)

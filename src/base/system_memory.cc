@@ -21,7 +21,8 @@ namespace {
 std::optional<int64_t> MachineAvailable(const std::string&) {
   vm_statistics64_data_t pages;
   mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;
-  const auto result = host_statistics64(mach_host_self(), HOST_VM_INFO64, reinterpret_cast<host_info64_t>(&pages), &count);
+  const auto result =
+      host_statistics64(mach_host_self(), HOST_VM_INFO64, reinterpret_cast<host_info64_t>(&pages), &count);
   if (result != KERN_SUCCESS) return std::nullopt;
   const auto available = static_cast<int64_t>(pages.free_count) + pages.inactive_count + pages.purgeable_count;
   return available * static_cast<int64_t>(::sysconf(_SC_PAGESIZE));

@@ -4,7 +4,7 @@ namespace pensieve {
 namespace {
 
 struct Scan {
-  size_t length;    // bytes of the character, or of the invalid subpart
+  size_t length;  // bytes of the character, or of the invalid subpart
   bool valid;
   bool incomplete;  // the bytes end inside what could still be a character
 };

@@ -74,8 +74,8 @@ Status AdaptContent(Json& message, size_t index, const TemplateAbilities& abilit
       const bool is_text = part.is_object() && part.contains("text") && part["text"].is_string();
       if (is_text) continue;
       const std::string type = part.is_object() ? part.value("type", std::string("?")) : std::string("?");
-      return InvalidArgument(fmt::format("messages[{}]: this model's template cannot show a content part of type '{}'",
-                                         index, type));
+      return InvalidArgument(
+          fmt::format("messages[{}]: this model's template cannot show a content part of type '{}'", index, type));
     }
     content = ContentText(message);
   }
@@ -147,7 +147,8 @@ std::string HermesToolSection(const Json& tools) {
 std::string HermesCall(const Json& call) {
   const Json& function = call.contains("function") ? call["function"] : call;
   const std::string name = function.is_object() ? function.value("name", std::string()) : std::string();
-  const Json arguments = function.is_object() && function.contains("arguments") ? function["arguments"] : Json::object();
+  const Json arguments =
+      function.is_object() && function.contains("arguments") ? function["arguments"] : Json::object();
   return fmt::format("<tool_call>\n{{\"name\": {}, \"arguments\": {}}}\n</tool_call>", PythonJson(name),
                      PythonJson(arguments));
 }

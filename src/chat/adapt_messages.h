@@ -10,19 +10,19 @@ namespace pensieve::chat {
 
 // Found by probing the template; see template_probe.h.
 struct TemplateAbilities {
-  bool tools = false;                    // shows the tools it is given
-  bool tools_none = true;                // renders when there are no tools; else it needs an empty list
-  bool parallel_tool_calls = true;       // takes several calls of one assistant turn
-  bool arguments_text = false;           // wants a call's arguments as JSON text; else as an object
-  bool malformed_arguments = false;      // shows a call's arguments when they are text that is no JSON object
-  bool system = true;                    // shows a system turn in first position
-  bool system_mid_conversation = true;   // shows later system turns where they stand
-  bool same_role_turns = true;           // shows two user turns, or two assistant turns, in a row
-  bool user_after_tool = true;           // shows a user turn right behind a tool result
-  bool content_text = true;              // shows content that is a string
-  bool content_parts = false;            // shows content that is an array of parts
-  bool content_null = false;             // tells null content from empty content
-  bool nine_letter_call_ids = false;     // refuses tool call ids that are not nine letters or digits (Mistral)
+  bool tools = false;                   // shows the tools it is given
+  bool tools_none = true;               // renders when there are no tools; else it needs an empty list
+  bool parallel_tool_calls = true;      // takes several calls of one assistant turn
+  bool arguments_text = false;          // wants a call's arguments as JSON text; else as an object
+  bool malformed_arguments = false;     // shows a call's arguments when they are text that is no JSON object
+  bool system = true;                   // shows a system turn in first position
+  bool system_mid_conversation = true;  // shows later system turns where they stand
+  bool same_role_turns = true;          // shows two user turns, or two assistant turns, in a row
+  bool user_after_tool = true;          // shows a user turn right behind a tool result
+  bool content_text = true;             // shows content that is a string
+  bool content_parts = false;           // shows content that is an array of parts
+  bool content_null = false;            // tells null content from empty content
+  bool nine_letter_call_ids = false;    // refuses tool call ids that are not nine letters or digits (Mistral)
 };
 
 struct AdaptedInputs {

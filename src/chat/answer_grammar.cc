@@ -54,7 +54,7 @@ struct CallSyntax {
   Markup separator;           // between the calls of a block
   Markup close;               // of the block
   bool one_per_block = false;
-  std::string between;        // blocks
+  std::string between;         // blocks
   bool starts_in_text = true;  // a block may follow text, for its opening is recognised
 };
 
@@ -63,15 +63,31 @@ const Markup kCompactHead = {Text("{\"name\":\"\1\",\"arguments\":")};
 
 CallSyntax MistralSyntax(bool with_marks) {
   if (with_marks)
-    return {.open = {}, .heads = {{Mark("[TOOL_CALLS]"), Text("\1"), Mark("[ARGS]")}}, .tail = {}, .separator = {},
-            .close = {}, .one_per_block = false, .between = "", .starts_in_text = false};
-  return {.open = {Mark("[TOOL_CALLS]"), Text("[")}, .heads = {kJsonHead, kCompactHead}, .tail = {Text("}")},
-          .separator = {Text(", ")}, .close = {Text("]")}, .one_per_block = false, .between = ""};
+    return {.open = {},
+            .heads = {{Mark("[TOOL_CALLS]"), Text("\1"), Mark("[ARGS]")}},
+            .tail = {},
+            .separator = {},
+            .close = {},
+            .one_per_block = false,
+            .between = "",
+            .starts_in_text = false};
+  return {.open = {Mark("[TOOL_CALLS]"), Text("[")},
+          .heads = {kJsonHead, kCompactHead},
+          .tail = {Text("}")},
+          .separator = {Text(", ")},
+          .close = {Text("]")},
+          .one_per_block = false,
+          .between = ""};
 }
 
 CallSyntax DeepSeekSyntax(bool fenced) {
-  CallSyntax syntax{.open = {Mark("<｜tool▁calls▁begin｜>")}, .heads = {}, .tail = {}, .separator = {},
-                    .close = {Mark("<｜tool▁calls▁end｜>")}, .one_per_block = false, .between = ""};
+  CallSyntax syntax{.open = {Mark("<｜tool▁calls▁begin｜>")},
+                    .heads = {},
+                    .tail = {},
+                    .separator = {},
+                    .close = {Mark("<｜tool▁calls▁end｜>")},
+                    .one_per_block = false,
+                    .between = ""};
   if (fenced) {
     syntax.heads = {{Mark("<｜tool▁call▁begin｜>"), Text("function"), Mark("<｜tool▁sep｜>"), Text("\1\n```json\n")}};
     syntax.tail = {Text("\n```"), Mark("<｜tool▁call▁end｜>")};
@@ -84,8 +100,13 @@ CallSyntax DeepSeekSyntax(bool fenced) {
 }
 
 CallSyntax PhiSyntax(bool with_marks) {
-  CallSyntax syntax{.open = {Text("functools[")}, .heads = {kJsonHead, kCompactHead}, .tail = {Text("}")},
-                    .separator = {Text(", ")}, .close = {Text("]")}, .one_per_block = false, .between = ""};
+  CallSyntax syntax{.open = {Text("functools[")},
+                    .heads = {kJsonHead, kCompactHead},
+                    .tail = {Text("}")},
+                    .separator = {Text(", ")},
+                    .close = {Text("]")},
+                    .one_per_block = false,
+                    .between = ""};
   if (with_marks) syntax.open = {Mark("<|tool_call|>"), Text("[")};
   if (with_marks) syntax.close = {Text("]"), Mark("<|/tool_call|>")};
   return syntax;
@@ -96,28 +117,44 @@ std::optional<CallSyntax> SyntaxOf(ToolFormat format, const std::string& source)
   const auto has = [&](const char* word) { return source.find(word) != std::string::npos; };
   switch (format) {
     case ToolFormat::kHermes:
-      return CallSyntax{.open = {Mark("<tool_call>"), Text("\n")}, .heads = {kJsonHead, kCompactHead},
-                        .tail = {Text("}")}, .separator = {}, .close = {Text("\n"), Mark("</tool_call>")},
-                        .one_per_block = true, .between = "\n"};
+      return CallSyntax{.open = {Mark("<tool_call>"), Text("\n")},
+                        .heads = {kJsonHead, kCompactHead},
+                        .tail = {Text("}")},
+                        .separator = {},
+                        .close = {Text("\n"), Mark("</tool_call>")},
+                        .one_per_block = true,
+                        .between = "\n"};
     case ToolFormat::kLlama3:
       if (has("<|python_start|>")) return std::nullopt;
-      return CallSyntax{.open = {}, .heads = {{Text("{\"name\": \"\1\", \"parameters\": ")}}, .tail = {Text("}")},
-                        .separator = {Text("; ")}, .close = {}, .one_per_block = false, .between = "",
+      return CallSyntax{.open = {},
+                        .heads = {{Text("{\"name\": \"\1\", \"parameters\": ")}},
+                        .tail = {Text("}")},
+                        .separator = {Text("; ")},
+                        .close = {},
+                        .one_per_block = false,
+                        .between = "",
                         .starts_in_text = false};
     case ToolFormat::kMistral: return MistralSyntax(has("[ARGS]"));
     case ToolFormat::kPhi4: return PhiSyntax(has("<|tool_call|>"));
     case ToolFormat::kDeepSeek: return DeepSeekSyntax(has("```json"));
     case ToolFormat::kKimi:
-      return CallSyntax{.open = {Mark("<|tool_calls_section_begin|>")},
-                        .heads = {{Mark("<|tool_call_begin|>"), Text("functions.\1:0"),
-                                   Mark("<|tool_call_argument_begin|>")}},
-                        .tail = {Mark("<|tool_call_end|>")}, .separator = {},
-                        .close = {Mark("<|tool_calls_section_end|>")}, .one_per_block = false, .between = ""};
+      return CallSyntax{
+          .open = {Mark("<|tool_calls_section_begin|>")},
+          .heads = {{Mark("<|tool_call_begin|>"), Text("functions.\1:0"), Mark("<|tool_call_argument_begin|>")}},
+          .tail = {Mark("<|tool_call_end|>")},
+          .separator = {},
+          .close = {Mark("<|tool_calls_section_end|>")},
+          .one_per_block = false,
+          .between = ""};
     case ToolFormat::kHarmony:
       return CallSyntax{.open = {Mark("<|channel|>"), Text("commentary to=functions.")},
                         .heads = {{Text("\1 "), Mark("<|constrain|>"), Text("json"), Mark("<|message|>")},
                                   {Text("\1"), Mark("<|message|>")}},
-                        .tail = {}, .separator = {}, .close = {}, .one_per_block = true, .between = ""};
+                        .tail = {},
+                        .separator = {},
+                        .close = {},
+                        .one_per_block = true,
+                        .between = ""};
     default: return std::nullopt;
   }
 }
@@ -345,8 +382,7 @@ class AnswerCompiler {
     const char* field = rules_.form == AnswerForm::kJsonSchema ? "schema"
                         : rules_.form == AnswerForm::kRegex    ? "regex"
                                                                : "grammar";
-    if (!answer.has_value())
-      return Status(StatusCode::kInvalidArgument, answer.error().message()).WithContext(field);
+    if (!answer.has_value()) return Status(StatusCode::kInvalidArgument, answer.error().message()).WithContext(field);
     if (rules_.format.tool_format != ToolFormat::kHarmony) return answer;
     PENSIEVE_TRY(const NodeId plain, Markups({Mark("<|channel|>"), Text("final"), Mark("<|message|>")}));
     PENSIEVE_TRY(const NodeId marked, Markups({Mark("<|channel|>"), Text("final "), Mark("<|constrain|>"), Text("json"),
@@ -382,10 +418,10 @@ class AnswerCompiler {
 std::string AnswerRules::Fingerprint() const {
   const bool some_tools = calls != CallRule::kNone && tools.is_array();
   // Lengths, so that no two rules have the same text.
-  std::string print = fmt::format("{} {} {} {} {} {} {} ", static_cast<int>(form), static_cast<int>(calls),
-                                  static_cast<int>(parallel_calls), static_cast<int>(format.tool_format),
-                                  static_cast<int>(format.reasoning), static_cast<int>(format.starts_in_reasoning),
-                                  text.size());
+  std::string print =
+      fmt::format("{} {} {} {} {} {} {} ", static_cast<int>(form), static_cast<int>(calls),
+                  static_cast<int>(parallel_calls), static_cast<int>(format.tool_format),
+                  static_cast<int>(format.reasoning), static_cast<int>(format.starts_in_reasoning), text.size());
   print += text;
   const std::string schema_text = form == AnswerForm::kJsonSchema ? DumpJson(schema) : "";
   print += fmt::format(" {} {}", schema_text.size(), schema_text);

@@ -32,7 +32,8 @@ AnswerRules Rules(ToolFormat format, CallRule calls, const std::string& source =
   return rules;
 }
 
-void ExpectAnswers(const AnswerRules& rules, const std::vector<std::string>& good, const std::vector<std::string>& bad) {
+void ExpectAnswers(const AnswerRules& rules, const std::vector<std::string>& good,
+                   const std::vector<std::string>& bad) {
   const auto grammar = CompileAnswer(rules);
   ASSERT_TRUE(grammar.has_value()) << grammar.error().ToString();
   ASSERT_NE(*grammar, nullptr);
@@ -63,17 +64,20 @@ TEST(AnswerGrammar, DemandsACallInTheFamilysSyntax) {
       {ToolFormat::kMistral, "", R"([TOOL_CALLS][{"name": "sum", "arguments": {"a": 1}}])", R"([TOOL_CALLS][])"},
       {ToolFormat::kMistral, "[ARGS]", "[TOOL_CALLS]weather[ARGS]" + city, "[TOOL_CALLS]weather[ARGS]{}"},
       {ToolFormat::kPhi4, "", R"(functools[{"name": "sum", "arguments": {"a": 1}}])", R"(functools[])"},
-      {ToolFormat::kPhi4, "<|tool_call|>", R"(<|tool_call|>[{"name": "sum", "arguments": {"a": 1}}]<|/tool_call|>)", "[]"},
+      {ToolFormat::kPhi4, "<|tool_call|>", R"(<|tool_call|>[{"name": "sum", "arguments": {"a": 1}}]<|/tool_call|>)",
+       "[]"},
       {ToolFormat::kDeepSeek, "",
-       "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>sum<｜tool▁sep｜>{\"a\": 1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>", "sum"},
+       "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>sum<｜tool▁sep｜>{\"a\": 1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+       "sum"},
       {ToolFormat::kDeepSeek, "```json",
        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>sum\n```json\n{\"a\": 1}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
        "function"},
       {ToolFormat::kKimi, "",
        "<|tool_calls_section_begin|><|tool_call_begin|>functions.sum:0<|tool_call_argument_begin|>{\"a\": 1}"
-       "<|tool_call_end|><|tool_calls_section_end|>", "functions.sum:0"},
-      {ToolFormat::kHarmony, "",
-       "<|channel|>commentary to=functions.sum <|constrain|>json<|message|>{\"a\": 1}", "<|channel|>final<|message|>hi"},
+       "<|tool_call_end|><|tool_calls_section_end|>",
+       "functions.sum:0"},
+      {ToolFormat::kHarmony, "", "<|channel|>commentary to=functions.sum <|constrain|>json<|message|>{\"a\": 1}",
+       "<|channel|>final<|message|>hi"},
   };
   for (const Family& family : families) {
     AnswerRules rules = Rules(family.format, CallRule::kDemanded, family.source);
@@ -99,8 +103,9 @@ TEST(AnswerGrammar, OneCallOrSeveral) {
 TEST(AnswerGrammar, FreeTextIsFreeUntilACallIsOpened) {
   const std::string call = "<tool_call>{\"name\":\"sum\",\"arguments\":{\"a\":1}}\n</tool_call>";
   const AnswerRules rules = Rules(ToolFormat::kHermes, CallRule::kAllowed);
-  ExpectAnswers(rules, {"", "Hello <tool_cal", "Well: " + call + " and " + call + " done", "{\"name\": 5}"},
-                {"<tool_call>", "Hello <tool_call> there", "<tool_call>\n{\"name\": \"none\", \"arguments\": {}}\n</tool_call>"});
+  ExpectAnswers(
+      rules, {"", "Hello <tool_cal", "Well: " + call + " and " + call + " done", "{\"name\": 5}"},
+      {"<tool_call>", "Hello <tool_call> there", "<tool_call>\n{\"name\": \"none\", \"arguments\": {}}\n</tool_call>"});
 }
 
 TEST(AnswerGrammar, SpecialTokensMayOpenACall) {
@@ -132,17 +137,19 @@ TEST(AnswerGrammar, HarmonyAnswersInItsFinalChannel) {
   rules.form = AnswerForm::kJsonSchema;
   rules.schema = {{"type", "integer"}};
   rules.format.tool_format = ToolFormat::kHarmony;
-  ExpectAnswers(rules,
-                {"<|channel|>final<|message|>5",
-                 "<|channel|>analysis<|message|>so<|end|><|start|>assistant<|channel|>final <|constrain|>json<|message|>5"},
-                {"5", "<|channel|>analysis<|message|>5", "<|channel|>final<|message|>five"});
+  ExpectAnswers(
+      rules,
+      {"<|channel|>final<|message|>5",
+       "<|channel|>analysis<|message|>so<|end|><|start|>assistant<|channel|>final <|constrain|>json<|message|>5"},
+      {"5", "<|channel|>analysis<|message|>5", "<|channel|>final<|message|>five"});
 }
 
 TEST(AnswerGrammar, AnswersOrCallsWhenBothAreAllowed) {
   AnswerRules rules = Rules(ToolFormat::kHermes, CallRule::kAllowed);
   rules.form = AnswerForm::kRegex;
   rules.text = "yes|no";
-  ExpectAnswers(rules, {"yes", "<tool_call>\n{\"name\": \"sum\", \"arguments\": {\"a\": 1}}\n</tool_call>"}, {"maybe", ""});
+  ExpectAnswers(rules, {"yes", "<tool_call>\n{\"name\": \"sum\", \"arguments\": {\"a\": 1}}\n</tool_call>"},
+                {"maybe", ""});
 }
 
 TEST(AnswerGrammar, RefusesByNameWhatCannotBeEnforced) {
@@ -159,7 +166,8 @@ TEST(AnswerGrammar, RefusesByNameWhatCannotBeEnforced) {
   rules = Rules(ToolFormat::kHermes, CallRule::kDemanded);
   rules.tools.push_back(Tool("odd", {{"contains", Json::object()}}));
   EXPECT_THAT(CompileAnswer(rules).error().message(), StartsWith("tools: odd: contains:"));
-  EXPECT_THAT(CompileAnswer(Rules(ToolFormat::kPythonic, CallRule::kDemanded)).error().message(), HasSubstr("tool_choice"));
+  EXPECT_THAT(CompileAnswer(Rules(ToolFormat::kPythonic, CallRule::kDemanded)).error().message(),
+              HasSubstr("tool_choice"));
 }
 
 // A tool that nobody demanded strictly may have arguments that cannot be enforced.
@@ -167,8 +175,9 @@ TEST(AnswerGrammar, ToolsThatAreNotStrictStayUsable) {
   AnswerRules rules = Rules(ToolFormat::kHermes, CallRule::kAllowed);
   rules.tools.push_back(Tool("odd", {{"contains", Json::object()}}));
   rules.tools.push_back(Tool("never", {{"type", "string"}}));
-  ExpectAnswers(rules, {"<tool_call>\n{\"name\": \"odd\", \"arguments\": {\"x\": []}}\n</tool_call>",
-                        "<tool_call>\n{\"name\": \"never\", \"arguments\": {}}\n</tool_call>"},
+  ExpectAnswers(rules,
+                {"<tool_call>\n{\"name\": \"odd\", \"arguments\": {\"x\": []}}\n</tool_call>",
+                 "<tool_call>\n{\"name\": \"never\", \"arguments\": {}}\n</tool_call>"},
                 {"<tool_call>\n{\"name\": \"odd\", \"arguments\": []}\n</tool_call>"});
   rules.strict_tools = {"never"};
   EXPECT_THAT(CompileAnswer(rules).error().message(), StartsWith("tools: never:"));

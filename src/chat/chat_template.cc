@@ -82,8 +82,8 @@ Result<RenderedPrompt> ChatTemplate::Render(const RenderInputs& inputs) const {
   PENSIEVE_TRY(auto adapted, AdaptForTemplate(inputs.messages, inputs.tools, abilities));
   if (inputs.continue_final_message) PENSIEVE_RETURN_IF_ERROR(TagLastMessage(adapted.messages));
   const TemplateInputs variables{adapted.messages, adapted.tools,
-                            inputs.add_generation_prompt && !inputs.continue_final_message, inputs.extra_context,
-                            inputs.now_s.value_or(SystemNow())};
+                                 inputs.add_generation_prompt && !inputs.continue_final_message, inputs.extra_context,
+                                 inputs.now_s.value_or(SystemNow())};
   auto text = RenderWith(parsed_->block, parsed_->special_tokens, variables);
   if (!text.has_value()) return text.error().WithContext("chat template");
   if (inputs.continue_final_message) {

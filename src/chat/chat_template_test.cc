@@ -32,7 +32,8 @@ std::string Rendered(const ChatTemplate& chat_template, const RenderInputs& inpu
 }
 
 std::string Fallback(std::initializer_list<std::string_view> tokens) {
-  return FallbackTemplate([&](std::string_view token) { return std::find(tokens.begin(), tokens.end(), token) != tokens.end(); });
+  return FallbackTemplate(
+      [&](std::string_view token) { return std::find(tokens.begin(), tokens.end(), token) != tokens.end(); });
 }
 
 const char kConversation[] = R"([{"role":"system","content":"Be brief."},{"role":"user","content":"Hi"},
@@ -84,8 +85,8 @@ TEST(ChatTemplate, ProbesWhatTemplatesCan) {
   const ChatTemplate gemma = Template(Fallback({"<start_of_turn>", "<end_of_turn>"}));
   EXPECT_FALSE(gemma.supports_system());
   EXPECT_FALSE(gemma.supports_system_mid_conversation());
-  const ChatTemplate parts = Template(
-      "{% for m in messages %}{{ m.role }}:{% for p in m.content %}{{ p.text }}{% endfor %};{% endfor %}");
+  const ChatTemplate parts =
+      Template("{% for m in messages %}{{ m.role }}:{% for p in m.content %}{{ p.text }}{% endfor %};{% endfor %}");
   EXPECT_TRUE(parts.content_parts());
   EXPECT_EQ(Rendered(parts, {.messages = Messages(kConversation)}),
             "system:Be brief.;user:Hi;assistant:Hello!;user:Weather in Oslo?;");
@@ -97,12 +98,13 @@ TEST(ChatTemplate, ToolsReachTemplatesWithoutThem) {
       {"id":"a","type":"function","function":{"name":"get_weather","arguments":"{\"city\": \"Oslo\"}"}},
       {"id":"b","type":"function","function":{"name":"get_weather","arguments":"{\"city\": \"Bergen\"}"}}]},
     {"role":"tool","tool_call_id":"a","content":"7"},{"role":"tool","tool_call_id":"b","content":[{"type":"text","text":"8"}]}])");
-  const std::string text =
-      Rendered(Template(Fallback({"<|im_start|>", "<|im_end|>"})), {.messages = messages, .tools = Messages(kTools), .spell_out_tools = true});
+  const std::string text = Rendered(Template(Fallback({"<|im_start|>", "<|im_end|>"})),
+                                    {.messages = messages, .tools = Messages(kTools), .spell_out_tools = true});
   EXPECT_THAT(text, testing::StartsWith("<|im_start|>system\n# Tools\n\nYou may call one or more functions"));
   EXPECT_THAT(text, HasSubstr("<tools>\n{\"type\": \"function\", \"function\": {\"name\": \"get_weather\","));
-  EXPECT_THAT(text, HasSubstr("<|im_start|>assistant\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": "
-                              "\"Oslo\"}}\n</tool_call>\n<tool_call>\n{\"name\""));
+  EXPECT_THAT(text,
+              HasSubstr("<|im_start|>assistant\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": "
+                        "\"Oslo\"}}\n</tool_call>\n<tool_call>\n{\"name\""));
   EXPECT_THAT(text, HasSubstr("<|im_start|>user\n<tool_response>\n7\n</tool_response>\n<tool_response>\n8\n"
                               "</tool_response><|im_end|>\n<|im_start|>assistant\n"));
 }
@@ -110,7 +112,8 @@ TEST(ChatTemplate, ToolsReachTemplatesWithoutThem) {
 TEST(ChatTemplate, ToolsThatATemplateIgnoresStayOutUnlessAskedFor) {
   const auto chatml = Template(Fallback({"<|im_start|>", "<|im_end|>"}));
   const Json messages = Messages(R"([{"role":"user","content":"W?"}])");
-  EXPECT_EQ(Rendered(chatml, {.messages = messages, .tools = Messages(kTools)}), Rendered(chatml, {.messages = messages}));
+  EXPECT_EQ(Rendered(chatml, {.messages = messages, .tools = Messages(kTools)}),
+            Rendered(chatml, {.messages = messages}));
 }
 
 TEST(ChatTemplate, LaterSystemTurnsFoldWithoutTouchingEarlierBytes) {
@@ -137,9 +140,9 @@ TEST(ChatTemplate, FinalMessageIsContinued) {
   EXPECT_EQ(Rendered(Template(Fallback({"<|im_start|>", "<|im_end|>"})),
                      {.messages = messages, .continue_final_message = true}),
             "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nSure, ");
-  const auto refused = Template(Fallback({"<|im_start|>", "<|im_end|>"}))
-                           .Render({.messages = Messages(R"([{"role":"user","content":"Hi"}])"),
-                                    .continue_final_message = true});
+  const auto refused =
+      Template(Fallback({"<|im_start|>", "<|im_end|>"}))
+          .Render({.messages = Messages(R"([{"role":"user","content":"Hi"}])"), .continue_final_message = true});
   EXPECT_FALSE(refused.has_value());
 }
 
@@ -150,7 +153,9 @@ std::string Authors(const RenderedPrompt& prompt) {
   for (const TextSpan& span : prompt.spans) {
     const std::string part = prompt.text.substr(begin, span.end - begin);
     begin = span.end;
-    out += span.source == TextSource::kTemplate ? part : span.source == TextSource::kAnswer ? "(" + part + ")" : "[" + part + "]";
+    out += span.source == TextSource::kTemplate ? part
+           : span.source == TextSource::kAnswer ? "(" + part + ")"
+                                                : "[" + part + "]";
   }
   return out;
 }
@@ -177,7 +182,8 @@ TEST(ChatTemplate, PromptsKnowTheirAuthorsAndAnswers) {
   EXPECT_EQ(chatml.turn_borders(), "<|im_end|>\n<|im_start|>user\n<|im_end|>\n");
   // A turn that is continued is an answer up to the end of the prompt.
   const auto continued = chatml.Render({.messages = Messages(R"([{"role":"user","content":"Hi"},
-      {"role":"assistant","content":"Sure, "}])"), .continue_final_message = true});
+      {"role":"assistant","content":"Sure, "}])"),
+                                        .continue_final_message = true});
   ASSERT_TRUE(continued.has_value());
   EXPECT_EQ(Authors(*continued), "<|im_start|>user\n[Hi]<|im_end|>\n<|im_start|>assistant\n(Sure, )");
   EXPECT_EQ(continued->answers.back().end, continued->text.size());
@@ -216,13 +222,16 @@ TEST(ChatTemplate, AnswersOfModelTemplates) {
   const auto answers = [&](const char* file) {
     const auto source = ReadFile((folder / file).string(), 1 << 20);
     EXPECT_TRUE(source.has_value());
-    const auto prompt = Template(*source).Render({.messages = messages, .tools = Messages(kTools), .spell_out_tools = true});
+    const auto prompt =
+        Template(*source).Render({.messages = messages, .tools = Messages(kTools), .spell_out_tools = true});
     EXPECT_TRUE(prompt.has_value()) << prompt.error().ToString();
     return Answers(*prompt);
   };
   using testing::ElementsAre;
-  EXPECT_THAT(answers("Qwen-Qwen3-0.6B.jinja"),
-              ElementsAre("A1", "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>", "A2"));
+  EXPECT_THAT(
+      answers("Qwen-Qwen3-0.6B.jinja"),
+      ElementsAre("A1", "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>",
+                  "A2"));
   EXPECT_THAT(answers("Qwen-Qwen2.5-7B-Instruct.jinja"),
               ElementsAre("A1", HasSubstr("<tool_call>\n{\"name\": \"get_weather\""), "A2"));
   EXPECT_THAT(answers("meta-llama-Llama-3.1-8B-Instruct.jinja"),
@@ -234,7 +243,8 @@ TEST(ChatTemplate, AnswersOfModelTemplates) {
   EXPECT_THAT(answers("deepseek-ai-DeepSeek-R1-Distill-Qwen-32B.jinja"), testing::Contains("A1"));
   // The header of a result repeats the name of the call.
   EXPECT_THAT(answers("openai-gpt-oss-120b.jinja"),
-              ElementsAre("<|channel|>final<|message|>A1", HasSubstr("{\"city\": \"Oslo\"}<|call|>"), "<|channel|>final<|message|>A2"));
+              ElementsAre("<|channel|>final<|message|>A1", HasSubstr("{\"city\": \"Oslo\"}<|call|>"),
+                          "<|channel|>final<|message|>A2"));
 }
 
 TEST(ChatTemplate, LongConversationsAreNoTooManySteps) {
@@ -313,8 +323,9 @@ TEST(ChatTemplate, VariablesThatARequestCanGiveAreNoReasonToRefuseATemplate) {
       "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}");
   EXPECT_TRUE(demanding.supports_system());
   const Json messages = Messages(R"([{"role":"user","content":"U"}])");
-  EXPECT_EQ(Rendered(demanding, {.messages = messages, .extra_context = Messages(R"({"datetime":"noon","functions":[]})")}),
-            "Today: noon[][user]U");
+  EXPECT_EQ(
+      Rendered(demanding, {.messages = messages, .extra_context = Messages(R"({"datetime":"noon","functions":[]})")}),
+      "Today: noon[][user]U");
   const auto without = demanding.Render({.messages = messages});
   ASSERT_FALSE(without.has_value());
   EXPECT_THAT(without.error().message(), HasSubstr("'datetime' is undefined"));
@@ -326,7 +337,8 @@ TEST(ChatTemplate, AnEmptySystemMessageIsShownAsTheTemplateShowsIt) {
       "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}");
   EXPECT_EQ(Rendered(with_default, {.messages = Messages(R"([{"role":"user","content":"U"}])")}),
             "[system]Be nice.[user]U");
-  EXPECT_EQ(Rendered(with_default, {.messages = Messages(R"([{"role":"system","content":""},{"role":"user","content":"U"}])")}),
+  EXPECT_EQ(Rendered(with_default,
+                     {.messages = Messages(R"([{"role":"system","content":""},{"role":"user","content":"U"}])")}),
             "[system][user]U");
   EXPECT_EQ(Rendered(Template(Fallback({"<start_of_turn>", "<end_of_turn>"})),
                      {.messages = Messages(R"([{"role":"system","content":""},{"role":"user","content":"U"}])"),
@@ -336,9 +348,9 @@ TEST(ChatTemplate, AnEmptySystemMessageIsShownAsTheTemplateShowsIt) {
 
 TEST(ChatTemplate, BadInputsAreRefused) {
   const ChatTemplate chatml = Template(Fallback({"<|im_start|>", "<|im_end|>"}));
-  for (const char* text : {"null", "[]", "{}", "[1]", "[{}]", R"([{"role":1}])", R"([{"role":"tool","tool_call_id":5}])",
-                           R"([{"role":"user","content":[{"type":"image_url"}]}])",
-                           R"([{"role":"assistant","tool_calls":[1]}])"}) {
+  for (const char* text :
+       {"null", "[]", "{}", "[1]", "[{}]", R"([{"role":1}])", R"([{"role":"tool","tool_call_id":5}])",
+        R"([{"role":"user","content":[{"type":"image_url"}]}])", R"([{"role":"assistant","tool_calls":[1]}])"}) {
     const auto rendered = chatml.Render({.messages = Messages(text)});
     ASSERT_FALSE(rendered.has_value()) << text;
     EXPECT_EQ(rendered.error().code(), StatusCode::kInvalidArgument);
@@ -358,7 +370,8 @@ TEST(ChatTemplate, ExtraContextIsVisible) {
 TEST(ChatTemplate, EveryModelTemplateTakesAnAgentsConversation) {
   const std::filesystem::path folder = std::filesystem::path(PENSIEVE_SOURCE_DIR) / ".." / "shared" / "chat_templates";
   if (!std::filesystem::exists(folder)) GTEST_SKIP() << "no templates of models beside the repository";
-  const Json messages = Messages(R"([{"role":"system","content":"Sys-1"},{"role":"user","content":[{"type":"text","text":"Use-1"}]},
+  const Json messages =
+      Messages(R"([{"role":"system","content":"Sys-1"},{"role":"user","content":[{"type":"text","text":"Use-1"}]},
     {"role":"system","content":"Sys-2"},
     {"role":"assistant","content":"Say-1","tool_calls":[
       {"id":"toolu_1","type":"function","function":{"name":"get_weather","arguments":"{\"city\": \"Oslo\"}"}},
@@ -368,7 +381,8 @@ TEST(ChatTemplate, EveryModelTemplateTakesAnAgentsConversation) {
   for (const auto& file : std::filesystem::directory_iterator(folder)) {
     const auto source = ReadFile(file.path().string(), 1 << 20);
     ASSERT_TRUE(source.has_value());
-    const std::string text = Rendered(Template(*source), {.messages = messages, .tools = Messages(kTools), .spell_out_tools = true});
+    const std::string text =
+        Rendered(Template(*source), {.messages = messages, .tools = Messages(kTools), .spell_out_tools = true});
     for (const char* word : {"Sys-1", "Use-1", "Sys-2", "get_weather", "Oslo", "Bergen", "Res-1", "Res-2", "Use-2"}) {
       EXPECT_THAT(text, HasSubstr(word)) << file.path();
     }

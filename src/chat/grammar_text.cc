@@ -248,7 +248,11 @@ class Reader {
 class Compiler {
  public:
   Compiler(GrammarBuilder& builder, const std::vector<Expression>& rules, Budget& budget)
-      : builder_(builder), rules_(rules), budget_(budget), recursive_(rules.size(), false), done_(rules.size(), false),
+      : builder_(builder),
+        rules_(rules),
+        budget_(budget),
+        recursive_(rules.size(), false),
+        done_(rules.size(), false),
         nodes_(rules.size(), -1) {}
 
   Result<NodeId> Compile(int32_t root) {

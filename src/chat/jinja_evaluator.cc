@@ -522,9 +522,7 @@ Result<Value> LoopChanged(Runtime& runtime, const Value& self, const CallArgs& a
   PENSIEVE_TRY(Value now, runtime.List(args.positional, SequenceKind::kTuple));
   std::optional<Value>& held = self.loop()->changed;
   bool same = false;
-  if (held.has_value()) {
-    PENSIEVE_TRY(same, runtime.Equal(*held, now));
-  }
+  if (held.has_value()) { PENSIEVE_TRY(same, runtime.Equal(*held, now)); }
   held = std::move(now);
   return Value::Bool(!same);
 }
@@ -700,9 +698,7 @@ Result<Value> Evaluator::CallExpr(const Expr& expr) {
 
 Result<Value> Evaluator::Filter(const Expr& expr) {
   Value input = filter_input_;
-  if (expr.operands[0] != nullptr) {
-    PENSIEVE_TRY(input, Evaluate(*expr.operands[0]));
-  }
+  if (expr.operands[0] != nullptr) { PENSIEVE_TRY(input, Evaluate(*expr.operands[0])); }
   CallArgs args;
   PENSIEVE_RETURN_IF_ERROR(Arguments(expr, args));
   return ApplyFilter(expr.name, input, args);
@@ -719,7 +715,8 @@ Result<Value> Evaluator::Test(const Expr& expr) {
 Result<Value> Evaluator::Negate(const Expr& expr) {
   PENSIEVE_TRY(const Value operand, Evaluate(*expr.operands[0]));
   if (operand.IsUndefined()) return UndefinedError(operand);
-  if (!operand.IsNumber()) return InvalidArgument(fmt::format("bad operand type for unary -: '{}'", operand.TypeName()));
+  if (!operand.IsNumber())
+    return InvalidArgument(fmt::format("bad operand type for unary -: '{}'", operand.TypeName()));
   if (operand.IsFloat()) return Value::Float(expr.kind == ExprKind::kPlus ? operand.number() : -operand.number());
   return BinaryOperation(*this, expr.kind == ExprKind::kPlus ? Op::kAdd : Op::kSubtract, Value::Integer(0), operand);
 }

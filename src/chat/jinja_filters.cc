@@ -163,12 +163,15 @@ bool ParseInt(std::string_view text, int base, Int& value) {
   value = 0;
   char previous = '0';
   for (const char c : text) {
-    const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'z' ? c - 'a' + 10
-                      : c >= 'A' && c <= 'Z' ? c - 'A' + 10 : 99;
+    const int digit = c >= '0' && c <= '9'   ? c - '0'
+                      : c >= 'a' && c <= 'z' ? c - 'a' + 10
+                      : c >= 'A' && c <= 'Z' ? c - 'A' + 10
+                                             : 99;
     if (c == '_' ? previous == '_' : digit >= base) return false;
     previous = c;
     if (c == '_') continue;
-    if (__builtin_mul_overflow(value, Int{base}, &value) || __builtin_add_overflow(value, Int{digit}, &value)) return false;
+    if (__builtin_mul_overflow(value, Int{base}, &value) || __builtin_add_overflow(value, Int{digit}, &value))
+      return false;
   }
   if (negative) value = -value;
   return true;
@@ -271,7 +274,8 @@ Result<Value> Path(Runtime& rt, const Value& value, const Value* path) {
   while (true) {
     const size_t dot = rest.find('.');
     const std::string_view part = rest.substr(0, dot);
-    const bool number = !part.empty() && part.size() < 10 && part.find_first_not_of("0123456789") == std::string_view::npos;
+    const bool number =
+        !part.empty() && part.size() < 10 && part.find_first_not_of("0123456789") == std::string_view::npos;
     PENSIEVE_TRY(at, rt.Item(at, number ? Value::Integer(std::atoi(std::string(part).c_str()))
                                         : Value::Text(std::string(part))));
     if (dot == std::string_view::npos) return at;
@@ -313,9 +317,7 @@ Result<Value> Map(Runtime& rt, const Value& input, const Args& args) {
   }
   if (!args.positional[0].IsString()) return InvalidArgument("map needs a filter name or attribute=");
   const Args rest = Rest(args, 1);
-  for (Value& item : items) {
-    PENSIEVE_TRY(item, rt.ApplyFilter(args.positional[0].text(), item, rest));
-  }
+  for (Value& item : items) { PENSIEVE_TRY(item, rt.ApplyFilter(args.positional[0].text(), item, rest)); }
   return rt.List(std::move(items), SequenceKind::kGenerator);
 }
 
@@ -331,9 +333,7 @@ Result<Value> Choose(Runtime& rt, const Value& input, const Args& args, bool by_
   for (const Value& item : items) {
     PENSIEVE_TRY(const Value subject, Path(rt, item, by_attribute ? &args.positional[0] : nullptr));
     bool holds = Truthy(subject);
-    if (has_test) {
-      PENSIEVE_TRY(holds, rt.ApplyTest(args.positional[test_at].text(), subject, rest));
-    }
+    if (has_test) { PENSIEVE_TRY(holds, rt.ApplyTest(args.positional[test_at].text(), subject, rest)); }
     if (holds == wanted) kept.push_back(item);
   }
   return rt.List(std::move(kept), SequenceKind::kGenerator);
@@ -470,16 +470,47 @@ Result<Value> FormatFilter(Runtime& rt, const Value& input, const Args& args) {
 }  // namespace
 
 NativeFunction FindFilter(std::string_view name) {
-  static const Table kFilters = {
-      {"tojson", ToJson}, {"from_json", FromJsonFilter}, {"fromjson", FromJsonFilter}, {"trim", AsMethod<kStrip>},
-      {"upper", AsMethod<kUpper>}, {"lower", AsMethod<kLower>}, {"capitalize", AsMethod<kCapitalize>},
-      {"replace", AsMethod<kReplace>}, {"title", Title}, {"indent", Indent}, {"string", StringFilter}, {"safe", Safe},
-      {"escape", Escape}, {"e", Escape}, {"length", LengthFilter}, {"count", LengthFilter}, {"list", ListFilter},
-      {"items", ItemsFilter}, {"default", Default}, {"d", Default}, {"int", IntFilter}, {"float", FloatFilter},
-      {"abs", Abs}, {"round", Round}, {"first", First}, {"last", Last}, {"reverse", Reverse}, {"join", Join},
-      {"map", Map}, {"select", Select}, {"reject", Reject}, {"selectattr", SelectAttr}, {"rejectattr", RejectAttr},
-      {"sort", Sort}, {"dictsort", DictSort}, {"unique", Unique}, {"min", Min}, {"max", Max}, {"sum", Sum},
-      {"attr", Attr}, {"format", FormatFilter}};
+  static const Table kFilters = {{"tojson", ToJson},
+                                 {"from_json", FromJsonFilter},
+                                 {"fromjson", FromJsonFilter},
+                                 {"trim", AsMethod<kStrip>},
+                                 {"upper", AsMethod<kUpper>},
+                                 {"lower", AsMethod<kLower>},
+                                 {"capitalize", AsMethod<kCapitalize>},
+                                 {"replace", AsMethod<kReplace>},
+                                 {"title", Title},
+                                 {"indent", Indent},
+                                 {"string", StringFilter},
+                                 {"safe", Safe},
+                                 {"escape", Escape},
+                                 {"e", Escape},
+                                 {"length", LengthFilter},
+                                 {"count", LengthFilter},
+                                 {"list", ListFilter},
+                                 {"items", ItemsFilter},
+                                 {"default", Default},
+                                 {"d", Default},
+                                 {"int", IntFilter},
+                                 {"float", FloatFilter},
+                                 {"abs", Abs},
+                                 {"round", Round},
+                                 {"first", First},
+                                 {"last", Last},
+                                 {"reverse", Reverse},
+                                 {"join", Join},
+                                 {"map", Map},
+                                 {"select", Select},
+                                 {"reject", Reject},
+                                 {"selectattr", SelectAttr},
+                                 {"rejectattr", RejectAttr},
+                                 {"sort", Sort},
+                                 {"dictsort", DictSort},
+                                 {"unique", Unique},
+                                 {"min", Min},
+                                 {"max", Max},
+                                 {"sum", Sum},
+                                 {"attr", Attr},
+                                 {"format", FormatFilter}};
   const auto found = kFilters.find(name);
   return found == kFilters.end() ? nullptr : found->second;
 }

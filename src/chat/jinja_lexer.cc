@@ -152,8 +152,8 @@ class Lexer {
       size_t at = SkipSpace(open + (is_signed ? 3 : 2));
       if (source_.compare(at, 6, "endraw") != 0) continue;
       at = SkipSpace(at + 6);
-      const bool closes = source_.compare(at, 2, "%}") == 0 || source_.compare(at, 3, "-%}") == 0 ||
-                          source_.compare(at, 3, "+%}") == 0;
+      const bool closes =
+          source_.compare(at, 2, "%}") == 0 || source_.compare(at, 3, "-%}") == 0 || source_.compare(at, 3, "+%}") == 0;
       if (!closes) continue;
       const std::string_view text = std::string_view(source_).substr(begin, open - begin);
       const std::string_view kept = TrimBefore(text, is_signed ? sign : '\0', false);
@@ -200,9 +200,9 @@ class Lexer {
   }
 
   Status Operator(std::string& open_brackets) {
-    static constexpr std::array<std::string_view, 26> kOperators = {
-        "**", "//", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[",
-        "]",  "(",  ")",  "{",  "}",  ">",  "<", "=", ".", ":", "|", ",", ";"};
+    static constexpr std::array<std::string_view, 26> kOperators = {"**", "//", "==", "!=", ">=", "<=", "+", "-", "/",
+                                                                    "*",  "%",  "~",  "[",  "]",  "(",  ")", "{", "}",
+                                                                    ">",  "<",  "=",  ".",  ":",  "|",  ",", ";"};
     for (const std::string_view op : kOperators) {
       if (source_.compare(pos_, op.size(), op) != 0) continue;
       if (op == "(" || op == "[" || op == "{") {

@@ -51,8 +51,12 @@ Result<Value> StripWith(Runtime& rt, const Value& self, const Args& args, bool l
 }
 
 Result<Value> Strip(Runtime& rt, const Value& self, const Args& args) { return StripWith(rt, self, args, true, true); }
-Result<Value> LStrip(Runtime& rt, const Value& self, const Args& args) { return StripWith(rt, self, args, true, false); }
-Result<Value> RStrip(Runtime& rt, const Value& self, const Args& args) { return StripWith(rt, self, args, false, true); }
+Result<Value> LStrip(Runtime& rt, const Value& self, const Args& args) {
+  return StripWith(rt, self, args, true, false);
+}
+Result<Value> RStrip(Runtime& rt, const Value& self, const Args& args) {
+  return StripWith(rt, self, args, false, true);
+}
 
 // The parts are views into the text of `self`.
 Result<Value> StringList(Runtime& rt, const Value& self, const std::vector<std::string_view>& parts) {
@@ -249,8 +253,12 @@ Result<Value> StringCount(Runtime&, const Value& self, const Args& args) {
   return Value::Integer(static_cast<Int>(SplitBy(self.text(), needle, -1).size()) - 1);
 }
 
-Result<Value> Upper(Runtime& rt, const Value& self, const Args&) { return rt.String(self.traced().Map(ToUpper), self.IsMarkup()); }
-Result<Value> Lower(Runtime& rt, const Value& self, const Args&) { return rt.String(self.traced().Map(ToLower), self.IsMarkup()); }
+Result<Value> Upper(Runtime& rt, const Value& self, const Args&) {
+  return rt.String(self.traced().Map(ToUpper), self.IsMarkup());
+}
+Result<Value> Lower(Runtime& rt, const Value& self, const Args&) {
+  return rt.String(self.traced().Map(ToLower), self.IsMarkup());
+}
 
 Result<Value> Capitalize(Runtime& rt, const Value& self, const Args&) {
   const std::string& text = self.text();
@@ -336,7 +344,8 @@ Result<Value> Pad(Runtime& rt, const Value& self, const Args& args, Side side) {
   PENSIEVE_TRY(const auto bound, BoundArgs::Bind("just", {"width", "fillchar"}, args, 1));
   PENSIEVE_TRY(const int64_t width, bound.Int64(0, 0));
   PENSIEVE_TRY(const TracedText fill, bound.Traced(1, " "));
-  if (CodePointCount(fill.bytes()) != 1) return InvalidArgument("the fill character must be exactly one character long");
+  if (CodePointCount(fill.bytes()) != 1)
+    return InvalidArgument("the fill character must be exactly one character long");
   const auto count = static_cast<int64_t>(CodePointCount(self.text()));
   if (width > static_cast<int64_t>(rt.limits().range_items_max)) return InvalidArgument("a padded width is too large");
   const int64_t missing = std::max<int64_t>(0, width - count);
@@ -394,7 +403,8 @@ Result<Value> Format(Runtime& rt, const Value& self, const Args& args) {
     for (const auto& [name, given] : args.keywords) {
       if (name == field) value = &given;
     }
-    if (value == nullptr) return InvalidArgument(fmt::format("format: no value for the field '{}'", field.substr(0, 80)));
+    if (value == nullptr)
+      return InvalidArgument(fmt::format("format: no value for the field '{}'", field.substr(0, 80)));
     PENSIEVE_RETURN_IF_ERROR(AppendStr(*value, rt.limits().output_bytes_max, out));
     i = end;
   }
@@ -558,29 +568,54 @@ NativeFunction Lookup(const Table& table, std::string_view name) {
 }  // namespace
 
 NativeFunction FindStringMethod(std::string_view name) {
-  static const Table kMethods = {
-      {"strip", Strip}, {"lstrip", LStrip}, {"rstrip", RStrip}, {"split", Split}, {"rsplit", RSplit},
-      {"splitlines", SplitLines}, {"startswith", StartsWith}, {"endswith", EndsWith},
-      {"removeprefix", RemovePrefix}, {"removesuffix", RemoveSuffix}, {"replace", Replace}, {"find", StringFind},
-      {"rfind", StringRFind}, {"index", StringIndex}, {"count", StringCount}, {"upper", Upper}, {"lower", Lower},
-      {"casefold", Lower}, {"capitalize", Capitalize}, {"title", Title}, {"join", Join}, {"partition", Partition},
-      {"rpartition", RPartition}, {"isspace", AllOf<IsSpace>}, {"isalpha", AllOf<IsLetter>},
-      {"isdigit", AllOf<IsDigit>}, {"isnumeric", AllOf<IsDigit>}, {"isdecimal", AllOf<IsDigit>},
-      {"isalnum", AllOf<IsAlphanumeric>}, {"islower", IsLowerText}, {"isupper", IsUpperText}, {"ljust", LJust},
-      {"rjust", RJust}, {"center", Center}, {"zfill", ZFill}, {"format", Format}};
+  static const Table kMethods = {{"strip", Strip},
+                                 {"lstrip", LStrip},
+                                 {"rstrip", RStrip},
+                                 {"split", Split},
+                                 {"rsplit", RSplit},
+                                 {"splitlines", SplitLines},
+                                 {"startswith", StartsWith},
+                                 {"endswith", EndsWith},
+                                 {"removeprefix", RemovePrefix},
+                                 {"removesuffix", RemoveSuffix},
+                                 {"replace", Replace},
+                                 {"find", StringFind},
+                                 {"rfind", StringRFind},
+                                 {"index", StringIndex},
+                                 {"count", StringCount},
+                                 {"upper", Upper},
+                                 {"lower", Lower},
+                                 {"casefold", Lower},
+                                 {"capitalize", Capitalize},
+                                 {"title", Title},
+                                 {"join", Join},
+                                 {"partition", Partition},
+                                 {"rpartition", RPartition},
+                                 {"isspace", AllOf<IsSpace>},
+                                 {"isalpha", AllOf<IsLetter>},
+                                 {"isdigit", AllOf<IsDigit>},
+                                 {"isnumeric", AllOf<IsDigit>},
+                                 {"isdecimal", AllOf<IsDigit>},
+                                 {"isalnum", AllOf<IsAlphanumeric>},
+                                 {"islower", IsLowerText},
+                                 {"isupper", IsUpperText},
+                                 {"ljust", LJust},
+                                 {"rjust", RJust},
+                                 {"center", Center},
+                                 {"zfill", ZFill},
+                                 {"format", Format}};
   return Lookup(kMethods, name);
 }
 
 NativeFunction FindListMethod(std::string_view name) {
-  static const Table kMethods = {{"append", Append}, {"extend", Extend},   {"pop", ListPop},  {"insert", Insert},
+  static const Table kMethods = {{"append", Append},   {"extend", Extend},   {"pop", ListPop},  {"insert", Insert},
                                  {"index", ListIndex}, {"count", ListCount}, {"copy", ListCopy}};
   return Lookup(kMethods, name);
 }
 
 NativeFunction FindDictMethod(std::string_view name) {
-  static const Table kMethods = {{"items", DictItems}, {"keys", DictKeys},
-                                 {"values", DictValues}, {"get", DictGet},
-                                 {"pop", DictPop},       {"setdefault", DictSetDefault},
+  static const Table kMethods = {{"items", DictItems},   {"keys", DictKeys}, {"values", DictValues},
+                                 {"get", DictGet},       {"pop", DictPop},   {"setdefault", DictSetDefault},
                                  {"update", DictUpdate}, {"copy", DictCopy}};
   return Lookup(kMethods, name);
 }

@@ -129,8 +129,7 @@ Result<Value> FloatOperation(Op op, double a, double b) {
 // "%s and %d" % values: the conversions s, r, d, i, f (with precision) and %%.
 class PercentFormat {
  public:
-  PercentFormat(Runtime& runtime, const TracedText& format, const Value& values)
-      : runtime_(runtime), format_(format) {
+  PercentFormat(Runtime& runtime, const TracedText& format, const Value& values) : runtime_(runtime), format_(format) {
     if (values.list() != nullptr && values.list()->kind == SequenceKind::kTuple) {
       values_ = values.list()->items;
     } else {

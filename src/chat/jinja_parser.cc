@@ -11,7 +11,7 @@
 namespace pensieve::chat::jinja {
 namespace {
 
-constexpr int kNestingMax = 100;     // of statements and of brackets: bounds the parser's own recursion
+constexpr int kNestingMax = 100;    // of statements and of brackets: bounds the parser's own recursion
 constexpr int kExprDepthMax = 400;  // of one expression's tree, long chains of operators included
 
 // Words that end a block's body, such as {"elif", "else", "endif"}.
@@ -103,8 +103,8 @@ class Parser {
     for (const auto& keyword : expr->keywords) depth = std::max(depth, keyword.second->depth);
     expr->depth = depth + 1;
     if (expr->depth > kExprDepthMax) {
-      return InvalidArgument(fmt::format("line {}: an expression is nested deeper than {} levels", expr->line,
-                                         kExprDepthMax));
+      return InvalidArgument(
+          fmt::format("line {}: an expression is nested deeper than {} levels", expr->line, kExprDepthMax));
     }
     return expr;
   }
@@ -123,9 +123,7 @@ class Parser {
       PENSIEVE_TRY(ExprPtr condition, Or());
       conditional->operands.push_back(std::move(condition));
       ExprPtr otherwise;
-      if (TakeName("else")) {
-        PENSIEVE_TRY(otherwise, Expression());
-      }
+      if (TakeName("else")) { PENSIEVE_TRY(otherwise, Expression()); }
       conditional->operands.push_back(std::move(otherwise));
       PENSIEVE_TRY(expr, Done(std::move(conditional)));
     }
@@ -160,9 +158,9 @@ class Parser {
 
   // True, with `op` set, when a comparison operator was taken.
   bool TakeComparison(Op& op) {
-    static constexpr std::pair<std::string_view, Op> kComparisons[] = {
-        {"==", Op::kEqual}, {"!=", Op::kNotEqual}, {"<=", Op::kLessEqual},
-        {"<", Op::kLess},   {">=", Op::kGreaterEqual}, {">", Op::kGreater}};
+    static constexpr std::pair<std::string_view, Op> kComparisons[] = {{"==", Op::kEqual},        {"!=", Op::kNotEqual},
+                                                                       {"<=", Op::kLessEqual},    {"<", Op::kLess},
+                                                                       {">=", Op::kGreaterEqual}, {">", Op::kGreater}};
     for (const auto& [text, kind] : kComparisons) {
       op = kind;
       if (TakeOperator(text)) return true;
@@ -243,7 +241,8 @@ class Parser {
       case TokenType::kInteger: {
         Int value = 0;
         for (const char digit : token.text) {
-          if (__builtin_mul_overflow(value, Int{10}, &value) || __builtin_add_overflow(value, Int{digit - '0'}, &value)) {
+          if (__builtin_mul_overflow(value, Int{10}, &value) ||
+              __builtin_add_overflow(value, Int{digit - '0'}, &value)) {
             return Error("an integer is out of range");
           }
         }
@@ -409,9 +408,7 @@ class Parser {
 
   // "| a | b(c)" of a block, whose text is the first one's input: null here.
   Result<ExprPtr> BlockFilters(ExprPtr expr) {
-    while (TakeOperator("|")) {
-      PENSIEVE_TRY(expr, OneFilter(std::move(expr)));
-    }
+    while (TakeOperator("|")) { PENSIEVE_TRY(expr, OneFilter(std::move(expr))); }
     return expr;
   }
 
@@ -464,8 +461,8 @@ class Parser {
       return token.text != "else" && token.text != "or" && token.text != "and" && token.text != "if" &&
              token.text != "in" && token.text != "not";
     }
-    return token.type == TokenType::kString || token.type == TokenType::kInteger ||
-           token.type == TokenType::kFloat || token.IsOperator("[") || token.IsOperator("{");
+    return token.type == TokenType::kString || token.type == TokenType::kInteger || token.type == TokenType::kFloat ||
+           token.IsOperator("[") || token.IsOperator("{");
   }
 
   // --- statements ------------------------------------------------------------------------------------------------
@@ -581,9 +578,7 @@ class Parser {
     PENSIEVE_TRY(loop->target, Target());
     PENSIEVE_RETURN_IF_ERROR(ExpectName("in"));
     PENSIEVE_TRY(loop->value, LoopSource());
-    if (TakeName("if")) {
-      PENSIEVE_TRY(loop->condition, Expression());
-    }
+    if (TakeName("if")) { PENSIEVE_TRY(loop->condition, Expression()); }
     loop->recursive = TakeName("recursive");
     PENSIEVE_RETURN_IF_ERROR(ExpectBlockEnd());
     ++loop_depth_;

@@ -161,9 +161,7 @@ class JsonWriter {
     return FloatRepr(number);
   }
 
-  static void AppendEscape(char32_t c, std::string& out) {
-    out += fmt::format("\\u{:04x}", static_cast<uint32_t>(c));
-  }
+  static void AppendEscape(char32_t c, std::string& out) { out += fmt::format("\\u{:04x}", static_cast<uint32_t>(c)); }
 
   std::string Escaped(std::string_view text) const {
     std::string out;
@@ -240,7 +238,8 @@ class JsonWriter {
       entries.emplace_back(std::move(text), &value);
     }
     if (style_.sort_keys) {
-      std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.first.bytes() < b.first.bytes(); });
+      std::stable_sort(entries.begin(), entries.end(),
+                       [](const auto& a, const auto& b) { return a.first.bytes() < b.first.bytes(); });
     }
     out_.AppendAlike("{");
     for (size_t i = 0; i < entries.size(); ++i) {
@@ -282,7 +281,8 @@ std::string FloatRepr(double value) {
   }
   if (exponent < 0) return sign + "0." + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
   if (count <= exponent + 1) return sign + digits + std::string(static_cast<size_t>(exponent + 1 - count), '0') + ".0";
-  return sign + digits.substr(0, static_cast<size_t>(exponent + 1)) + "." + digits.substr(static_cast<size_t>(exponent + 1));
+  return sign + digits.substr(0, static_cast<size_t>(exponent + 1)) + "." +
+         digits.substr(static_cast<size_t>(exponent + 1));
 }
 
 std::string IntRepr(Int value) { return fmt::format("{}", static_cast<__int128>(value)); }

@@ -17,8 +17,8 @@ Result<BoundArgs> BoundArgs::Bind(std::string_view callee, std::initializer_list
   bound.callee_ = callee;
   bound.values_.resize(names.size());
   if (args.positional.size() > names.size()) {
-    return InvalidArgument(fmt::format("{} takes at most {} arguments, got {}", callee, names.size(),
-                                       args.positional.size()));
+    return InvalidArgument(
+        fmt::format("{} takes at most {} arguments, got {}", callee, names.size(), args.positional.size()));
   }
   for (size_t i = 0; i < args.positional.size(); ++i) bound.values_[i] = &args.positional[i];
   for (const auto& [name, value] : args.keywords) {
@@ -45,8 +45,8 @@ Result<int64_t> BoundArgs::Int64(size_t index, int64_t otherwise) const {
   if (!value->IsIntegral()) {
     return InvalidArgument(fmt::format("{}: '{}' is no integer", callee_, value->TypeName()));
   }
-  const Int clamped = std::clamp<Int>(value->integer(), std::numeric_limits<int64_t>::min(),
-                                      std::numeric_limits<int64_t>::max());
+  const Int clamped =
+      std::clamp<Int>(value->integer(), std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max());
   return static_cast<int64_t>(clamped);
 }
 
@@ -146,9 +146,7 @@ Result<std::vector<Value>> Runtime::Items(const Value& iterable) {
     for (const auto& entry : dict->entries()) items.push_back(entry.first);
     return items;
   }
-  if (!iterable.IsString()) {
-    return InvalidArgument(fmt::format("'{}' object is not iterable", iterable.TypeName()));
-  }
+  if (!iterable.IsString()) { return InvalidArgument(fmt::format("'{}' object is not iterable", iterable.TypeName())); }
   const std::string& text = iterable.text();
   for (size_t i = 0; i < text.size(); i += CodePointBytes(text, i)) {
     PENSIEVE_TRY(Value item, String(iterable.traced().Slice(i, i + CodePointBytes(text, i))));
@@ -265,8 +263,10 @@ Value MissingName(std::string_view name) { return UndefinedWith(fmt::format("'{}
 
 Value MissingAttribute(const Value& object, const Value& key) {
   const std::string type = object.IsNone() ? "None" : fmt::format("{} object", object.TypeName());
-  if (key.IsString()) return UndefinedWith(fmt::format("'{}' has no attribute {}", type, StringRepr(key.text().substr(0, 200))));
-  return UndefinedWith(fmt::format("{} has no element {}", type, key.IsInt() ? IntRepr(key.integer()) : key.TypeName()));
+  if (key.IsString())
+    return UndefinedWith(fmt::format("'{}' has no attribute {}", type, StringRepr(key.text().substr(0, 200))));
+  return UndefinedWith(
+      fmt::format("{} has no element {}", type, key.IsInt() ? IntRepr(key.integer()) : key.TypeName()));
 }
 
 size_t WorkSize(const Value& value) {

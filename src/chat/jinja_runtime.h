@@ -126,7 +126,8 @@ class Runtime {
 Value MissingName(std::string_view name);
 Value MissingAttribute(const Value& object, const Value& key);
 inline Value UndefinedWith(std::string hint) {
-  return Value(Value::Storage(Undefined{std::make_shared<const Str>(Str{TracedText(std::move(hint), kFromTemplate), false})}));
+  return Value(
+      Value::Storage(Undefined{std::make_shared<const Str>(Str{TracedText(std::move(hint), kFromTemplate), false})}));
 }
 
 // A number for work proportional to the size of `value`: characters / 64, or items.

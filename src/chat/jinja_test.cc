@@ -90,8 +90,8 @@ TEST_F(Jinja, RendersModelTemplatesAsJinja2) {
     for (const auto& [name, wanted] : outputs.items()) {
       const auto text = Render(*source, golden["contexts"][name], golden["now_s"]);
       const std::string got = text.has_value() ? Fnv1a(*text) : "error";
-      EXPECT_EQ(got, wanted.get<std::string>())
-          << file << " " << name << "\n" << (text.has_value() ? *text : text.error().ToString());
+      EXPECT_EQ(got, wanted.get<std::string>()) << file << " " << name << "\n"
+                                                << (text.has_value() ? *text : text.error().ToString());
       ++compared;
     }
   }
@@ -221,7 +221,8 @@ TEST_F(Jinja, BoundsEverything) {
   EXPECT_THAT(ErrorOf("{{ [1] * 1000000000 }}"), HasSubstr("too long"));
   EXPECT_THAT(ErrorOf("{% set x = 'aaaaaaaaaa' * 1000000 %}{{ x.replace('a', 'bbbbbbbbbb') }}"), HasSubstr("too long"));
   EXPECT_THAT(ErrorOf("{% set ns = namespace(s='0123456789abcdef') %}{% for i in range(40) %}"
-                      "{% set ns.s = ns.s ~ ns.s %}{% endfor %}", small),
+                      "{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+                      small),
               HasSubstr("bytes"));
   EXPECT_THAT(ErrorOf("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", small),
               HasSubstr("the template"));
@@ -229,8 +230,9 @@ TEST_F(Jinja, BoundsEverything) {
   EXPECT_THAT(ErrorOf("{% for i in range(1000) %}0123456789{% endfor %}", Limits{.output_bytes_max = 5000}),
               HasSubstr("passes 5000 bytes"));
   // Shared values that would take forever to compare or to print.
-  const std::string doubling = "{% set ns = namespace(a=[], b=[]) %}{% for i in range(150) %}"
-                               "{% set ns.a = [ns.a, ns.a] %}{% set ns.b = [ns.b, ns.b] %}{% endfor %}";
+  const std::string doubling =
+      "{% set ns = namespace(a=[], b=[]) %}{% for i in range(150) %}"
+      "{% set ns.a = [ns.a, ns.a] %}{% set ns.b = [ns.b, ns.b] %}{% endfor %}";
   EXPECT_THAT(ErrorOf(doubling + "{{ ns.a == ns.b }}"), HasSubstr("comparison"));
   EXPECT_THAT(ErrorOf(doubling + "{{ ns.a }}", small), HasSubstr("bytes"));
   EXPECT_THAT(ErrorOf(doubling + "{{ ns.a|tojson }}", small), HasSubstr("bytes"));
@@ -245,14 +247,14 @@ TEST_F(Jinja, BoundsTheSource) {
     for (size_t i = 0; i < count; ++i) all += text;
     return all;
   };
-  for (const auto& source : {"{{ " + repeated("(", 1000) + "1" + repeated(")", 1000) + " }}",
-                             "{{ " + repeated("[", 100000) + repeated("]", 100000) + " }}",
-                             "{{ " + repeated("not ", 100000) + "1 }}", "{{ " + repeated("-", 100000) + "1 }}",
-                             "{{ 1" + repeated("+1", 100000) + " }}", "{{ a" + repeated(".b", 100000) + " }}",
-                             "{{ a" + repeated("|trim", 100000) + " }}", "{{ a" + repeated("()", 100000) + " }}",
-                             "{{ 1" + repeated(" if 1 else 1", 50000) + " }}", "{{ 1" + repeated(" ** 1", 100000) + " }}",
-                             repeated("{% if 1 %}", 50000), repeated("{% for i in x %}", 50000),
-                             "{% for " + repeated("(", 1000) + "x" + repeated(")", 1000) + " in y %}{% endfor %}"}) {
+  for (const auto& source :
+       {"{{ " + repeated("(", 1000) + "1" + repeated(")", 1000) + " }}",
+        "{{ " + repeated("[", 100000) + repeated("]", 100000) + " }}", "{{ " + repeated("not ", 100000) + "1 }}",
+        "{{ " + repeated("-", 100000) + "1 }}", "{{ 1" + repeated("+1", 100000) + " }}",
+        "{{ a" + repeated(".b", 100000) + " }}", "{{ a" + repeated("|trim", 100000) + " }}",
+        "{{ a" + repeated("()", 100000) + " }}", "{{ 1" + repeated(" if 1 else 1", 50000) + " }}",
+        "{{ 1" + repeated(" ** 1", 100000) + " }}", repeated("{% if 1 %}", 50000), repeated("{% for i in x %}", 50000),
+        "{% for " + repeated("(", 1000) + "x" + repeated(")", 1000) + " in y %}{% endfor %}"}) {
     EXPECT_THAT(ErrorOf(source), HasSubstr("nested deeper")) << source.substr(0, 40);
   }
   // Flat chains are no nesting.
@@ -295,10 +297,19 @@ TEST_F(Jinja, OneTreeServesManyThreads) {
 }
 
 TEST(JinjaPrint, FloatsAsPython) {
-  const std::pair<double, const char*> cases[] = {
-      {0, "0.0"}, {-0.0, "-0.0"}, {1, "1.0"}, {0.1, "0.1"}, {1e15, "1000000000000000.0"}, {1e16, "1e+16"},
-      {1.5e16, "1.5e+16"}, {1e-4, "0.0001"}, {1e-5, "1e-05"}, {123.456, "123.456"}, {5e-324, "5e-324"},
-      {1.7976931348623157e308, "1.7976931348623157e+308"}, {1e100, "1e+100"}};
+  const std::pair<double, const char*> cases[] = {{0, "0.0"},
+                                                  {-0.0, "-0.0"},
+                                                  {1, "1.0"},
+                                                  {0.1, "0.1"},
+                                                  {1e15, "1000000000000000.0"},
+                                                  {1e16, "1e+16"},
+                                                  {1.5e16, "1.5e+16"},
+                                                  {1e-4, "0.0001"},
+                                                  {1e-5, "1e-05"},
+                                                  {123.456, "123.456"},
+                                                  {5e-324, "5e-324"},
+                                                  {1.7976931348623157e308, "1.7976931348623157e+308"},
+                                                  {1e100, "1e+100"}};
   for (const auto& [number, text] : cases) EXPECT_EQ(FloatRepr(number), text);
 }
 

@@ -17,7 +17,8 @@ std::string CanonicalKey(const Value& key, int depth = 0) {
   if (key.IsIntegral()) return fmt::format("i{}", static_cast<__int128>(key.integer()));
   if (key.IsFloat()) {
     const double number = key.number();
-    if (number == std::floor(number) && std::abs(number) < 1e30) return fmt::format("i{}", static_cast<__int128>(number));
+    if (number == std::floor(number) && std::abs(number) < 1e30)
+      return fmt::format("i{}", static_cast<__int128>(number));
     return fmt::format("f{}", number);
   }
   const ListObject* tuple = key.list();

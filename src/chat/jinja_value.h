@@ -45,7 +45,7 @@ class Value {
  public:
   using Storage = std::variant<Undefined, NoneType, bool, Int, double, StrPtr, ListObject*, DictObject*,
                                NamespaceObject*, LoopObject*, CallableObject*>;
-  Value() = default;  // undefined without a name
+  Value() = default;                                        // undefined without a name
   Value(Storage storage) : storage_(std::move(storage)) {}  // NOLINT: implicit on purpose
 
   static Value None() { return Value(Storage(NoneType{})); }

@@ -14,20 +14,20 @@ using sampling::DfaPtr;
 
 #define PENSIEVE_LABEL "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 #define PENSIEVE_HOST PENSIEVE_LABEL "(?:\\." PENSIEVE_LABEL "){0,3}"
-#define PENSIEVE_DATE                                                                                              \
+#define PENSIEVE_DATE                                                                                                 \
   "[12][0-9]{3}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|" \
   "1[0-9]|2[0-8]))"
 #define PENSIEVE_CLOCK "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 #define PENSIEVE_TIME PENSIEVE_CLOCK ":[0-5][0-9](?:\\.[0-9]{1,6})?(?:Z|[+-]" PENSIEVE_CLOCK ")"
 #define PENSIEVE_N "[0-9]{1,4}"
-#define PENSIEVE_HMS                                                                                \
+#define PENSIEVE_HMS \
   "T(?:" PENSIEVE_N "H(?:" PENSIEVE_N "M(?:" PENSIEVE_N "S)?)?|" PENSIEVE_N "M(?:" PENSIEVE_N "S)?|" PENSIEVE_N "S)"
 #define PENSIEVE_OCTET "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 #define PENSIEVE_H "[0-9A-Fa-f]{1,4}"
 #define PENSIEVE_PCHAR "(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
 #define PENSIEVE_PATH "(?:/" PENSIEVE_PCHAR "*)*(?:\\?(?:" PENSIEVE_PCHAR "|[/?])*)?(?:#(?:" PENSIEVE_PCHAR "|[/?])*)?"
 #define PENSIEVE_URI "[A-Za-z][A-Za-z0-9+.-]*://" PENSIEVE_HOST "(?::[0-9]{1,5})?" PENSIEVE_PATH
-#define PENSIEVE_EMAIL                                                                                  \
+#define PENSIEVE_EMAIL                                                                                               \
   "[A-Za-z0-9_%+-]{1,32}(?:\\.[A-Za-z0-9_%+-]{1,16}){0,1}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?\\.){1,3}" \
   "[A-Za-z]{2,8}"
 

@@ -51,8 +51,7 @@ SchemaParts OwnParts(const Json& schema, const std::string& name, const std::vec
 
 }  // namespace
 
-SchemaParts PropertyParts(const SchemaFacts& facts, const std::string& name,
-                          const std::vector<std::string>& matching) {
+SchemaParts PropertyParts(const SchemaFacts& facts, const std::string& name, const std::vector<std::string>& matching) {
   SchemaParts parts;
   for (const SchemaPart& part : facts.parts) {
     const SchemaParts own = OwnParts(*part.schema, name, matching);
@@ -129,9 +128,7 @@ class ObjectCompiler {
       PENSIEVE_TRY(const SchemaFacts of_name, compiler_.reader_.Read({{.schema = schema}}));
       if (!of_name.alternatives.empty()) return RefuseKeyword("propertyNames", "anyOf and oneOf cannot be enforced");
       Dfa keys;
-      if (of_name.impossible || (of_name.types & kString) == 0) {
-        return std::optional<Dfa>(Dfa());
-      }
+      if (of_name.impossible || (of_name.types & kString) == 0) { return std::optional<Dfa>(Dfa()); }
       if (!of_name.values.empty()) {
         PENSIEVE_TRY(const auto values, compiler_.AllowedValues(of_name));
         std::vector<std::string> texts;
@@ -144,9 +141,7 @@ class ObjectCompiler {
         if (!found.has_value()) return found.error().WithContext("propertyNames");
         keys = *std::move(found);
       }
-      if (allowed) {
-        PENSIEVE_TRY(keys, Intersect(*allowed, keys, compiler_.budget_));
-      }
+      if (allowed) { PENSIEVE_TRY(keys, Intersect(*allowed, keys, compiler_.budget_)); }
       allowed = std::move(keys);
     }
     return allowed;

@@ -147,8 +147,8 @@ Result<NodeId> SchemaCompiler::MakeAlternatives(const SchemaFacts& facts) {
       for (size_t j = 0; j < i; ++j) {
         PENSIEVE_TRY(const bool disjoint, AreDisjoint(places[i], places[j], 0));
         if (!disjoint)
-          return RefuseKeyword("oneOf", fmt::format("alternatives {} and {} may both be met, which cannot be ruled out",
-                                                    j, i));
+          return RefuseKeyword("oneOf",
+                               fmt::format("alternatives {} and {} may both be met, which cannot be ruled out", j, i));
       }
     }
   }
@@ -312,8 +312,8 @@ Result<Dfa> SchemaCompiler::StringAutomaton(const SchemaFacts& facts) {
 }
 
 Result<NodeId> SchemaCompiler::MakeString(const SchemaFacts& facts) {
-  const bool excludes = std::any_of(facts.excluded.begin(), facts.excluded.end(),
-                                    [](const Json* value) { return value->is_string(); });
+  const bool excludes =
+      std::any_of(facts.excluded.begin(), facts.excluded.end(), [](const Json* value) { return value->is_string(); });
   if (facts.patterns.empty() && facts.formats.empty() && !excludes)
     return builder_.Counted(automata_.string, facts.length_min, facts.length_max);
   PENSIEVE_TRY(Dfa dfa, StringAutomaton(facts));
@@ -321,8 +321,12 @@ Result<NodeId> SchemaCompiler::MakeString(const SchemaFacts& facts) {
 }
 
 Result<NodeId> SchemaCompiler::MakeNumber(const SchemaFacts& facts) {
-  NumberLimits limits{.integer = (facts.types & kFraction) == 0, .min = facts.min, .max = facts.max,
-                      .min_excluded = facts.min_excluded, .max_excluded = facts.max_excluded, .fraction_digits = {}};
+  NumberLimits limits{.integer = (facts.types & kFraction) == 0,
+                      .min = facts.min,
+                      .max = facts.max,
+                      .min_excluded = facts.min_excluded,
+                      .max_excluded = facts.max_excluded,
+                      .fraction_digits = {}};
   for (const Decimal& multiple : facts.multiples) {
     if (multiple.fraction.empty()) {
       const int64_t number = multiple.whole.size() > 6 ? kMultipleMax + 1 : std::stoll(multiple.whole);
@@ -394,8 +398,7 @@ Result<NodeId> SchemaCompiler::MakeArray(const SchemaFacts& facts) {
     behind = builder_.Sequence(std::move(nodes));
     if (position >= facts.items_min) behind = builder_.Optional(behind);
   }
-  return builder_.Sequence(
-      {builder_.Terminal(automata_.open_array), behind, builder_.Terminal(automata_.close_array)});
+  return builder_.Sequence({builder_.Terminal(automata_.open_array), behind, builder_.Terminal(automata_.close_array)});
 }
 
 // Different items, when there is a list of what they can be: each is a key of its own, without a value.

@@ -32,9 +32,10 @@ Result<std::shared_ptr<const Grammar>> Compile(const std::string& schema, bool o
 
 std::shared_ptr<sampling::TokenMasks> Merged() {
   static const auto vocabulary = sampling::MakeVocabulary(
-      {"{\"", "\":", "\": ", "\",", "\", \"", "\"}", "}}", "]}", "[[", "[1", ", ", "true", "false", "null", "12", "3.",
-       ".5", "ab", "abc", "foo", "\"foo", "\"foo\":", "bar", "\"bar\": ", "\xC3\xA9\"", "\xE2\x82", "\xAC", "\\u",
-       "\\\"", "\n  ", " \"", "-1", "00", "a\"", "\"a\":1", "2024", "-0", "1}", "1,", "\"\"", "{}", "[]"});
+      {"{\"",  "\":",       "\": ",       "\",",      "\", \"", "\"}", "}}",   "]}",   "[[",  "[1",    ", ",
+       "true", "false",     "null",       "12",       "3.",     ".5",  "ab",   "abc",  "foo", "\"foo", "\"foo\":",
+       "bar",  "\"bar\": ", "\xC3\xA9\"", "\xE2\x82", "\xAC",   "\\u", "\\\"", "\n  ", " \"", "-1",    "00",
+       "a\"",  "\"a\":1",   "2024",       "-0",       "1}",     "1,",  "\"\"", "{}",   "[]"});
   return vocabulary;
 }
 
@@ -68,7 +69,9 @@ void ExpectCase(const Case& each) {
 // Instances are written as an answer would spell them.
 TEST(JsonSchema, AllowsWhatSatisfiesTheSchema) {
   const std::vector<Case> cases = {
-      {"{}", {"null", "[]", "{\"a\": [1, {}]}", "\"\\u00e9\xC3\xA9\\n\"", "-0.5e+10", "true"}, {"", "nul", "01", "[1,]"}},
+      {"{}",
+       {"null", "[]", "{\"a\": [1, {}]}", "\"\\u00e9\xC3\xA9\\n\"", "-0.5e+10", "true"},
+       {"", "nul", "01", "[1,]"}},
       {"true", {"1"}, {""}},
       {R"({"type": "integer"})", {"0", "-12", "100"}, {"1.5", "01", "-", "\"1\"", "-0"}},
       {R"({"type": "number"})", {"0", "-12.5", "1e5", "0.25E-3"}, {"1.", ".5", "+1", "1e", "NaN"}},
@@ -101,11 +104,14 @@ TEST(JsonSchema, Strings) {
       {R"({"type": "string", "not": {"const": "foo"}})", {"\"fo\"", "\"food\""}, {"\"foo\""}},
       {R"({"type": "string", "not": {"enum": ["", "a"]}})", {"\"ab\""}, {"\"\"", "\"a\""}},
       {R"({"format": "date"})", {"\"2024-02-28\""}, {"\"2024-13-01\"", "\"2024-02-30\"", "\"2024-2-1\""}},
-      {R"({"format": "date-time"})", {"\"2024-02-28T23:59:59Z\"", "\"2024-02-28T23:59:59.25+01:00\""},
+      {R"({"format": "date-time"})",
+       {"\"2024-02-28T23:59:59Z\"", "\"2024-02-28T23:59:59.25+01:00\""},
        {"\"2024-02-28\"", "\"2024-02-28T24:00:00Z\""}},
       {R"({"format": "time"})", {"\"12:00:00Z\""}, {"\"12:00\""}},
       {R"({"format": "duration"})", {"\"P1Y2M3DT4H5M6S\"", "\"PT1S\"", "\"P4W\""}, {"\"P\"", "\"PT\"", "\"P1Y2D\""}},
-      {R"({"format": "uuid"})", {"\"2eb8aa08-aa98-11ea-b4aa-73b441d16380\""}, {"\"2eb8aa08-aa98-11ea-b4aa73b441d16380\""}},
+      {R"({"format": "uuid"})",
+       {"\"2eb8aa08-aa98-11ea-b4aa-73b441d16380\""},
+       {"\"2eb8aa08-aa98-11ea-b4aa73b441d16380\""}},
       {R"({"format": "email"})", {"\"joe.bloggs@example.com\""}, {"\"joe\"", "\".joe@example.com\""}},
       {R"({"format": "ipv4"})", {"\"192.168.0.255\""}, {"\"192.168.0.256\"", "\"1.2.3\"", "\"01.2.3.4\""}},
       {R"({"format": "ipv6"})", {"\"::1\"", "\"fe80::12:3\"", "\"1:2:3:4:5:6:7:8\""}, {"\"1:2\"", "\"1::2::3\""}},
@@ -141,15 +147,24 @@ TEST(JsonSchema, Arrays) {
       {R"({"items": {"type": "integer"}})", {"[]", "[1]", "[ 1, 2,\n  3 ]"}, {"[\"a\"]", "[1,]", "[1 2]"}},
       {R"({"items": {"type": "integer"}, "minItems": 2, "maxItems": 3})", {"[1,2]", "[1,2,3]"}, {"[1]", "[1,2,3,4]"}},
       {R"({"prefixItems": [{"type": "integer"}, {"type": "string"}]})",
-       {"[]", "[1]", "[1,\"foo\"]", "[1,\"foo\",null]"}, {"[\"foo\"]", "[1,2]"}},
+       {"[]", "[1]", "[1,\"foo\"]", "[1,\"foo\",null]"},
+       {"[\"foo\"]", "[1,2]"}},
       {R"({"prefixItems": [{"type": "integer"}, {"type": "string"}], "items": false, "minItems": 1})",
-       {"[1]", "[1, \"a\"]"}, {"[]", "[1,\"a\",2]"}},
+       {"[1]", "[1, \"a\"]"},
+       {"[]", "[1,\"a\",2]"}},
       {R"({"prefixItems": [{"type": "integer"}], "items": {"type": "null"}, "minItems": 2, "maxItems": 3})",
-       {"[1,null]", "[1,null,null]"}, {"[1]", "[1,1]", "[1,null,null,null]"}},
-      {R"({"items": [{"type": "null"}], "additionalItems": {"type": "boolean"}})", {"[null,true]"}, {"[true]", "[null,1]"}},
+       {"[1,null]", "[1,null,null]"},
+       {"[1]", "[1,1]", "[1,null,null,null]"}},
+      {R"({"items": [{"type": "null"}], "additionalItems": {"type": "boolean"}})",
+       {"[null,true]"},
+       {"[true]", "[null,1]"}},
       {R"({"items": {"enum": ["a", "b", "abc"]}, "uniqueItems": true})", {"[]", "[\"b\",\"a\"]"}, {"[\"a\",\"a\"]"}},
-      {R"({"items": {"type": "boolean"}, "uniqueItems": true, "minItems": 2})", {"[true,false]"}, {"[true]", "[true,true]"}},
-      {R"({"items": {"type": "array", "items": {"type": "integer"}, "maxItems": 1}})", {"[[1],[]]", "[[]]"}, {"[[1,2]]"}},
+      {R"({"items": {"type": "boolean"}, "uniqueItems": true, "minItems": 2})",
+       {"[true,false]"},
+       {"[true]", "[true,true]"}},
+      {R"({"items": {"type": "array", "items": {"type": "integer"}, "maxItems": 1}})",
+       {"[[1],[]]", "[[]]"},
+       {"[[1,2]]"}},
       {R"({"items": false})", {"[]"}, {"[1]"}},
       {R"({"type": "array", "maxItems": 18446744073709551615})", {"[1,2]"}, {"1"}},
   };
@@ -162,30 +177,46 @@ TEST(JsonSchema, Objects) {
        {R"({"foo":1})", R"({"bar": "a", "foo": 1})", R"({"foo": 1, "quux": []})", R"({"fo": 2, "foo": 1})"},
        {"{}", R"({"bar":"a"})", R"({"foo":"a"})", R"({"foo":1,"foo":2})", R"({"foo":1,"bar":1})"}},
       {R"({"properties": {"foo": {}, "bar": {}}, "additionalProperties": false})",
-       {"{}", R"({"bar":1,"foo":2})"}, {R"({"quux":1})", R"({"fo":1})", R"({"foo":1,"foo":1})"}},
+       {"{}", R"({"bar":1,"foo":2})"},
+       {R"({"quux":1})", R"({"fo":1})", R"({"foo":1,"foo":1})"}},
       {R"({"properties": {"foo": {"type": "null"}}, "additionalProperties": {"type": "boolean"}})",
-       {R"({"foo":null,"ab":true,"abc":false})"}, {R"({"foo":true})", R"({"ab":null})"}},
-      {R"({"patternProperties": {"f.*o": {"type": "integer"}}})", {R"({"foo":1,"b":"x"})"}, {R"({"foo":"a"})", R"({"xfooo":true})"}},
+       {R"({"foo":null,"ab":true,"abc":false})"},
+       {R"({"foo":true})", R"({"ab":null})"}},
+      {R"({"patternProperties": {"f.*o": {"type": "integer"}}})",
+       {R"({"foo":1,"b":"x"})"},
+       {R"({"foo":"a"})", R"({"xfooo":true})"}},
       {R"({"patternProperties": {"a*": {"type": "integer"}, "aaa*": {"maximum": 20}}})",
-       {R"({"a":21})", R"({"aaaa":18})"}, {R"({"aaaa":31})", R"({"a":"x"})"}},
+       {R"({"a":21})", R"({"aaaa":18})"},
+       {R"({"aaaa":31})", R"({"a":"x"})"}},
       {R"({"properties": {"foo": {"maximum": 5}}, "patternProperties": {"^f": {"minimum": 3}, "^x$": true},
            "additionalProperties": false})",
-       {R"({"foo":4,"fa":9,"x":null})"}, {R"({"foo":2})", R"({"foo":6})", R"({"y":1})"}},
+       {R"({"foo":4,"fa":9,"x":null})"},
+       {R"({"foo":2})", R"({"foo":6})", R"({"y":1})"}},
       {R"({"propertyNames": {"maxLength": 3}})", {R"({"foo":1})"}, {R"({"foobar":1})"}},
       {R"({"propertyNames": {"pattern": "^a+$"}, "additionalProperties": {"type": "integer"}})",
-       {R"({"a":1,"aa":2})"}, {R"({"b":1})"}},
+       {R"({"a":1,"aa":2})"},
+       {R"({"b":1})"}},
       {R"({"propertyNames": {"enum": ["foo", "bar"]}})", {R"({"foo":1})", "{}"}, {R"({"quux":1})"}},
-      {R"({"properties": {"foo": {}, "abcd": {}}, "propertyNames": {"maxLength": 3}})", {R"({"foo":1})"}, {R"({"abcd":1})"}},
-      {R"({"type": "object", "minProperties": 1, "maxProperties": 2})", {R"({"a":1})", R"({"a":1,"b":2})"},
+      {R"({"properties": {"foo": {}, "abcd": {}}, "propertyNames": {"maxLength": 3}})",
+       {R"({"foo":1})"},
+       {R"({"abcd":1})"}},
+      {R"({"type": "object", "minProperties": 1, "maxProperties": 2})",
+       {R"({"a":1})", R"({"a":1,"b":2})"},
        {"{}", R"({"a":1,"b":2,"ab":3})"}},
-      {R"({"properties": {"a": {}, "b": {}}, "minProperties": 2})", {R"({"a":1,"b":2})", R"({"a":1,"x":2})"}, {R"({"a":1})"}},
+      {R"({"properties": {"a": {}, "b": {}}, "minProperties": 2})",
+       {R"({"a":1,"b":2})", R"({"a":1,"x":2})"},
+       {R"({"a":1})"}},
       {R"({"dependentRequired": {"bar": ["foo"]}})", {"{}", R"({"foo":1})", R"({"bar":1,"foo":2})"}, {R"({"bar":1})"}},
-      {R"({"required": ["foo"], "additionalProperties": {"type": "integer"}})", {R"({"foo":1})"}, {R"({"foo":"a"})", "{}"}},
+      {R"({"required": ["foo"], "additionalProperties": {"type": "integer"}})",
+       {R"({"foo":1})"},
+       {R"({"foo":"a"})", "{}"}},
       {R"({"properties": {"foo\nbar": {"type": "integer"}, "a\"b": {}}, "additionalProperties": false})",
-       {R"({"foo\nbar":1,"a\"b":2})"}, {R"({"foo bar":1})"}},
+       {R"({"foo\nbar":1,"a\"b":2})"},
+       {R"({"foo bar":1})"}},
       {R"({"properties": {"foo": false, "bar": true}})", {R"({"bar":1})"}, {R"({"foo":1})"}},
       {R"({"allOf": [{"properties": {"foo": {}}}], "properties": {"bar": {}}, "unevaluatedProperties": false})",
-       {R"({"foo":1,"bar":2})"}, {R"({"a":1})"}},
+       {R"({"foo":1,"bar":2})"},
+       {R"({"a":1})"}},
   };
   for (const Case& each : cases) ExpectCase(each);
 }
@@ -194,20 +225,28 @@ TEST(JsonSchema, CombinesSchemas) {
   const std::vector<Case> cases = {
       {R"({"allOf": [{"properties": {"bar": {"type": "integer"}}, "required": ["bar"]},
                      {"properties": {"foo": {"type": "string"}}, "required": ["foo"]}]})",
-       {R"({"foo":"a","bar":2})"}, {R"({"foo":"a"})", R"({"foo":1,"bar":2})"}},
+       {R"({"foo":"a","bar":2})"},
+       {R"({"foo":"a"})", R"({"foo":1,"bar":2})"}},
       {R"({"anyOf": [{"type": "integer"}, {"minimum": 2}]})", {"1", "3", "2.5"}, {"1.5", "\"a\""}},
-      {R"({"type": "string", "anyOf": [{"maxLength": 2}, {"minLength": 4}]})", {"\"ab\"", "\"abca\""}, {"\"abc\"", "1"}},
+      {R"({"type": "string", "anyOf": [{"maxLength": 2}, {"minLength": 4}]})",
+       {"\"ab\"", "\"abca\""},
+       {"\"abc\"", "1"}},
       {R"({"anyOf": [{"properties": {"bar": {"type": "integer"}}, "required": ["bar"]},
                      {"properties": {"foo": {"type": "string"}}, "required": ["foo"]}], "type": "object"})",
-       {R"({"bar":2})", R"({"foo":"a"})", R"({"foo":"a","bar":2})"}, {R"({"foo":2})", "{}"}},
+       {R"({"bar":2})", R"({"foo":"a"})", R"({"foo":"a","bar":2})"},
+       {R"({"foo":2})", "{}"}},
       {R"({"anyOf": [{"const": "a"}, {"const": 1}, {"enum": [null, "b"]}]})", {"\"a\"", "1", "null", "\"b\""}, {"2"}},
       {R"({"oneOf": [{"type": "integer"}, {"type": "string"}]})", {"1", "\"a\""}, {"1.5", "null"}},
       {R"({"oneOf": [{"properties": {"kind": {"const": "a"}, "x": {"type": "integer"}}, "required": ["kind", "x"]},
                      {"properties": {"kind": {"const": "b"}}, "required": ["kind"]}], "type": "object"})",
-       {R"({"kind":"a","x":1})", R"({"kind":"b"})", R"({"x":1,"kind":"a"})"}, {R"({"kind":"a"})", R"({"kind":"c"})"}},
+       {R"({"kind":"a","x":1})", R"({"kind":"b"})", R"({"x":1,"kind":"a"})"},
+       {R"({"kind":"a"})", R"({"kind":"c"})"}},
       {R"({"oneOf": [{"type": "string", "pattern": "^a"}, {"type": "string", "pattern": "^b"}]})",
-       {"\"ab\"", "\"b\""}, {"\"c\"", "\"\""}},
-      {R"({"oneOf": [{"type": "number", "maximum": 2}, {"type": "number", "exclusiveMinimum": 2}]})", {"1", "2", "3"}, {"\"a\""}},
+       {"\"ab\"", "\"b\""},
+       {"\"c\"", "\"\""}},
+      {R"({"oneOf": [{"type": "number", "maximum": 2}, {"type": "number", "exclusiveMinimum": 2}]})",
+       {"1", "2", "3"},
+       {"\"a\""}},
       {R"({"not": {"type": ["integer", "number", "object", "array"]}})", {"\"a\"", "null"}, {"1", "{}"}},
       {R"({"type": "object", "nullable": true})", {"{}", "null"}, {"1"}},
       {R"({"if": {"type": "integer"}})", {"1", "\"a\""}, {"x"}},
@@ -218,20 +257,26 @@ TEST(JsonSchema, CombinesSchemas) {
 TEST(JsonSchema, FollowsReferences) {
   const std::vector<Case> cases = {
       {R"({"properties": {"foo": {"$ref": "#"}}, "additionalProperties": false})",
-       {"{}", R"({"foo":{"foo":{}}})"}, {R"({"bar":1})", R"({"foo":{"bar":false}})", R"({"foo":1})"}},
+       {"{}", R"({"foo":{"foo":{}}})"},
+       {R"({"bar":1})", R"({"foo":{"bar":false}})", R"({"foo":1})"}},
       {R"({"$defs": {"a": {"type": "integer"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/b"})", {"5"}, {"\"a\""}},
       {R"({"$defs": {"til~de": {"type": "integer"}, "sl/ash": {"type": "null"}, "per%cent": {"type": "string"}},
            "anyOf": [{"$ref": "#/$defs/til~0de"}, {"$ref": "#/$defs/sl~1ash"}, {"$ref": "#/$defs/per%25cent"}]})",
-       {"1", "null", "\"a\""}, {"true"}},
+       {"1", "null", "\"a\""},
+       {"true"}},
       {R"({"$defs": {"x": {"$anchor": "here", "type": "null"}, "y": {"$id": "other", "type": "boolean"}},
-           "anyOf": [{"$ref": "#here"}, {"$ref": "other"}]})", {"null", "true"}, {"1"}},
+           "anyOf": [{"$ref": "#here"}, {"$ref": "other"}]})",
+       {"null", "true"},
+       {"1"}},
       {R"({"$defs": {"a": {"maxItems": 2}}, "$ref": "#/$defs/a", "minItems": 1})", {"[1]"}, {"[]", "[1,1,1]"}},
       {R"({"$defs": {"node": {"type": "object", "required": ["value"], "additionalProperties": false, "properties":
            {"value": {"type": "integer"}, "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}}}},
            "$ref": "#/$defs/node"})",
-       {R"({"value":1,"next":{"next":null,"value":2}})"}, {R"({"next":null})", R"({"value":1,"next":{}})"}},
+       {R"({"value":1,"next":{"next":null,"value":2}})"},
+       {R"({"next":null})", R"({"value":1,"next":{}})"}},
       {R"({"definitions": {"list": {"items": {"$ref": "#/definitions/list"}}}, "$ref": "#/definitions/list"})",
-       {"[[],[[]]]"}, {"[1]"}},
+       {"[[],[[]]]"},
+       {"[1]"}},
   };
   for (const Case& each : cases) ExpectCase(each);
 }
@@ -289,8 +334,9 @@ TEST(JsonSchema, RefusesWhatCannotBeEnforcedByName) {
 TEST(JsonSchema, RefusesWhatNothingCanSatisfy) {
   for (const char* schema :
        {"false", R"({"type": "integer", "minimum": 3, "maximum": 2})", R"({"enum": []})",
-        R"({"type": "string", "enum": [1]})", R"({"minLength": 3, "maxLength": 2})", R"({"minItems": 2, "maxItems": 1})",
-        R"({"properties": {"a": false}, "required": ["a"]})", R"({"allOf": [{"type": "string"}, {"type": "null"}]})",
+        R"({"type": "string", "enum": [1]})", R"({"minLength": 3, "maxLength": 2})",
+        R"({"minItems": 2, "maxItems": 1})", R"({"properties": {"a": false}, "required": ["a"]})",
+        R"({"allOf": [{"type": "string"}, {"type": "null"}]})",
         R"({"properties": {"a": {"$ref": "#"}}, "required": ["a"]})", R"({"pattern": "^a$", "minLength": 2})",
         R"({"required": ["a", "b"], "maxProperties": 1})", R"({"propertyNames": false, "required": ["a"]})"}) {
     const auto grammar = Compile(schema);
@@ -312,13 +358,16 @@ TEST(JsonSchema, HostileSchemasStayWithinTheBudget) {
   std::string many_values = "{\"enum\": [";
   for (int i = 0; i < 10000; ++i) many_values += (i > 0 ? ",\"value " : "\"value ") + std::to_string(i) + "\"";
   std::string many_constants = "{\"anyOf\": [";
-  for (int i = 0; i < 10000; ++i) many_constants += (i > 0 ? ",{\"const\": " : "{\"const\": ") + std::to_string(i) + "}";
+  for (int i = 0; i < 10000; ++i)
+    many_constants += (i > 0 ? ",{\"const\": " : "{\"const\": ") + std::to_string(i) + "}";
   std::string chain = "{\"$ref\": \"#/$defs/d0\", \"$defs\": {";
   for (int i = 0; i < 5000; ++i)
     chain += "\"d" + std::to_string(i) + "\": {\"$ref\": \"#/$defs/d" + std::to_string(i + 1) + "\"},";
   chain += "\"d5000\": {}}}";
   std::string product = "{\"allOf\": [";
-  for (int i = 0; i < 60; ++i) product += std::string(i > 0 ? "," : "") + "{\"anyOf\": [{\"required\": [\"a" + std::to_string(i) + "\"]}, {\"required\": [\"b" + std::to_string(i) + "\"]}]}";
+  for (int i = 0; i < 60; ++i)
+    product += std::string(i > 0 ? "," : "") + "{\"anyOf\": [{\"required\": [\"a" + std::to_string(i) +
+               "\"]}, {\"required\": [\"b" + std::to_string(i) + "\"]}]}";
   product += "], \"type\": \"object\"}";
   const std::vector<std::pair<std::string, bool>> cases = {
       {many_values + "]}", true},
@@ -371,7 +420,8 @@ TEST(GrammarText, ReadsRules) {
   for (const char* good : {"[]", "[12, 3,[\"\xC3\xA9 a\",[]]]", "[-100]"}) {
     EXPECT_TRUE(sampling::Takes(*sampling::NewGrammarConstraint(*grammar, Merged()), trie, good)) << good;
   }
-  for (const char* bad : {"[", "[0]", "[1234]", "[\"\"]", "[1,]", "1"}) EXPECT_FALSE(sampling::Matches(**grammar, bad)) << bad;
+  for (const char* bad : {"[", "[0]", "[1234]", "[\"\"]", "[1,]", "1"})
+    EXPECT_FALSE(sampling::Matches(**grammar, bad)) << bad;
 }
 
 TEST(GrammarText, SaysWhatIsWrong) {

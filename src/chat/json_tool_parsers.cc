@@ -125,19 +125,22 @@ bool ParseKimi(std::string_view rest, const Json&, std::vector<ToolCall>& calls)
 }  // namespace
 
 BlockFormat LlamaFormat() {
-  return BlockFormat{.open = {"<|python_tag|>", "<|python_start|>", "{", "["}, .at_start_only = true, .keep_open = true, .parse = ParseLlama};
+  return BlockFormat{.open = {"<|python_tag|>", "<|python_start|>", "{", "["},
+                     .at_start_only = true,
+                     .keep_open = true,
+                     .parse = ParseLlama};
 }
 BlockFormat MistralFormat() { return BlockFormat{.open = {"[TOOL_CALLS]"}, .parse = ParseMistral}; }
 BlockFormat PhiFormat() {
-  return BlockFormat{.open = {"functools[", "<|tool_call|>"}, .close = {"", "<|/tool_call|>"}, .keep_open = true,
-                     .parse = ParsePhi};
+  return BlockFormat{
+      .open = {"functools[", "<|tool_call|>"}, .close = {"", "<|/tool_call|>"}, .keep_open = true, .parse = ParsePhi};
 }
 BlockFormat DeepSeekFormat() {
   return BlockFormat{.open = {"<｜tool▁calls▁begin｜>"}, .close = {"<｜tool▁calls▁end｜>"}, .parse = ParseDeepSeek};
 }
 BlockFormat KimiFormat() {
-  return BlockFormat{.open = {"<|tool_calls_section_begin|>"}, .close = {"<|tool_calls_section_end|>"},
-                     .parse = ParseKimi};
+  return BlockFormat{
+      .open = {"<|tool_calls_section_begin|>"}, .close = {"<|tool_calls_section_end|>"}, .parse = ParseKimi};
 }
 
 }  // namespace pensieve::chat

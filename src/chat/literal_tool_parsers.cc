@@ -13,8 +13,8 @@ constexpr int kDepthMax = 64;
 constexpr size_t kNone = std::string_view::npos;
 
 bool IsWordByte(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' || c == '-' ||
-         c == '+';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
+         c == '-' || c == '+';
 }
 
 // Reads values off the front of a text. Each function is false, in an undefined place, when what it wants is not there.

@@ -35,20 +35,20 @@ class OutputParser {
 
 enum class ToolFormat : uint8_t {
   kNone,
-  kHermes,    // <tool_call>{"name": ..., "arguments": {...}}</tool_call>
-  kQwenXml,   // <tool_call><function=f><parameter=k>v</parameter></function></tool_call>
-  kLlama3,    // {"name": ..., "parameters": {...}} as the whole message, <|python_tag|> in front or not; or
-              // [f(k="v")], <|python_start|> around it or not
-  kMistral,   // [TOOL_CALLS][{...}] and [TOOL_CALLS]f[ARGS]{...}
-  kPhi4,      // functools[{...}] and <|tool_call|>[{...}]<|/tool_call|>
-  kGlm,       // <tool_call>f<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>
-  kDeepSeek,  // <｜tool▁calls▁begin｜>...
-  kKimi,      // <|tool_calls_section_begin|>...
-  kMiniMax,   // <minimax:tool_call><invoke name="f"><parameter name="k">v</parameter></invoke></minimax:tool_call>
-  kPythonic,  // <|tool_call_start|>[f(k="v")]<|tool_call_end|>
-  kGemma,     // <|tool_call>call:f{k:<|"|>v<|"|>}<tool_call|>
+  kHermes,         // <tool_call>{"name": ..., "arguments": {...}}</tool_call>
+  kQwenXml,        // <tool_call><function=f><parameter=k>v</parameter></function></tool_call>
+  kLlama3,         // {"name": ..., "parameters": {...}} as the whole message, <|python_tag|> in front or not; or
+                   // [f(k="v")], <|python_start|> around it or not
+  kMistral,        // [TOOL_CALLS][{...}] and [TOOL_CALLS]f[ARGS]{...}
+  kPhi4,           // functools[{...}] and <|tool_call|>[{...}]<|/tool_call|>
+  kGlm,            // <tool_call>f<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>
+  kDeepSeek,       // <｜tool▁calls▁begin｜>...
+  kKimi,           // <|tool_calls_section_begin|>...
+  kMiniMax,        // <minimax:tool_call><invoke name="f"><parameter name="k">v</parameter></invoke></minimax:tool_call>
+  kPythonic,       // <|tool_call_start|>[f(k="v")]<|tool_call_end|>
+  kGemma,          // <|tool_call>call:f{k:<|"|>v<|"|>}<tool_call|>
   kFunctionGemma,  // <start_function_call>call:f{k:<escape>v<escape>}<end_function_call>
-  kHarmony,   // channels of gpt-oss; reasoning and text come by them too
+  kHarmony,        // channels of gpt-oss; reasoning and text come by them too
 };
 
 enum class ReasoningFormat : uint8_t {

@@ -20,14 +20,12 @@ size_t PartialMarkerBytes(std::string_view text, const std::vector<std::string>&
 
 void BufferedParser::Push(std::string_view text, std::vector<Segment>& out) {
   buffer_ += text;
-  while (Advance(out)) {
-  }
+  while (Advance(out)) {}
 }
 
 void BufferedParser::Finish(std::vector<Segment>& out) {
   final_ = true;
-  while (Advance(out)) {
-  }
+  while (Advance(out)) {}
   End(out);
   buffer_.clear();
 }

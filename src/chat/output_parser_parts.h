@@ -50,8 +50,8 @@ struct BlockFormat {
   std::vector<std::string> open = {};
   std::vector<std::string> close = {};  // of the same index as the opening; empty or absent: the block runs to the end
   std::string trailer = {};             // swallowed behind a block, blanks before it too
-  bool at_start_only = false;      // the block can only open the message (leading blanks aside)
-  bool keep_open = false;          // the opening marker is part of the block
+  bool at_start_only = false;           // the block can only open the message (leading blanks aside)
+  bool keep_open = false;               // the opening marker is part of the block
   // Reads a block; false when it is no call.
   bool (*parse)(std::string_view block, const Json& tools, std::vector<ToolCall>& calls) = nullptr;
 };
@@ -105,8 +105,8 @@ class JsonScanner {
   std::string stack_;
   bool in_string_ = false;
   bool string_is_key_ = false;
-  int escape_ = 0;         // 1 after a backslash, 2..5 inside \uXXXX
-  std::string scalar_;     // number or literal being read
+  int escape_ = 0;      // 1 after a backslash, 2..5 inside \uXXXX
+  std::string scalar_;  // number or literal being read
 };
 
 }  // namespace pensieve::chat

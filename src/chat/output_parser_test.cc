@@ -38,7 +38,8 @@ std::string Parse(const OutputFormat& format, const Json& tools, const Pieces& p
   return Line(segments);
 }
 
-const Json kTools = Json::parse(R"([{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{
+const Json kTools =
+    Json::parse(R"([{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{
   "s":{"type":"string"},"n":{"type":"integer"},"b":{"type":"boolean"},"o":{"type":"object"},"x":{"type":"number"}}}}}])");
 
 // The whole text at once, byte by byte, and cut in two at every place must all say the same.
@@ -49,7 +50,8 @@ void Expect(const OutputFormat& format, const std::string& text, const std::stri
   EXPECT_EQ(Parse(format, kTools, bytes), wanted) << "byte by byte: " << text;
   for (size_t cut = 1; cut < text.size(); ++cut) {
     const std::string_view view(text);
-    ASSERT_EQ(Parse(format, kTools, {view.substr(0, cut), view.substr(cut)}), wanted) << "cut at " << cut << ": " << text;
+    ASSERT_EQ(Parse(format, kTools, {view.substr(0, cut), view.substr(cut)}), wanted)
+        << "cut at " << cut << ": " << text;
   }
 }
 
@@ -59,21 +61,27 @@ TEST(OutputParser, Hermes) {
   const OutputFormat f = Tools(ToolFormat::kHermes);
   Expect(f, "Hello.", "|T Hello.");
   Expect(f, "a < b <tool or <tool_cal", "|T a < b <tool or <tool_cal");
-  Expect(f, "I look.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"s\": \"</tool_call> \\\" }\", \"o\": {\"a\": [1]}}}\n</tool_call>",
-         "|T I look.|C0:f({\"s\": \"</tool_call> \\\" }\", \"o\": {\"a\": [1]}})");
-  Expect(f, "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>\n<tool_call>\n{\"name\": \"g\", \"parameters\": {\"a\":1.5e3}}\n</tool_call> done",
-         "|C0:f({})|C1:g({\"a\":1.5e3})|T  done");
+  Expect(
+      f,
+      "I look.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"s\": \"</tool_call> \\\" }\", \"o\": {\"a\": [1]}}}\n</tool_call>",
+      "|T I look.|C0:f({\"s\": \"</tool_call> \\\" }\", \"o\": {\"a\": [1]}})");
+  Expect(
+      f,
+      "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>\n<tool_call>\n{\"name\": \"g\", \"parameters\": {\"a\":1.5e3}}\n</tool_call> done",
+      "|C0:f({})|C1:g({\"a\":1.5e3})|T  done");
   Expect(f, "<tool_call>{\"arguments\": {\"a\": 1}, \"name\": \"f\"}</tool_call>", "|C0:f({\"a\":1})");
   Expect(f, "<tool_call>{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": 1}\"}</tool_call>", "|C0:f({\"a\":1})");
-  Expect(f, "<tool_call>{\"id\": \"x\", \"name\": \"f\", \"arguments\": {}, \"k\": \"v\"}</tool_call>!", "|C0:f({})|T !");
+  Expect(f, "<tool_call>{\"id\": \"x\", \"name\": \"f\", \"arguments\": {}, \"k\": \"v\"}</tool_call>!",
+         "|C0:f({})|T !");
   Expect(f, "<tool_call>{\"name\": \"f\"}</tool_call>", "|C0:f({})");
 }
 
 TEST(OutputParser, HermesMalformedIsText) {
   const OutputFormat f = Tools(ToolFormat::kHermes);
-  for (const char* text : {"x\n<tool_call>\nnot json\n</tool_call> y", "<tool_call>{\"nam\": 1}</tool_call>", "<tool_call>",
-                           "<tool_call>{\"name\": \"f\", \"arguments\": 5}</tool_call>", "<tool_call>{\"name\": ", "</tool_call>",
-                           "<tool_call>{\"name\": \"f\", \"arg</tool_call>\n<tool_call>x\": {\"a\": 1}}"}) {
+  for (const char* text :
+       {"x\n<tool_call>\nnot json\n</tool_call> y", "<tool_call>{\"nam\": 1}</tool_call>", "<tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": 5}</tool_call>", "<tool_call>{\"name\": ", "</tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arg</tool_call>\n<tool_call>x\": {\"a\": 1}}"}) {
     Expect(f, text, std::string("|T ") + text);
   }
   // The end of the output inside of the arguments, and missing closing tags.
@@ -94,9 +102,11 @@ TEST(OutputParser, HermesStreamsArgumentsAsTheyArrive) {
 
 TEST(OutputParser, QwenXml) {
   const OutputFormat f = Tools(ToolFormat::kQwenXml);
-  Expect(f, "Hi\n<tool_call>\n<function=f>\n<parameter=s>\n12\n</parameter>\n<parameter=n>\n3\n</parameter>\n<parameter=b>\nTrue\n"
-            "</parameter>\n<parameter=o>\n{\"a\": 1}\n</parameter>\n<parameter=x>\n2.5\n</parameter>\n</function>\n</tool_call>",
-         "|T Hi|C0:f({\"s\":\"12\",\"n\":3,\"b\":true,\"o\":{\"a\":1},\"x\":2.5})");
+  Expect(
+      f,
+      "Hi\n<tool_call>\n<function=f>\n<parameter=s>\n12\n</parameter>\n<parameter=n>\n3\n</parameter>\n<parameter=b>\nTrue\n"
+      "</parameter>\n<parameter=o>\n{\"a\": 1}\n</parameter>\n<parameter=x>\n2.5\n</parameter>\n</function>\n</tool_call>",
+      "|T Hi|C0:f({\"s\":\"12\",\"n\":3,\"b\":true,\"o\":{\"a\":1},\"x\":2.5})");
   Expect(f, "<function=f>\n<parameter=s>\n\nline\n\n</parameter>\n</function>\n</tool_call>end",
          "|C0:f({\"s\":\"\\nline\\n\"})|T end");
   Expect(f, "<tool_call>nonsense</tool_call>", "|T <tool_call>nonsense</tool_call>");
@@ -117,10 +127,11 @@ TEST(OutputParser, Pythonic) {
          "|T Let me see.|C0:f({\"s\":\"a, \\\"b\\\"\",\"n\":-2,\"x\":1500.0,\"b\":true})|C1:g({})|T  ok");
   Expect(f, "<|tool_call_start|>[f(s='it\\'s\\u00e9\\x41\\q', o={'k': [1, None, (2,)], \"l\": {}},)]<|tool_call_end|>",
          "|C0:f({\"s\":\"it's\u00e9A\\\\q\",\"o\":{\"k\":[1,null,[2]],\"l\":{}}})");
-  for (const char* text : {"<|tool_call_start|>[f(1)]<|tool_call_end|>", "<|tool_call_start|>[f(a=)]<|tool_call_end|>",
-                           "<|tool_call_start|>[f(a='x]<|tool_call_end|>", "<|tool_call_start|>f()<|tool_call_end|>",
-                           "<|tool_call_start|>[f(a=b)]<|tool_call_end|>", "<|tool_call_start|>[f(a='\\u12')]<|tool_call_end|>",
-                           "<|tool_call_start|>[f()] x<|tool_call_end|>"}) {
+  for (const char* text :
+       {"<|tool_call_start|>[f(1)]<|tool_call_end|>", "<|tool_call_start|>[f(a=)]<|tool_call_end|>",
+        "<|tool_call_start|>[f(a='x]<|tool_call_end|>", "<|tool_call_start|>f()<|tool_call_end|>",
+        "<|tool_call_start|>[f(a=b)]<|tool_call_end|>", "<|tool_call_start|>[f(a='\\u12')]<|tool_call_end|>",
+        "<|tool_call_start|>[f()] x<|tool_call_end|>"}) {
     Expect(f, text, std::string("|T ") + text);
   }
   const OutputFormat llama = Tools(ToolFormat::kLlama3);
@@ -135,16 +146,20 @@ TEST(OutputParser, Gemma) {
   const OutputFormat f = Tools(ToolFormat::kGemma);
   Expect(f, "<|tool_call>call:f{s:<|\"|>say \"hi\", {a}<|\"|>,n:3,o:{k:[1,<|\"|>x<|\"|>],b:false}}<tool_call|>",
          "|C0:f({\"s\":\"say \\\"hi\\\", {a}\",\"n\":3,\"o\":{\"k\":[1,\"x\"],\"b\":false}})");
-  Expect(f, "A <|tool_call>call:f{}<tool_call|><|tool_call>call:g{a:null}<tool_call|>", "|T A|C0:f({})|C1:g({\"a\":null})");
+  Expect(f, "A <|tool_call>call:f{}<tool_call|><|tool_call>call:g{a:null}<tool_call|>",
+         "|T A|C0:f({})|C1:g({\"a\":null})");
   Expect(f, "<|tool_call>call:f{a:word}<tool_call|>", "|T <|tool_call>call:f{a:word}<tool_call|>");
-  Expect(Tools(ToolFormat::kFunctionGemma), "<start_function_call>call:f{s:<escape>Oslo<escape>,n:2}<end_function_call>",
+  Expect(Tools(ToolFormat::kFunctionGemma),
+         "<start_function_call>call:f{s:<escape>Oslo<escape>,n:2}<end_function_call>",
          "|C0:f({\"s\":\"Oslo\",\"n\":2})");
 }
 
 TEST(OutputParser, Mistral) {
   const OutputFormat f = Tools(ToolFormat::kMistral);
-  Expect(f, "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"a\": [1]}, \"id\": \"abcdefghi\"}, {\"name\": \"g\", \"arguments\": {}}]",
-         "|C0:f({\"a\":[1]})|C1:g({})");
+  Expect(
+      f,
+      "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"a\": [1]}, \"id\": \"abcdefghi\"}, {\"name\": \"g\", \"arguments\": {}}]",
+      "|C0:f({\"a\":[1]})|C1:g({})");
   Expect(f, "ok [TOOL_CALLS]f[CALL_ID]abc[ARGS]{\"a\": 1}[TOOL_CALLS]g[ARGS]{}", "|T ok|C0:f({\"a\":1})|C1:g({})");
   Expect(f, "[TOOL_CALLS]broken", "|T [TOOL_CALLS]broken");
   Expect(f, "[TOOL_", "|T [TOOL_");
@@ -154,14 +169,24 @@ TEST(OutputParser, OtherFamilies) {
   Expect(Tools(ToolFormat::kPhi4), "functools[{\"name\": \"f\", \"arguments\": {\"a\": 1}}]", "|C0:f({\"a\":1})");
   Expect(Tools(ToolFormat::kPhi4), "<|tool_call|>[{\"name\": \"f\", \"parameters\": {}}]<|/tool_call|>", "|C0:f({})");
   Expect(Tools(ToolFormat::kPhi4), "functools is a module", "|T functools is a module");
-  Expect(Tools(ToolFormat::kGlm), "A\n<tool_call>f\n<arg_key>s</arg_key>\n<arg_value>5</arg_value>\n<arg_key>n</arg_key>\n<arg_value>5</arg_value>\n</tool_call>",
-         "|T A|C0:f({\"s\":\"5\",\"n\":5})");
-  Expect(Tools(ToolFormat::kDeepSeek), "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"a\": 1}\n```<｜tool▁call▁end｜>"
-         "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>", "|C0:f({\"a\":1})|C1:g({})");
-  Expect(Tools(ToolFormat::kKimi), "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{\"a\": 1}<|tool_call_end|>"
-         "<|tool_calls_section_end|>", "|C0:f({\"a\":1})");
-  Expect(Tools(ToolFormat::kMiniMax), "<minimax:tool_call>\n<invoke name=\"f\">\n<parameter name=\"n\">7</parameter>\n</invoke>\n</minimax:tool_call>",
-         "|C0:f({\"n\":7})");
+  Expect(
+      Tools(ToolFormat::kGlm),
+      "A\n<tool_call>f\n<arg_key>s</arg_key>\n<arg_value>5</arg_value>\n<arg_key>n</arg_key>\n<arg_value>5</arg_value>\n</tool_call>",
+      "|T A|C0:f({\"s\":\"5\",\"n\":5})");
+  Expect(
+      Tools(ToolFormat::kDeepSeek),
+      "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"a\": 1}\n```<｜tool▁call▁end｜>"
+      "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+      "|C0:f({\"a\":1})|C1:g({})");
+  Expect(
+      Tools(ToolFormat::kKimi),
+      "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{\"a\": 1}<|tool_call_end|>"
+      "<|tool_calls_section_end|>",
+      "|C0:f({\"a\":1})");
+  Expect(
+      Tools(ToolFormat::kMiniMax),
+      "<minimax:tool_call>\n<invoke name=\"f\">\n<parameter name=\"n\">7</parameter>\n</invoke>\n</minimax:tool_call>",
+      "|C0:f({\"n\":7})");
 }
 
 TEST(OutputParser, Harmony) {
@@ -170,11 +195,15 @@ TEST(OutputParser, Harmony) {
          "|R Hm < 3|T Hello!");
   Expect(f, "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\": 1}<|call|>", "|C0:f({\"a\": 1})");
   Expect(f, " to=functions.f<|channel|>commentary json<|message|><|call|>", "|C0:f({})");
-  Expect(f, "<|channel|>analysis<|message|>Weather.<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|>"
+  Expect(f,
+         "<|channel|>analysis<|message|>Weather.<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|>"
          "<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\": 1}<|call|>",
          "|R Weather.|T I look.|C0:f({\"a\": 1})");
-  Expect(f, "<|channel|>commentary to=functions.f<|message|>{\"a\": 1}<|call|><|start|>assistant to=functions.g<|channel|>commentary"
-         "<|message|>{}<|call|>", "|C0:f({\"a\": 1})|C1:g({})");
+  Expect(
+      f,
+      "<|channel|>commentary to=functions.f<|message|>{\"a\": 1}<|call|><|start|>assistant to=functions.g<|channel|>commentary"
+      "<|message|>{}<|call|>",
+      "|C0:f({\"a\": 1})|C1:g({})");
   // A recipient without a name is nobody.
   Expect(f, "<|channel|>commentary to=functions.<|message|>{}<|call|>", "|T {}");
   const std::string long_header = "<|channel|>" + std::string(4096, 'x') + "<|message|>text";
@@ -219,17 +248,58 @@ TEST(OutputParser, Detects) {
 }
 
 TEST(OutputParser, RandomOutputNeverCrashesAndCutsNeverMatter) {
-  const char* const kParts[] = {"<tool_call>", "</tool_call>", "{", "}", "\"name\"", ":", "\"f\"", ",", "\"arguments\"", "\n", " ",
-                                "<function=f>", "<parameter=s>", "</parameter>", "</function>", "[TOOL_CALLS]", "[ARGS]", "[", "]",
-                                "<think>", "</think>", "<|channel|>", "final", "<|message|>", "<|end|>", "text", "<", "é",
-                                "functools[", "<|python_tag|>", "<|tool_call_start|>", "<|tool_call_end|>", "(", ")", "a=", "'", "call:f", "<|tool_call>", "<tool_call|>", "<|\"|>", "<arg_key>", "</arg_key>", "<|start|>", " to=functions.g"};
+  const char* const kParts[] = {"<tool_call>",
+                                "</tool_call>",
+                                "{",
+                                "}",
+                                "\"name\"",
+                                ":",
+                                "\"f\"",
+                                ",",
+                                "\"arguments\"",
+                                "\n",
+                                " ",
+                                "<function=f>",
+                                "<parameter=s>",
+                                "</parameter>",
+                                "</function>",
+                                "[TOOL_CALLS]",
+                                "[ARGS]",
+                                "[",
+                                "]",
+                                "<think>",
+                                "</think>",
+                                "<|channel|>",
+                                "final",
+                                "<|message|>",
+                                "<|end|>",
+                                "text",
+                                "<",
+                                "é",
+                                "functools[",
+                                "<|python_tag|>",
+                                "<|tool_call_start|>",
+                                "<|tool_call_end|>",
+                                "(",
+                                ")",
+                                "a=",
+                                "'",
+                                "call:f",
+                                "<|tool_call>",
+                                "<tool_call|>",
+                                "<|\"|>",
+                                "<arg_key>",
+                                "</arg_key>",
+                                "<|start|>",
+                                " to=functions.g"};
   std::mt19937 random(11);
   for (int round = 0; round < 4000; ++round) {
     std::string text;
     for (size_t i = random() % 14; i > 0; --i) text += kParts[random() % std::size(kParts)];
     const OutputFormat format{.tool_format = static_cast<ToolFormat>(random() % 14),
                               .reasoning = static_cast<ReasoningFormat>(random() % 2),
-                              .starts_in_reasoning = random() % 3 == 0, .parse_tools = true};
+                              .starts_in_reasoning = random() % 3 == 0,
+                              .parse_tools = true};
     Pieces bytes;
     for (size_t i = 0; i < text.size(); ++i) bytes.push_back(std::string_view(text).substr(i, 1));
     ASSERT_EQ(Parse(format, kTools, {text}), Parse(format, kTools, bytes))
@@ -250,11 +320,10 @@ TEST(StopMatcher, HoldsBackAndNeverShowsStops) {
     std::vector<std::string> stops;
     std::string text, wanted;
     int matched;
-  } cases[] = {{{"STOP"}, "go STOP on", "go ", 0},       {{"STOP"}, "go STO", "go STO", -1},
-               {{"aab"}, "aaab", "a", 0},                {{"abc", "b"}, "xabc", "xa", 1},
-               {{"bc", "abc"}, "xabcd", "x", 1},         {{""}, "text", "text", -1},
-               {{}, "text", "text", -1},                 {{"\n\n"}, "a\nb\n\nc", "a\nb", 0},
-               {{"é"}, "caf\xc3\xa9", "caf", 0}};
+  } cases[] = {
+      {{"STOP"}, "go STOP on", "go ", 0}, {{"STOP"}, "go STO", "go STO", -1}, {{"aab"}, "aaab", "a", 0},
+      {{"abc", "b"}, "xabc", "xa", 1},    {{"bc", "abc"}, "xabcd", "x", 1},   {{""}, "text", "text", -1},
+      {{}, "text", "text", -1},           {{"\n\n"}, "a\nb\n\nc", "a\nb", 0}, {{"é"}, "caf\xc3\xa9", "caf", 0}};
   for (const auto& item : cases) {
     Pieces bytes;
     for (size_t i = 0; i < item.text.size(); ++i) bytes.push_back(std::string_view(item.text).substr(i, 1));

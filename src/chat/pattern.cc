@@ -70,10 +70,17 @@ std::optional<CodePointSet> OfCategory(std::string name) {
   for (const char* prefix : {"gc=", "General_Category="}) {
     if (name.starts_with(prefix)) name.erase(0, std::string_view(prefix).size());
   }
-  static constexpr std::pair<const char*, const char*> kLongNames[] = {
-      {"Letter", "L"},           {"Uppercase_Letter", "Lu"}, {"Lowercase_Letter", "Ll"}, {"Number", "N"},
-      {"Decimal_Number", "Nd"},  {"Punctuation", "P"},       {"Symbol", "S"},            {"Separator", "Z"},
-      {"Space_Separator", "Zs"}, {"Mark", "M"},              {"Other", "C"}};
+  static constexpr std::pair<const char*, const char*> kLongNames[] = {{"Letter", "L"},
+                                                                       {"Uppercase_Letter", "Lu"},
+                                                                       {"Lowercase_Letter", "Ll"},
+                                                                       {"Number", "N"},
+                                                                       {"Decimal_Number", "Nd"},
+                                                                       {"Punctuation", "P"},
+                                                                       {"Symbol", "S"},
+                                                                       {"Separator", "Z"},
+                                                                       {"Space_Separator", "Zs"},
+                                                                       {"Mark", "M"},
+                                                                       {"Other", "C"}};
   for (const auto& [long_name, short_name] : kLongNames) {
     if (name == long_name) name = short_name;
   }

@@ -36,7 +36,6 @@ Result<sampling::Nfa::Part> AddPattern(sampling::Nfa& nfa, const PatternNode& no
 
 // Texts in which the pattern is found anywhere; or that it matches from beginning to end (`whole`). As JSON strings
 // with their quotes when so spelled.
-Result<sampling::Dfa> CompilePattern(std::string_view pattern, bool whole, Spelling spelling,
-                                     sampling::Budget& budget);
+Result<sampling::Dfa> CompilePattern(std::string_view pattern, bool whole, Spelling spelling, sampling::Budget& budget);
 
 }  // namespace pensieve::chat

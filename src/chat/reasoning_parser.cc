@@ -8,7 +8,9 @@ namespace {
 class ReasoningParser final : public BufferedParser {
  public:
   ReasoningParser(std::string open, std::string close, bool starts_inside, std::unique_ptr<OutputParser> inner)
-      : open_{std::move(open)}, close_{std::move(close)}, inner_(std::move(inner)),
+      : open_{std::move(open)},
+        close_{std::move(close)},
+        inner_(std::move(inner)),
         state_(starts_inside ? State::kOpened : State::kStart) {}
 
  protected:

@@ -12,11 +12,11 @@ namespace pensieve::chat {
 
 // An assistant's turn of the history: what the model would have generated itself.
 struct AnswerRange {
-  size_t gap_begin = 0;   // behind the last byte of the request before this turn
-  size_t begin = 0;       // behind the header that opens the turn
-  size_t own_begin = 0;   // of the message's own bytes; from gap_begin on, the template has written what is before
-  size_t end = 0;         // of content and tool calls and what the template writes around these: before the marker that
-                          // closes the turn
+  size_t gap_begin = 0;  // behind the last byte of the request before this turn
+  size_t begin = 0;      // behind the header that opens the turn
+  size_t own_begin = 0;  // of the message's own bytes; from gap_begin on, the template has written what is before
+  size_t end = 0;        // of content and tool calls and what the template writes around these: before the marker that
+                         // closes the turn
   bool operator==(const AnswerRange&) const = default;
 };
 

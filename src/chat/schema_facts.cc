@@ -18,30 +18,85 @@ constexpr size_t kPartsMax = 512;
 enum class Keyword : uint8_t {
   kAnnotation,  // says nothing about what is valid, or is read together with another keyword
   kRefused,     // says something that cannot be enforced
-  kType, kConst, kEnum, kAllOf, kAnyOf, kOneOf, kNot, kIf, kRef, kNullable,
-  kMinimum, kMaximum, kExclusiveMinimum, kExclusiveMaximum, kMultipleOf,
-  kMinLength, kMaxLength, kPattern, kFormat,
-  kItems, kMinItems, kMaxItems, kUniqueItems, kContains,
-  kProperties, kRequired, kMinProperties, kMaxProperties, kPropertyNames, kDependentRequired, kUnevaluated,
+  kType,
+  kConst,
+  kEnum,
+  kAllOf,
+  kAnyOf,
+  kOneOf,
+  kNot,
+  kIf,
+  kRef,
+  kNullable,
+  kMinimum,
+  kMaximum,
+  kExclusiveMinimum,
+  kExclusiveMaximum,
+  kMultipleOf,
+  kMinLength,
+  kMaxLength,
+  kPattern,
+  kFormat,
+  kItems,
+  kMinItems,
+  kMaxItems,
+  kUniqueItems,
+  kContains,
+  kProperties,
+  kRequired,
+  kMinProperties,
+  kMaxProperties,
+  kPropertyNames,
+  kDependentRequired,
+  kUnevaluated,
 };
 
 const std::unordered_map<std::string, Keyword>& Keywords() {
   using enum Keyword;
   static const std::unordered_map<std::string, Keyword> keywords = {
-      {"type", kType}, {"const", kConst}, {"enum", kEnum}, {"allOf", kAllOf}, {"anyOf", kAnyOf}, {"oneOf", kOneOf},
-      {"not", kNot}, {"if", kIf}, {"$ref", kRef}, {"nullable", kNullable},
-      {"minimum", kMinimum}, {"maximum", kMaximum}, {"exclusiveMinimum", kExclusiveMinimum},
-      {"exclusiveMaximum", kExclusiveMaximum}, {"multipleOf", kMultipleOf},
-      {"minLength", kMinLength}, {"maxLength", kMaxLength}, {"pattern", kPattern}, {"format", kFormat},
-      {"items", kItems}, {"prefixItems", kItems}, {"additionalItems", kItems}, {"minItems", kMinItems},
-      {"maxItems", kMaxItems}, {"uniqueItems", kUniqueItems}, {"contains", kContains},
-      {"properties", kProperties}, {"patternProperties", kProperties}, {"additionalProperties", kProperties},
-      {"required", kRequired}, {"minProperties", kMinProperties}, {"maxProperties", kMaxProperties},
-      {"propertyNames", kPropertyNames}, {"dependentRequired", kDependentRequired},
-      {"dependencies", kDependentRequired}, {"unevaluatedProperties", kUnevaluated},
+      {"type", kType},
+      {"const", kConst},
+      {"enum", kEnum},
+      {"allOf", kAllOf},
+      {"anyOf", kAnyOf},
+      {"oneOf", kOneOf},
+      {"not", kNot},
+      {"if", kIf},
+      {"$ref", kRef},
+      {"nullable", kNullable},
+      {"minimum", kMinimum},
+      {"maximum", kMaximum},
+      {"exclusiveMinimum", kExclusiveMinimum},
+      {"exclusiveMaximum", kExclusiveMaximum},
+      {"multipleOf", kMultipleOf},
+      {"minLength", kMinLength},
+      {"maxLength", kMaxLength},
+      {"pattern", kPattern},
+      {"format", kFormat},
+      {"items", kItems},
+      {"prefixItems", kItems},
+      {"additionalItems", kItems},
+      {"minItems", kMinItems},
+      {"maxItems", kMaxItems},
+      {"uniqueItems", kUniqueItems},
+      {"contains", kContains},
+      {"properties", kProperties},
+      {"patternProperties", kProperties},
+      {"additionalProperties", kProperties},
+      {"required", kRequired},
+      {"minProperties", kMinProperties},
+      {"maxProperties", kMaxProperties},
+      {"propertyNames", kPropertyNames},
+      {"dependentRequired", kDependentRequired},
+      {"dependencies", kDependentRequired},
+      {"unevaluatedProperties", kUnevaluated},
       {"unevaluatedItems", kUnevaluated},
-      {"dependentSchemas", kRefused}, {"$dynamicRef", kRefused}, {"$recursiveRef", kRefused},
-      {"divisibleBy", kRefused}, {"disallow", kRefused}, {"extends", kRefused},
+      {"dependentSchemas", kRefused},
+      {"$dynamicRef", kRefused},
+      {"$recursiveRef", kRefused},
+      {"divisibleBy", kRefused},
+      {"disallow", kRefused},
+      {"extends", kRefused},
   };
   return keywords;
 }
@@ -381,10 +436,8 @@ class SchemaReader::Collector {
     }
     facts_.hinted_types |= kObject;
     switch (keyword) {
-      case Keyword::kMinProperties:
-        return AddRange(key, value, true, facts_.properties_min, facts_.properties_max);
-      case Keyword::kMaxProperties:
-        return AddRange(key, value, false, facts_.properties_min, facts_.properties_max);
+      case Keyword::kMinProperties: return AddRange(key, value, true, facts_.properties_min, facts_.properties_max);
+      case Keyword::kMaxProperties: return AddRange(key, value, false, facts_.properties_min, facts_.properties_max);
       case Keyword::kPropertyNames: facts_.name_schemas.push_back(&value); return OkStatus();
       case Keyword::kRequired:
         if (!value.is_array()) return Refuse(key, "must be an array of strings");

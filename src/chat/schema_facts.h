@@ -36,16 +36,16 @@ struct SchemaPart {
   bool expanded = false;        // its $ref and allOf stand in the list by themselves
   bool no_any_of = false;
   bool no_one_of = false;
-  bool no_values = false;       // const and enum
+  bool no_values = false;  // const and enum
   auto operator<=>(const SchemaPart&) const = default;
 };
 using SchemaParts = std::vector<SchemaPart>;
 
 struct SchemaFacts {
-  SchemaParts parts;      // all that apply here, expanded
+  SchemaParts parts;  // all that apply here, expanded
   bool impossible = false;
   uint32_t types = kAnyType;
-  bool typed = false;     // a type was named
+  bool typed = false;      // a type was named
   bool only_types = true;  // nothing but types (and the values below) was demanded
 
   std::vector<std::vector<const Json*>> values;  // a value must be in each of the lists

@@ -173,8 +173,8 @@ class Prober {
 
   bool SameRoleTurns() const {
     const std::string users = Try({Turn("user", kUser), Turn("user", kLater)});
-    const std::string answers = Try({Turn("user", kUser), Turn("assistant", kAnswer), Turn("assistant", kLater),
-                                     Turn("user", "Quartzlast")});
+    const std::string answers =
+        Try({Turn("user", kUser), Turn("assistant", kAnswer), Turn("assistant", kLater), Turn("user", "Quartzlast")});
     return Has(users, kUser) && Has(users, kLater) && Has(answers, kAnswer) && Has(answers, kLater);
   }
 
@@ -187,8 +187,7 @@ class Prober {
   }
 
   static Json Call(const char* name, const char* id, Json arguments) {
-    return Json{{"id", id}, {"type", "function"},
-                {"function", {{"name", name}, {"arguments", std::move(arguments)}}}};
+    return Json{{"id", id}, {"type", "function"}, {"function", {{"name", name}, {"arguments", std::move(arguments)}}}};
   }
   static Json Arguments(bool as_text) {
     return as_text ? Json(R"({"city": "Quartzcity"})") : Json{{"city", "Quartzcity"}};
@@ -212,12 +211,12 @@ class Prober {
     };
     const std::string as_object = shown(Arguments(false));
     const std::string as_text = shown(Arguments(true));
-    found.arguments_text = Has(as_text, R"({"city": "Quartzcity"})") &&
-                           (!Has(as_object, "Quartzcity") || Has(as_object, "'Quartzcity'"));
+    found.arguments_text =
+        Has(as_text, R"({"city": "Quartzcity"})") && (!Has(as_object, "Quartzcity") || Has(as_object, "'Quartzcity'"));
     // Within quotes it would be a string, which is no call's arguments.
     const std::string malformed = shown("{Quartzbroken");
-    found.malformed_arguments = Has(malformed, "{Quartzbroken") && !Has(malformed, "\"{Quartzbroken") &&
-                                !Has(malformed, "'{Quartzbroken");
+    found.malformed_arguments =
+        Has(malformed, "{Quartzbroken") && !Has(malformed, "\"{Quartzbroken") && !Has(malformed, "'{Quartzbroken");
   }
 
   void ProbeTools(TemplateAbilities& found) const {
@@ -263,8 +262,8 @@ class Prober {
     const std::string open = Try({Turn("user", kUser)});
     const std::string closed = Closed({Turn("user", kUser), Turn("assistant", kAnswer)});
     std::string_view generated = Behind(open, kUser);
-    std::string_view shown = Behind(std::string_view(closed).substr(0, std::min(closed.rfind(kAnswer), closed.size())),
-                                    kUser);
+    std::string_view shown =
+        Behind(std::string_view(closed).substr(0, std::min(closed.rfind(kAnswer), closed.size())), kUser);
     TurnFrame frame;
     if (generated.starts_with(user_end) && shown.starts_with(user_end)) {
       generated.remove_prefix(user_end.size());
@@ -286,7 +285,8 @@ class Prober {
     const std::string text = Closed({Turn("user", kUser), Turn("assistant", kAnswer), Turn("user", kLater)});
     const std::string_view behind = Behind(text, kAnswer);
     const size_t at = behind.find(kLater);
-    return at == std::string_view::npos ? std::string() : std::string(behind.substr(0, at)) + std::string(Behind(text, kLater));
+    return at == std::string_view::npos ? std::string()
+                                        : std::string(behind.substr(0, at)) + std::string(Behind(text, kLater));
   }
 
   static constexpr const char* kFirstId = "abcdefgh1";

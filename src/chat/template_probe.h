@@ -33,9 +33,9 @@ Result<jinja::TracedText> RenderWith(const jinja::Block& block, const SpecialTok
 struct TemplateProbe {
   TemplateAbilities abilities;
   TurnFrame frame;
-  std::string answer_end;   // all that stands behind an answer at the end of a conversation
-  std::string turn_borders; // what stands between an answer and a user's text, and behind that
-  Status runs;              // the template's error on a user's turn; raise_exception's words are none
+  std::string answer_end;    // all that stands behind an answer at the end of a conversation
+  std::string turn_borders;  // what stands between an answer and a user's text, and behind that
+  Status runs;               // the template's error on a user's turn; raise_exception's words are none
 };
 
 TemplateProbe ProbeTemplate(const jinja::Block& block, const SpecialTokenTexts& special_tokens,

@@ -222,9 +222,9 @@ int CompareSizes(const Decimal& a, const Decimal& b) {
   return whole != 0 ? whole : sign(a.fraction.compare(b.fraction));
 }
 
-constexpr int kWholeDigitsMax = 18;     // of integers
-constexpr int kDigitsMax = 15;          // that every double keeps
-constexpr int kPlacesMax = 400;         // of any bound
+constexpr int kWholeDigitsMax = 18;  // of integers
+constexpr int kDigitsMax = 15;       // that every double keeps
+constexpr int kPlacesMax = 400;      // of any bound
 
 // Reads the digits of a number without its sign, and compares them with one bound on the way. How many digits the
 // whole part has shows at its end only: until then, the digits so far are compared with as many of the bound.
@@ -280,9 +280,13 @@ struct NumberState {
 
   int64_t Pack() const {
     int64_t packed = rest;
-    for (const auto& [value, range] :
-         {std::pair{phase, 5}, {int{negative}, 2}, {int{zero}, 2}, {whole, 512}, {fraction, 512}, {low + 1, 3},
-          {high + 1, 3}}) {
+    for (const auto& [value, range] : {std::pair{phase, 5},
+                                       {int{negative}, 2},
+                                       {int{zero}, 2},
+                                       {whole, 512},
+                                       {fraction, 512},
+                                       {low + 1, 3},
+                                       {high + 1, 3}}) {
       packed = packed * range + value;
     }
     return packed;

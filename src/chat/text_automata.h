@@ -66,7 +66,7 @@ struct NumberLimits {
   std::optional<Decimal> max;
   bool min_excluded = false;
   bool max_excluded = false;
-  int64_t multiple_of = 1;            // > 1: whole numbers only, those that it divides
+  int64_t multiple_of = 1;             // > 1: whole numbers only, those that it divides
   std::optional<int> fraction_digits;  // at most so many
 };
 // JSON numbers within the limits, in decimal notation. Without limits: up to 18 digits, or 15 before and behind the

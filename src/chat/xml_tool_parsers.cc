@@ -98,12 +98,13 @@ bool ParseMiniMax(std::string_view rest, const Json& tools, std::vector<ToolCall
 }  // namespace
 
 BlockFormat QwenXmlFormat() {
-  return BlockFormat{.open = {"<tool_call>", "<function="}, .close = {"</tool_call>", "</function>"},
-                     .trailer = "</tool_call>", .keep_open = true, .parse = ParseQwenBlock};
+  return BlockFormat{.open = {"<tool_call>", "<function="},
+                     .close = {"</tool_call>", "</function>"},
+                     .trailer = "</tool_call>",
+                     .keep_open = true,
+                     .parse = ParseQwenBlock};
 }
-BlockFormat GlmFormat() {
-  return BlockFormat{.open = {"<tool_call>"}, .close = {"</tool_call>"}, .parse = ParseGlm};
-}
+BlockFormat GlmFormat() { return BlockFormat{.open = {"<tool_call>"}, .close = {"</tool_call>"}, .parse = ParseGlm}; }
 BlockFormat MiniMaxFormat() {
   return BlockFormat{.open = {"<minimax:tool_call>"}, .close = {"</minimax:tool_call>"}, .parse = ParseMiniMax};
 }

@@ -15,7 +15,6 @@
 namespace pensieve::cli {
 namespace {
 
-
 struct Options {
   ModelOptions model;
   int64_t prompt = 512;
@@ -32,7 +31,6 @@ struct Round {
   double decode_tokens_per_s = 0;
 };
 
-
 engine::GenerateRequest MakeRequest(const Options& options, const model::LoadedModel& model, std::mt19937& random) {
   engine::GenerateRequest request;
   request.id = "bench";
@@ -47,7 +45,8 @@ engine::GenerateRequest MakeRequest(const Options& options, const model::LoadedM
 }
 
 // Prefill is over when the last sequence has its first token; decoding is what comes after, for all sequences.
-Result<Round> RunRound(engine::Engine& engine, const Options& options, const model::LoadedModel& model, std::mt19937& random) {
+Result<Round> RunRound(engine::Engine& engine, const Options& options, const model::LoadedModel& model,
+                       std::mt19937& random) {
   std::vector<engine::GenerateRequest> requests;
   for (int64_t i = 0; i < options.batch; ++i) requests.push_back(MakeRequest(options, model, random));
   std::vector<std::unique_ptr<engine::EventStream>> streams;
@@ -92,8 +91,12 @@ Result<std::vector<Round>> RunAll(const Options& options, model::LoadedModel& mo
   engine_options.queue_depth_max = options.batch;
   engine_options.step_rows_max = std::min(options.step_rows, model.network->rows_max());
   engine_options.context_max = std::max(length, model.config.context_max);
-  engine_options.kv_dtype = options.kv == "int8" ? backend::KvDType::kInt8 : options.kv == "f32" ? backend::KvDType::kF32 : backend::KvDType::kF16;
-  const backend::KvShape shape{.layers = model.config.layers, .kv_heads = model.config.kv_heads, .head_dim = model.config.head_dim,
+  engine_options.kv_dtype = options.kv == "int8"  ? backend::KvDType::kInt8
+                            : options.kv == "f32" ? backend::KvDType::kF32
+                                                  : backend::KvDType::kF16;
+  const backend::KvShape shape{.layers = model.config.layers,
+                               .kv_heads = model.config.kv_heads,
+                               .head_dim = model.config.head_dim,
                                .dtype = engine_options.kv_dtype};
   const int64_t blocks = (length + engine_options.kv_block_len - 1) / engine_options.kv_block_len + 1;
   engine_options.check_weights = [&model](bool quick) { return model.CheckWeights(quick); };
@@ -120,7 +123,8 @@ Json Summarize(const Options& options, const model::LoadedModel& model, const st
   const auto device = model.backend->Describe();
   const double bandwidth = backend::cpu::MeasureReadBandwidth(device.threads);
   // One decode step reads the weights once, and each sequence's keys and values at its mean depth.
-  const backend::KvShape kv{.layers = model.config.layers, .kv_heads = model.config.kv_heads, .head_dim = model.config.head_dim};
+  const backend::KvShape kv{
+      .layers = model.config.layers, .kv_heads = model.config.kv_heads, .head_dim = model.config.head_dim};
   const double mean_depth = static_cast<double>(options.prompt) + static_cast<double>(options.generate) / 2;
   const double step_bytes = static_cast<double>(model.network->weight_bytes_per_step()) +
                             static_cast<double>(options.batch * kv.bytes_per_token()) * mean_depth;
@@ -149,7 +153,8 @@ int Bench(const Options& options) {
   ModelOptions model_options = options.model;
   auto model = LoadModel(model_options, DefaultModel::kGenerator);
   if (!model.has_value()) return Fail(model.error());
-  if (!(*model)->config.can_generate()) return Fail(InvalidArgument(fmt::format("{}: bench needs a model that generates", (*model)->path)));
+  if (!(*model)->config.can_generate())
+    return Fail(InvalidArgument(fmt::format("{}: bench needs a model that generates", (*model)->path)));
   const auto rounds = RunAll(options, **model);
   if (!rounds.has_value()) return Fail(rounds.error());
   const Json summary = Summarize(options, **model, *rounds);
@@ -158,28 +163,32 @@ int Bench(const Options& options) {
     return 0;
   }
   const auto value = [&](const char* key) { return summary[key].get<double>(); };
-  fmt::print("{}  {}  on {}, {} threads, activations {}\n", Styled(Style::kBold, (*model)->config.name), (*model)->config.quantization,
-             summary["device"].get<std::string>(), summary["threads"].get<int>(), options.model.activations);
-  fmt::print("prefill {:>6} x {:<3} {:>10.1f} tok/s   ({:.1f} .. {:.1f})\n", options.prompt, options.batch, value("prefill_tokens_per_s"),
-             value("prefill_tokens_per_s_min"), value("prefill_tokens_per_s_max"));
-  fmt::print("decode  {:>6} x {:<3} {:>10.1f} tok/s   ({:.1f} .. {:.1f}), {:.0f} % of {:.1f} GB/s\n", options.generate, options.batch,
-             value("decode_tokens_per_s"), value("decode_tokens_per_s_min"), value("decode_tokens_per_s_max"),
-             value("read_bandwidth_percent"), value("read_bandwidth_gb_per_s"));
+  fmt::print("{}  {}  on {}, {} threads, activations {}\n", Styled(Style::kBold, (*model)->config.name),
+             (*model)->config.quantization, summary["device"].get<std::string>(), summary["threads"].get<int>(),
+             options.model.activations);
+  fmt::print("prefill {:>6} x {:<3} {:>10.1f} tok/s   ({:.1f} .. {:.1f})\n", options.prompt, options.batch,
+             value("prefill_tokens_per_s"), value("prefill_tokens_per_s_min"), value("prefill_tokens_per_s_max"));
+  fmt::print("decode  {:>6} x {:<3} {:>10.1f} tok/s   ({:.1f} .. {:.1f}), {:.0f} % of {:.1f} GB/s\n", options.generate,
+             options.batch, value("decode_tokens_per_s"), value("decode_tokens_per_s_min"),
+             value("decode_tokens_per_s_max"), value("read_bandwidth_percent"), value("read_bandwidth_gb_per_s"));
   return 0;
 }
 
 }  // namespace
 
 void AddBench(CLI::App& app, Action& action) {
-  auto* command = app.add_subcommand("bench", "Measure prefill and decode speed, as tokens per second and percent of the memory's bandwidth");
+  auto* command = app.add_subcommand(
+      "bench", "Measure prefill and decode speed, as tokens per second and percent of the memory's bandwidth");
   auto options = std::make_shared<Options>();
   AddModelOptions(*command, options->model, false);
   command->add_option("-p,--prompt", options->prompt, "Prompt tokens (512)")->check(CLI::Range(1, 1 << 24));
   command->add_option("-g,--generate", options->generate, "Tokens to generate (128)")->check(CLI::Range(1, 1 << 24));
   command->add_option("-b,--batch", options->batch, "Sequences at once (1)")->check(CLI::Range(1, 4096));
-  command->add_option("-r,--repeat", options->repeat, "Counted rounds after one warm-up (5)")->check(CLI::Range(1, 1000));
+  command->add_option("-r,--repeat", options->repeat, "Counted rounds after one warm-up (5)")
+      ->check(CLI::Range(1, 1000));
   command->add_option("--step-rows", options->step_rows, "Rows of one step (512)")->check(CLI::Range(1, 1 << 20));
-  command->add_option("--kv", options->kv, "Keys and values as f16 (default), f32 or int8")->check(CLI::IsMember({"f16", "f32", "int8"}));
+  command->add_option("--kv", options->kv, "Keys and values as f16 (default), f32 or int8")
+      ->check(CLI::IsMember({"f16", "f32", "int8"}));
   command->add_flag("--json", options->json, "Print one JSON object");
   command->callback([&action, options] { action = [options] { return Bench(*options); }; });
 }

@@ -47,10 +47,9 @@ std::vector<std::string> Names(const std::vector<ResolvedModel>& models) {
 std::string Same(const std::string& path) { return path; }
 
 TEST(ServedModels, EqualNamesGetTheFoldersThatTellThemApart) {
-  const auto models = WithDistinctNames({{"/m/small/model.gguf", "model", {}},
-                                         {"/m/large/model.gguf", "model", {}},
-                                         {"/m/other.gguf", "other", {}}},
-                                        Same);
+  const auto models = WithDistinctNames(
+      {{"/m/small/model.gguf", "model", {}}, {"/m/large/model.gguf", "model", {}}, {"/m/other.gguf", "other", {}}},
+      Same);
   EXPECT_THAT(Names(models), ElementsAre("small/model", "large/model", "other"));
   const auto deep = WithDistinctNames({{"/a/q4/model.gguf", "model", {}}, {"/b/q4/model.gguf", "model", {}}}, Same);
   EXPECT_THAT(Names(deep), ElementsAre("a/q4/model", "b/q4/model"));

@@ -46,7 +46,8 @@ Result<std::vector<std::string>> ReadTexts(const Options& options) {
   return texts;
 }
 
-Result<service::EmbedResult> EmbedTexts(service::Service& service, const Options& options, std::vector<std::string> texts) {
+Result<service::EmbedResult> EmbedTexts(service::Service& service, const Options& options,
+                                        std::vector<std::string> texts) {
   service::EmbedRequest request;
   request.id = "embed";
   request.texts = std::move(texts);
@@ -62,7 +63,8 @@ Result<service::EmbedResult> EmbedTexts(service::Service& service, const Options
 void PrintPlain(const std::string& text, const std::vector<float>& vector) {
   double norm = 0;
   for (const float value : vector) norm += static_cast<double>(value) * value;
-  fmt::print("{}\n  {} dimensions, norm {:.6f}: [{:.6f}", Styled(Style::kBold, text), vector.size(), std::sqrt(norm), vector[0]);
+  fmt::print("{}\n  {} dimensions, norm {:.6f}: [{:.6f}", Styled(Style::kBold, text), vector.size(), std::sqrt(norm),
+             vector[0]);
   for (size_t i = 1; i < std::min<size_t>(6, vector.size()); ++i) fmt::print(", {:.6f}", vector[i]);
   fmt::print("{}\n", vector.size() > 6 ? ", ...]" : "]");
 }
@@ -74,7 +76,9 @@ int Embed(const Options& options) {
   if (!service.has_value()) return Fail(service.error());
   for (size_t at = 0; at < texts->size(); at += kTextsPerRequest) {
     const size_t end = std::min(at + kTextsPerRequest, texts->size());
-    const auto result = EmbedTexts(**service, options, {texts->begin() + static_cast<std::ptrdiff_t>(at), texts->begin() + static_cast<std::ptrdiff_t>(end)});
+    const auto result = EmbedTexts(
+        **service, options,
+        {texts->begin() + static_cast<std::ptrdiff_t>(at), texts->begin() + static_cast<std::ptrdiff_t>(end)});
     if (!result.has_value()) return Fail(result.error());
     for (size_t i = at; i < end; ++i) {
       const auto& vector = result->embeddings[i - at];
@@ -98,7 +102,8 @@ void AddEmbed(CLI::App& app, Action& action) {
   command->add_option("-f,--file", options->file, "Read one text a line from a file");
   command->add_option("--pooling", options->pooling, "mean, cls, last or max (default: the model's recipe)")
       ->check(CLI::IsMember({"mean", "cls", "last", "max"}));
-  command->add_option("--dimensions", options->dimensions, "Keep only the first N dimensions (Matryoshka models)")->check(CLI::PositiveNumber);
+  command->add_option("--dimensions", options->dimensions, "Keep only the first N dimensions (Matryoshka models)")
+      ->check(CLI::PositiveNumber);
   command->add_flag("--no-normalize", options->no_normalize, "Leave vectors at their own length");
   command->add_flag("--json", options->json, "Print one JSON object a text, with the whole vector");
   command->callback([&action, options] { action = [options] { return Embed(*options); }; });

@@ -24,22 +24,25 @@ struct Options {
   std::string ids_file;
   std::string phase = "prefill";
   std::string kv = "f16";
-  int64_t window = 0;                // 0: the default
-  std::vector<int64_t> windows;      // kl: one comparison each
+  int64_t window = 0;            // 0: the default
+  std::vector<int64_t> windows;  // kl: one comparison each
   bool json = false;
 };
 
 Result<std::vector<int32_t>> ReadIds(const std::string& path) {
   PENSIEVE_TRY(const auto text, ReadTextArgument(path));
   std::string list = text;
-  std::replace_if(list.begin(), list.end(), [](char c) { return c == '[' || c == ']' || c == '\n' || c == ' ' || c == '\t' || c == '\r'; }, ',');
+  std::replace_if(
+      list.begin(), list.end(),
+      [](char c) { return c == '[' || c == ']' || c == '\n' || c == ' ' || c == '\t' || c == '\r'; }, ',');
   std::vector<int32_t> ids;
   for (size_t at = 0; at < list.size();) {
     const size_t end = std::min(list.find(',', at), list.size());
     if (end > at) {
       const auto word = ParseJson(std::string_view(list).substr(at, end - at));
       if (!word.has_value() || !word->is_number_unsigned() || *word > INT32_MAX) {
-        return InvalidArgument(fmt::format("{}: \"{}\" is not a token id", path, list.substr(at, std::min<size_t>(end - at, 40))));
+        return InvalidArgument(
+            fmt::format("{}: \"{}\" is not a token id", path, list.substr(at, std::min<size_t>(end - at, 40))));
       }
       ids.push_back(word->get<int32_t>());
     }
@@ -58,8 +61,11 @@ EvaluateOptions ToEvaluateOptions(const Options& options, const ModelOptions& wh
   const int64_t window = options.window > 0 ? options.window : std::min(kWindowDefault, model.config.context_max);
   // The exact mode is exact all the way: its keys and values are not rounded either.
   const bool exact = which.activations == "f32" || which.reference || options.kv == "f32";
-  return {.window = window, .as_decode = options.phase == "decode",
-          .kv_dtype = exact ? backend::KvDType::kF32 : options.kv == "int8" ? backend::KvDType::kInt8 : backend::KvDType::kF16};
+  return {.window = window,
+          .as_decode = options.phase == "decode",
+          .kv_dtype = exact                  ? backend::KvDType::kF32
+                      : options.kv == "int8" ? backend::KvDType::kInt8
+                                             : backend::KvDType::kF16};
 }
 
 int EvalNll(const Options& options) {
@@ -79,7 +85,10 @@ int EvalNll(const Options& options) {
   if (const Status weights = (*model)->CheckWeights(/*quick=*/false); !weights.ok()) return Fail(weights);
   const double mean = sum / static_cast<double>(count);
   if (options.json) {
-    fmt::print("{}\n", DumpJson({{"tokens", count}, {"mean_nll", mean}, {"perplexity", std::exp(mean)}, {"activations", options.model.activations}}));
+    fmt::print("{}\n", DumpJson({{"tokens", count},
+                                 {"mean_nll", mean},
+                                 {"perplexity", std::exp(mean)},
+                                 {"activations", options.model.activations}}));
   } else {
     fmt::print("{} predicted tokens, mean nll {:.6f}, perplexity {:.4f}\n", count, mean, std::exp(mean));
   }
@@ -107,22 +116,25 @@ Divergence Compare(std::span<const float> p, std::span<const float> q) {
 // Logits of the reference are kept for a slice of the text at a time: all of them would be a vocabulary wide each.
 constexpr size_t kSliceBytes = size_t{512} << 20;
 
-Result<std::vector<Divergence>> CompareModels(const Options& options, model::LoadedModel& reference, model::LoadedModel& tested,
-                                              const std::vector<int32_t>& ids) {
+Result<std::vector<Divergence>> CompareModels(const Options& options, model::LoadedModel& reference,
+                                              model::LoadedModel& tested, const std::vector<int32_t>& ids) {
   const auto reference_options = ToEvaluateOptions(options, options.other, reference);
   auto tested_options = ToEvaluateOptions(options, options.model, tested);
   const auto width = static_cast<size_t>(reference.config.vocab_size);
-  const size_t slice = std::max<size_t>(2, std::min(static_cast<size_t>(reference_options.window), kSliceBytes / (width * sizeof(float))));
+  const size_t slice = std::max<size_t>(
+      2, std::min(static_cast<size_t>(reference_options.window), kSliceBytes / (width * sizeof(float))));
   std::vector<Divergence> all;
   std::vector<float> kept(slice * width);
   for (size_t at = 0; at + 1 < ids.size(); at += slice) {
     const auto part = std::span(ids).subspan(at, std::min(slice, ids.size() - at));
-    PENSIEVE_RETURN_IF_ERROR(ForEachPosition(reference, part, reference_options, [&](size_t position, std::span<const float> logits) {
-      std::copy(logits.begin(), logits.end(), kept.begin() + static_cast<std::ptrdiff_t>(position * width));
-    }));
-    PENSIEVE_RETURN_IF_ERROR(ForEachPosition(tested, part, tested_options, [&](size_t position, std::span<const float> logits) {
-      all.push_back(Compare(std::span(kept).subspan(position * width, width), logits));
-    }));
+    PENSIEVE_RETURN_IF_ERROR(
+        ForEachPosition(reference, part, reference_options, [&](size_t position, std::span<const float> logits) {
+          std::copy(logits.begin(), logits.end(), kept.begin() + static_cast<std::ptrdiff_t>(position * width));
+        }));
+    PENSIEVE_RETURN_IF_ERROR(
+        ForEachPosition(tested, part, tested_options, [&](size_t position, std::span<const float> logits) {
+          all.push_back(Compare(std::span(kept).subspan(position * width, width), logits));
+        }));
   }
   return all;
 }
@@ -140,12 +152,16 @@ void PrintDivergences(const Options& options, const std::vector<Divergence>& div
   const auto count = static_cast<double>(sorted.size());
   const double p99 = sorted[static_cast<size_t>(0.99 * (count - 1))];
   if (options.json) {
-    fmt::print("{}\n", DumpJson({{"window", options.window}, {"tokens", sorted.size()}, {"mean_kl", sum / count}, {"p99_kl", p99}, {"max_kl", sorted.back()},
+    fmt::print("{}\n", DumpJson({{"window", options.window},
+                                 {"tokens", sorted.size()},
+                                 {"mean_kl", sum / count},
+                                 {"p99_kl", p99},
+                                 {"max_kl", sorted.back()},
                                  {"same_top", same / count}}));
   } else {
     if (options.window > 0) fmt::print("windows of {}: ", options.window);
-    fmt::print("{} positions, mean KL {:.3e}, 99th percentile {:.3e}, same top token {:.2f} %\n", sorted.size(), sum / count, p99,
-               100 * same / count);
+    fmt::print("{} positions, mean KL {:.3e}, 99th percentile {:.3e}, same top token {:.2f} %\n", sorted.size(),
+               sum / count, p99, 100 * same / count);
   }
 }
 
@@ -157,8 +173,8 @@ int EvalKl(const Options& options) {
   auto reference = LoadModel(resolved.other, DefaultModel::kGenerator);
   if (!reference.has_value()) return Fail(reference.error());
   // One device computes both, unless one of them is the reference.
-  auto tested = LoadModel(resolved.model, DefaultModel::kGenerator,
-                          resolved.model.reference ? nullptr : (*reference)->device);
+  auto tested =
+      LoadModel(resolved.model, DefaultModel::kGenerator, resolved.model.reference ? nullptr : (*reference)->device);
   if (!tested.has_value()) return Fail(tested.error());
   if ((*reference)->config.vocab_size != (*tested)->config.vocab_size) {
     return Fail(InvalidArgument("the two models have different vocabularies"));
@@ -185,11 +201,13 @@ CLI::Range WindowRange() { return CLI::Range(int64_t{2}, int64_t{1} << 24); }
 void AddTextOptions(CLI::App& command, Options& options) {
   auto* input = command.add_option_group("text");
   input->add_option("--text", options.text_file, "Text file, - for standard input");
-  input->add_option("--ids", options.ids_file, "File of token ids instead, separated by blanks, commas or as a JSON array");
+  input->add_option("--ids", options.ids_file,
+                    "File of token ids instead, separated by blanks, commas or as a JSON array");
   input->require_option(1);
   command.add_option("--phase", options.phase, "Compute positions as prefill (default) or as decode steps")
       ->check(CLI::IsMember({"prefill", "decode"}));
-  command.add_option("--kv", options.kv, "Keys and values as f16 (default), f32 or int8")->check(CLI::IsMember({"f16", "f32", "int8"}));
+  command.add_option("--kv", options.kv, "Keys and values as f16 (default), f32 or int8")
+      ->check(CLI::IsMember({"f16", "f32", "int8"}));
   command.add_flag("--json", options.json, "Print one JSON object");
 }
 
@@ -200,7 +218,8 @@ void AddEval(CLI::App& app, Action& action) {
   command->require_subcommand(1);
 
   auto nll = std::make_shared<Options>();
-  auto* nll_command = command->add_subcommand("nll", "Mean negative log-likelihood (natural logarithm) of each next token");
+  auto* nll_command =
+      command->add_subcommand("nll", "Mean negative log-likelihood (natural logarithm) of each next token");
   AddModelOptions(*nll_command, nll->model, false);
   AddTextOptions(*nll_command, *nll);
   nll_command->add_option("--window", nll->window, kWindowHelp)->check(WindowRange());
@@ -208,7 +227,8 @@ void AddEval(CLI::App& app, Action& action) {
 
   auto kl = std::make_shared<Options>();
   kl->other.activations = "f32";
-  auto* kl_command = command->add_subcommand("kl", "KL divergence of the next-token distribution from a reference setting or model");
+  auto* kl_command =
+      command->add_subcommand("kl", "KL divergence of the next-token distribution from a reference setting or model");
   AddModelOptions(*kl_command, kl->model, false);
   kl_command->add_option("--reference-model", kl->other.model, "Model to compare with (default: the same)");
   kl_command->add_option("--reference-activations", kl->other.activations, "Its activations (default: f32)")

@@ -28,7 +28,7 @@ class WindowRunner {
     long_rope_ = model_.network->UsesLongRope(length);
     for (int64_t at = 0; at + 1 < length;) {
       int64_t rows = std::min({kRows, model_.network->rows_max(), length - 1 - at});
-      if (at < model::kFinePositions) rows = std::min(rows, model::kFinePositions - at);  // one precision a pass
+      if (at < model::kPrecisePositions) rows = std::min(rows, model::kPrecisePositions - at);  // one precision a pass
       const auto part = window.subspan(static_cast<size_t>(at), static_cast<size_t>(rows));
       PENSIEVE_RETURN_IF_ERROR(RunRows(part, at, first_position, on_logits));
       at += rows;
@@ -37,23 +37,21 @@ class WindowRunner {
   }
 
  private:
-  Status RunRows(std::span<const int32_t> tokens, int64_t cached_len, size_t first_position, const OnLogits& on_logits) {
+  Status RunRows(std::span<const int32_t> tokens, int64_t cached_len, size_t first_position,
+                 const OnLogits& on_logits) {
     const auto rows = static_cast<int64_t>(tokens.size());
     positions_.resize(tokens.size());
     std::iota(positions_.begin(), positions_.end(), static_cast<int32_t>(cached_len));
     output_rows_.resize(tokens.size());
     std::iota(output_rows_.begin(), output_rows_.end(), 0);
-    const backend::SequenceRows sequence{.first_row = 0,
-                                         .num_rows = rows,
-                                         .cached_len = cached_len,
-                                         .block_table = blocks_,
-                                         .long_rope = long_rope_};
-    const bool fine = options_.as_decode || cached_len < model::kFinePositions;
+    const backend::SequenceRows sequence{
+        .first_row = 0, .num_rows = rows, .cached_len = cached_len, .block_table = blocks_, .long_rope = long_rope_};
+    const bool precise = options_.as_decode || cached_len < model::kPrecisePositions;
     const model::Batch batch{.rows = rows,
                              .ids = tokens,
                              .positions = positions_,
                              .sequences = {&sequence, 1},
-                             .fine_rows = fine ? rows : 0,
+                             .precise_rows = precise ? rows : 0,
                              .output_rows = output_rows_};
     const auto logits = model_.network->Forward(batch, cache_);
     model_.backend->Submit();
@@ -77,8 +75,10 @@ class WindowRunner {
 
 }  // namespace
 
-Status ForEachPosition(model::LoadedModel& model, std::span<const int32_t> ids, const EvaluateOptions& options, const OnLogits& on_logits) {
-  if (!model.config.can_generate()) return InvalidArgument(fmt::format("{}: it embeds and predicts no next token", model.path));
+Status ForEachPosition(model::LoadedModel& model, std::span<const int32_t> ids, const EvaluateOptions& options,
+                       const OnLogits& on_logits) {
+  if (!model.config.can_generate())
+    return InvalidArgument(fmt::format("{}: it embeds and predicts no next token", model.path));
   for (const int32_t id : ids) {
     if (id < 0 || id >= model.config.vocab_size) {
       return InvalidArgument(fmt::format("token id {} is outside the vocabulary of {}", id, model.config.vocab_size));
@@ -86,8 +86,12 @@ Status ForEachPosition(model::LoadedModel& model, std::span<const int32_t> ids, 
   }
   const int64_t window = std::min<int64_t>(options.window, static_cast<int64_t>(ids.size()));
   if (window < 2) return InvalidArgument("the text is shorter than two tokens");
-  const backend::KvShape shape{.layers = model.config.layers, .kv_heads = model.config.kv_heads, .head_dim = model.config.head_dim,
-                               .block_len = kBlockLen, .num_blocks = (window + kBlockLen - 1) / kBlockLen, .dtype = options.kv_dtype};
+  const backend::KvShape shape{.layers = model.config.layers,
+                               .kv_heads = model.config.kv_heads,
+                               .head_dim = model.config.head_dim,
+                               .block_len = kBlockLen,
+                               .num_blocks = (window + kBlockLen - 1) / kBlockLen,
+                               .dtype = options.kv_dtype};
   PENSIEVE_TRY(const auto cache, model.backend->NewKvCache(shape));
   WindowRunner runner(model, options, *cache);
   bool finite = true;

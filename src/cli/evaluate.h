@@ -11,8 +11,8 @@
 namespace pensieve::cli {
 
 struct EvaluateOptions {
-  int64_t window = 0;        // tokens a pass starts over after; each window is a sequence of its own
-  bool as_decode = false;    // positions are computed as decode steps instead of prefill
+  int64_t window = 0;      // tokens a pass starts over after; each window is a sequence of its own
+  bool as_decode = false;  // positions are computed as decode steps instead of prefill
   backend::KvDType kv_dtype = backend::KvDType::kF16;
 };
 
@@ -20,6 +20,7 @@ struct EvaluateOptions {
 using OnLogits = std::function<void(size_t position, std::span<const float> logits)>;
 
 // ids must lie in the vocabulary (InvalidArgument otherwise). Positions come in order.
-Status ForEachPosition(model::LoadedModel& model, std::span<const int32_t> ids, const EvaluateOptions& options, const OnLogits& on_logits);
+Status ForEachPosition(model::LoadedModel& model, std::span<const int32_t> ids, const EvaluateOptions& options,
+                       const OnLogits& on_logits);
 
 }  // namespace pensieve::cli

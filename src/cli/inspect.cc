@@ -89,7 +89,9 @@ Json Describe(const std::string& path, const model::ModelHeader& header, int64_t
                {"name", config.name},
                {"architecture", config.architecture},
                {"format", header.format},
-               {"task", !config.can_generate() ? "embed" : config.is_embedding ? "embed and generate" : "generate"},
+               {"task", !config.can_generate() ? "embed"
+                        : config.is_embedding  ? "embed and generate"
+                                               : "generate"},
                {"parameters", header.parameters},
                {"quantization", config.quantization},
                {"weight_bytes", header.weight_bytes},
@@ -114,7 +116,8 @@ Json Describe(const std::string& path, const model::ModelHeader& header, int64_t
                {"special_tokens", SpecialTokensJson(header.text)},
                {"chat_template", header.text.chat_template.empty() ? Json(nullptr) : Json(header.text.chat_template)}};
   Json tensors = Json::array();
-  for (const auto& type : header.types) tensors.push_back({{"type", type.type}, {"tensors", type.tensors}, {"bytes", type.bytes}});
+  for (const auto& type : header.types)
+    tensors.push_back({{"type", type.type}, {"tensors", type.tensors}, {"bytes", type.bytes}});
   json["tensors"] = std::move(tensors);
   // Of this machine, or what the control groups leave of it.
   const auto available = AvailableMemoryBytes();
@@ -172,18 +175,22 @@ void Print(const Json& json, bool show_template) {
     PrintRow("", fmt::format("{:>5} tensors {:12} {}", type["tensors"].get<int64_t>(), type["type"].get<std::string>(),
                              HumanBytes(type["bytes"].get<int64_t>())));
   }
-  PrintRow("layers", fmt::format("{} of width {}, feed-forward {}", number("layers"), number("hidden_size"), number("intermediate_size")));
+  PrintRow("layers", fmt::format("{} of width {}, feed-forward {}", number("layers"), number("hidden_size"),
+                                 number("intermediate_size")));
   if (number("experts") > 0) {
     const int64_t shared = number("shared_expert_intermediate_size");
-    PrintRow("experts", fmt::format("{} a layer, {} active a token, feed-forward {}{}", number("experts"), number("experts_active"),
-                                    number("expert_intermediate_size"),
+    PrintRow("experts", fmt::format("{} a layer, {} active a token, feed-forward {}{}", number("experts"),
+                                    number("experts_active"), number("expert_intermediate_size"),
                                     shared > 0 ? fmt::format(", and one shared of {}", shared) : ""));
   }
-  PrintRow("heads", fmt::format("{} query, {} key/value, dimension {}", number("heads"), number("kv_heads"), number("head_dim")));
-  PrintRow("vocabulary", fmt::format("{} rows, tokenizer knows {}", number("vocab_size"), number("tokenizer_vocab_size")));
+  PrintRow("heads", fmt::format("{} query, {} key/value, dimension {}", number("heads"), number("kv_heads"),
+                                number("head_dim")));
+  PrintRow("vocabulary",
+           fmt::format("{} rows, tokenizer knows {}", number("vocab_size"), number("tokenizer_vocab_size")));
   PrintRow("context", fmt::format("{} tokens", number("context_max")));
   PrintEmbedding(json["embedding"]);
-  if (number("kv_bytes_per_token") > 0) PrintRow("KV", fmt::format("{} bytes a token (f16)", number("kv_bytes_per_token")));
+  if (number("kv_bytes_per_token") > 0)
+    PrintRow("KV", fmt::format("{} bytes a token (f16)", number("kv_bytes_per_token")));
   PrintRow("memory", number("kv_bytes_per_token") > 0
                          ? fmt::format("{} weights + {} activations and logits + {} KV for {} tokens = {}",
                                        HumanBytes(number("weight_bytes")), HumanBytes(number("activation_bytes")),
@@ -218,7 +225,8 @@ void Print(const Json& json, bool show_template) {
 int Inspect(const Options& options) {
   const auto resolved = ResolveModel(options.model.model, DefaultModel::kGenerator);
   if (!resolved.has_value()) return Fail(resolved.error());
-  const auto header = model::ReadHeader(resolved->path, ParseQuantize(options.model.quantize, options.model.quantize_group));
+  const auto header =
+      model::ReadHeader(resolved->path, ParseQuantize(options.model.quantize, options.model.quantize_group));
   if (!header.has_value()) return Fail(header.error());
   PrintWarnings(header->warnings);
   const int64_t context = options.context > 0 ? options.context : header->config.context_max;
@@ -237,7 +245,8 @@ int Inspect(const Options& options) {
 }  // namespace
 
 void AddInspect(CLI::App& app, Action& action) {
-  auto* command = app.add_subcommand("inspect", "Show a model's architecture, sizes, quantization, memory and special tokens");
+  auto* command =
+      app.add_subcommand("inspect", "Show a model's architecture, sizes, quantization, memory and special tokens");
   auto options = std::make_shared<Options>();
   AddModelOption(*command, options->model, true);
   AddQuantizeOptions(*command, options->model);

@@ -20,8 +20,11 @@ Result<std::unique_ptr<service::Service>> OpenLocalService(const ModelOptions& o
   service::ServiceOptions service_options;
   service_options.memory_gate = false;
   service_options.engine.context_max = options.context_max;
-  service_options.engine.kv_dtype = options.activations == "f32" || options.reference ? backend::KvDType::kF32 : backend::KvDType::kF16;
-  const backend::KvShape shape{.layers = config.layers, .kv_heads = config.kv_heads, .head_dim = config.head_dim,
+  service_options.engine.kv_dtype =
+      options.activations == "f32" || options.reference ? backend::KvDType::kF32 : backend::KvDType::kF16;
+  const backend::KvShape shape{.layers = config.layers,
+                               .kv_heads = config.kv_heads,
+                               .head_dim = config.head_dim,
                                .dtype = service_options.engine.kv_dtype};
   const int64_t context = options.context_max > 0 ? options.context_max : config.context_max;
   const int64_t block_len = service_options.engine.kv_block_len;

@@ -150,13 +150,14 @@ int Main(int argc, char** argv) {
   app.set_version_flag("--version", "pensieve " PENSIEVE_VERSION);
   app.require_subcommand(1);
   app.formatter(NewHelpFormatter(static_cast<size_t>(TerminalColumns())));
-  app.footer("Start with:\n"
-             "  pensieve serve          (fetches two small models on first use)\n"
-             "  pensieve run            (chat in this terminal)\n"
-             "Every command explains itself:  pensieve COMMAND --help");
+  app.footer(
+      "Start with:\n"
+      "  pensieve serve          (fetches two small models on first use)\n"
+      "  pensieve run            (chat in this terminal)\n"
+      "Every command explains itself:  pensieve COMMAND --help");
   Action action;
-  for (const auto add : {AddServe, AddRun, AddEmbed, AddPull, AddList, AddRemove, AddInspect, AddTokenize, AddRender, AddEval,
-                         AddBench}) {
+  for (const auto add : {AddServe, AddRun, AddEmbed, AddPull, AddList, AddRemove, AddInspect, AddTokenize, AddRender,
+                         AddEval, AddBench}) {
     add(app, action);
   }
   try {

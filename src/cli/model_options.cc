@@ -23,7 +23,9 @@ constexpr size_t kTextBytesMax = size_t{64} << 20;
 void AddModelOption(CLI::App& command, ModelOptions& options, bool positional) {
   command.add_option(positional ? "MODEL,-m,--model" : "-m,--model", options.model,
                      "GGUF file, model directory (MLX or Hugging Face), or a name: ORG/REPO on a hub, " + KnownNames());
-  command.add_option("--chat-template", options.chat_template_file, "Jinja file to use instead of the model's own template")
+  command
+      .add_option("--chat-template", options.chat_template_file,
+                  "Jinja file to use instead of the model's own template")
       ->check(CLI::ExistingFile);
 }
 
@@ -32,29 +34,37 @@ void AddModelOptions(CLI::App& command, ModelOptions& options, bool positional) 
   AddDeviceOption(command, options);
   command.add_option("--activations", options.activations, "int8 (fast, default), int16 (near exact) or f32 (exact)")
       ->check(CLI::IsMember({"int8", "int16", "f32"}));
-  command.add_option("--longrope", options.longrope, "Phi-3's factors: auto (by each sequence's length), short, long or mlx (as mlx-lm: long)")
+  command
+      .add_option("--longrope", options.longrope,
+                  "Phi-3's factors: auto (by each sequence's length), short, long or mlx (as mlx-lm: long)")
       ->check(CLI::IsMember({"auto", "short", "long", "mlx"}));
-  command.add_option("--threads", options.threads, "Worker threads (default: one per core)")->check(CLI::Range(0, 1024));
+  command.add_option("--threads", options.threads, "Worker threads (default: one per core)")
+      ->check(CLI::Range(0, 1024));
   command.add_option("--context", options.context_max, "Longest sequence in tokens (default: the model's own)");
   AddQuantizeOptions(command, options);
   command.add_flag("--reference", options.reference, "Use the slow scalar reference kernels (for comparisons)");
 }
 
 void AddDeviceOption(CLI::App& command, ModelOptions& options) {
-  command.add_option("--device", options.device, "What to compute on: auto (default), cpu, cuda or mlx; cuda:1 is the second card");
+  command.add_option("--device", options.device,
+                     "What to compute on: auto (default), cpu, cuda or mlx; cuda:1 is the second card");
 }
 
 void AddQuantizeOptions(CLI::App& command, ModelOptions& options) {
-  command.add_option("--quantize", options.quantize, "Bits to quantize a float model to while loading: none (default), 4 or 8")
+  command
+      .add_option("--quantize", options.quantize,
+                  "Bits to quantize a float model to while loading: none (default), 4 or 8")
       ->check(CLI::IsMember({"none", "4", "8"}));
-  command.add_option("--quantize-group", options.quantize_group, "Weights that share one scale then: 32, 64 (default) or 128")
+  command
+      .add_option("--quantize-group", options.quantize_group,
+                  "Weights that share one scale then: 32, 64 (default) or 128")
       ->check(CLI::IsMember({"32", "64", "128"}));
 }
 
-Result<backend::ActivationMode> ParseActivations(const std::string& text) {
-  if (text == "int8") return backend::ActivationMode::kInt8;
-  if (text == "int16") return backend::ActivationMode::kInt16;
-  if (text == "f32") return backend::ActivationMode::kF32;
+Result<backend::InputPrecision> ParseActivations(const std::string& text) {
+  if (text == "int8") return backend::InputPrecision::kInt8;
+  if (text == "int16") return backend::InputPrecision::kInt16;
+  if (text == "f32") return backend::InputPrecision::kF32;
   return InvalidArgument(fmt::format("activations: \"{}\" is none of int8, int16, f32", text));
 }
 
@@ -72,7 +82,8 @@ std::optional<formats::AffineFormat> ParseQuantize(const std::string& bits, cons
 
 Result<backend::ChosenDevice> OpenDevice(const ModelOptions& options) {
   if (options.reference) return backend::ChosenDevice{backend::NewReferenceDevice(), "asked for"};
-  return backend::OpenDevice(options.device, {.cpu = {.threads = options.threads, .isa = config::ForcedIsa(config::ProcessEnvironment())}});
+  return backend::OpenDevice(
+      options.device, {.cpu = {.threads = options.threads, .isa = config::ForcedIsa(config::ProcessEnvironment())}});
 }
 
 Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& options, DefaultModel fallback,

@@ -18,7 +18,7 @@ class App;
 namespace pensieve::cli {
 
 struct ModelOptions {
-  std::string model;               // path or name, see ResolveModel; "" for the default
+  std::string model;  // path or name, see ResolveModel; "" for the default
   std::string device = "auto";
   std::string activations = "int8";
   std::string longrope = "auto";
@@ -26,7 +26,7 @@ struct ModelOptions {
   int64_t context_max = 0;
   std::string chat_template_file;
   bool reference = false;
-  std::string quantize = "none";     // or bits
+  std::string quantize = "none";  // or bits
   std::string quantize_group = "64";
 };
 
@@ -40,7 +40,7 @@ void AddQuantizeOptions(CLI::App& command, ModelOptions& options);
 // Nothing for "none". The texts have been checked.
 std::optional<formats::AffineFormat> ParseQuantize(const std::string& bits, const std::string& group);
 
-Result<backend::ActivationMode> ParseActivations(const std::string& text);
+Result<backend::InputPrecision> ParseActivations(const std::string& text);
 Result<model::LongropeChoice> ParseLongrope(const std::string& text);
 // Without `device` on the one that the options name. Warnings go to stderr.
 Result<std::unique_ptr<model::LoadedModel>> LoadModel(const ModelOptions& options, DefaultModel fallback,

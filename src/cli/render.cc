@@ -53,7 +53,8 @@ Result<chat::RenderInputs> Inputs(const Options& options) {
   PENSIEVE_TRY(inputs.messages, Messages(options));
   if (!options.tools_file.empty()) {
     PENSIEVE_TRY(inputs.tools, ReadJsonArgument(options.tools_file));
-    if (!inputs.tools.is_array()) return InvalidArgument(fmt::format("{}: expected an array of tools", options.tools_file));
+    if (!inputs.tools.is_array())
+      return InvalidArgument(fmt::format("{}: expected an array of tools", options.tools_file));
   }
   if (!options.context.empty()) {
     PENSIEVE_TRY(inputs.extra_context, ParseJson(options.context));
@@ -88,8 +89,7 @@ int Render(const Options& options) {
     fmt::print("{}", prompt->text);
     return 0;
   }
-  const auto encoded =
-      header->text.tokenizer->EncodeAuthored({prompt->text, prompt->spans, {}}, *chosen.limits);
+  const auto encoded = header->text.tokenizer->EncodeAuthored({prompt->text, prompt->spans, {}}, *chosen.limits);
   fmt::print("{}\n", DumpJson({{"prompt", prompt->text}, {"ids", encoded.ids}, {"count", encoded.ids.size()}}));
   return 0;
 }
@@ -101,10 +101,12 @@ void AddRender(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
   command->add_option("TEXT", options->text, "One user message");
   AddModelOption(*command, options->model, false);
-  command->add_option("--messages", options->messages_file, "JSON file: an array of messages {role, content, ...}, or an object that holds one; - for stdin");
+  command->add_option("--messages", options->messages_file,
+                      "JSON file: an array of messages {role, content, ...}, or an object that holds one; - for stdin");
   command->add_option("--tools", options->tools_file, "JSON file: an array of {type: function, function: {...}}");
   command->add_option("--system", options->system, "A system message before TEXT");
-  command->add_option("--context-json", options->context, "Object of further template variables, as {\"enable_thinking\": false}");
+  command->add_option("--context-json", options->context,
+                      "Object of further template variables, as {\"enable_thinking\": false}");
   command->add_flag("--no-generation-prompt", options->no_generation_prompt, "Do not open the assistant's turn");
   command->add_flag("--continue", options->continue_final, "The last message is the beginning of the answer");
   command->add_flag("--spell-out-tools", options->spell_out_tools,

@@ -19,7 +19,7 @@ namespace {
 
 struct Options {
   ModelOptions model;
-  std::optional<std::string> first_word;     // what stands without a flag: MODEL, PROMPT or both
+  std::optional<std::string> first_word;  // what stands without a flag: MODEL, PROMPT or both
   std::optional<std::string> second_word;
   std::optional<std::string> prompt_option;  // --prompt
   bool has_prompt = false;                   // this and `prompt`: what became of both
@@ -44,7 +44,8 @@ void InstallInterruptHandler() {
   ::sigaction(SIGINT, &action, nullptr);
 }
 
-Result<std::unique_ptr<service::Generation>> Start(service::Service& service, const Options& options, const Json& messages) {
+Result<std::unique_ptr<service::Generation>> Start(service::Service& service, const Options& options,
+                                                   const Json& messages) {
   const std::optional<int64_t> limit = options.max_tokens > 0 ? std::optional(options.max_tokens) : std::nullopt;
   if (options.raw) {
     service::CompletionRequest request;
@@ -108,7 +109,8 @@ Json LogprobsJson(const std::vector<service::TokenLogprob>& logprobs) {
   for (const auto& token : logprobs) {
     Json entry = {{"id", token.id}, {"token", token.bytes}, {"logprob", token.logprob}};
     Json top = Json::array();
-    for (const auto& other : token.top) top.push_back({{"id", other.id}, {"token", other.bytes}, {"logprob", other.logprob}});
+    for (const auto& other : token.top)
+      top.push_back({{"id", other.id}, {"token", other.bytes}, {"logprob", other.logprob}});
     entry["top_logprobs"] = std::move(top);
     list.push_back(std::move(entry));
   }
@@ -182,15 +184,18 @@ void PrintStatistics(const Answer& answer) {
   const double seconds = answer.usage.total_s - answer.usage.first_token_s;
   const auto tokens = answer.usage.completion_tokens;
   if (!StdoutIsTerminal() || tokens < 2 || seconds <= 0) return;
-  fmt::print("{}\n", Styled(Style::kDim, fmt::format("{} tokens, {:.1f} tokens/s, first after {:.0f} ms", tokens,
-                                                     static_cast<double>(tokens - 1) / seconds, 1000 * answer.usage.first_token_s)));
+  fmt::print("{}\n", Styled(Style::kDim,
+                            fmt::format("{} tokens, {:.1f} tokens/s, first after {:.0f} ms", tokens,
+                                        static_cast<double>(tokens - 1) / seconds, 1000 * answer.usage.first_token_s)));
 }
 
 int Chat(service::Service& service, const Options& options) {
   std::string system = options.system;
   Json messages = NewConversation(system);
   LineReader reader("> ", CacheDirectory() + "/history");
-  if (StdoutIsTerminal()) fmt::print("{}  {}\n", Styled(Style::kBold, service.Models().front().name), Styled(Style::kDim, "/help for commands, Ctrl-D to leave"));
+  if (StdoutIsTerminal())
+    fmt::print("{}  {}\n", Styled(Style::kBold, service.Models().front().name),
+               Styled(Style::kDim, "/help for commands, Ctrl-D to leave"));
   while (auto line = reader.Read()) {
     if (line->interrupted) {
       fmt::print("{}\n", Styled(Style::kDim, "(Ctrl-D or /exit leaves)"));
@@ -279,7 +284,8 @@ int Run(Options options) {
   }
   auto service = OpenLocalService(options.model, DefaultModel::kGenerator);
   if (!service.has_value()) return Fail(service.error());
-  if (!(*service)->Models().front().generates) return Fail(InvalidArgument("this model makes embeddings; try pensieve embed"));
+  if (!(*service)->Models().front().generates)
+    return Fail(InvalidArgument("this model makes embeddings; try pensieve embed"));
   InstallInterruptHandler();
   return options.has_prompt ? AnswerOnce(**service, options) : Chat(**service, options);
 }
@@ -300,16 +306,19 @@ void AddRun(CLI::App& app, Action& action) {
   command->add_option("-t,--temperature", options->sampling.temperature, "0 for the likeliest token every time");
   command->add_option("--top-p", options->sampling.top_p, "Keep the likeliest tokens of this total probability");
   command->add_option("--top-k", options->sampling.top_k, "Keep this many tokens");
-  command->add_option("--min-p", options->sampling.min_p, "Keep tokens of at least this share of the likeliest one's probability");
+  command->add_option("--min-p", options->sampling.min_p,
+                      "Keep tokens of at least this share of the likeliest one's probability");
   command->add_option("--repetition-penalty", options->sampling.repetition_penalty, "Above 1 discourages repetition");
   command->add_option("--seed", options->sampling.seed, "The same seed draws the same tokens");
   command->add_option("--stop", options->stop, "Text that ends the answer (may be given several times)")
       ->expected(1)
       ->allow_extra_args(false)
       ->take_all();
-  command->add_flag("--json", options->json, "With --prompt: print text, tokens, logprobs and usage as one JSON object");
-  command->footer("With a prompt, text from a pipe or a file comes before it:\n"
-                  "  cat letter.txt | pensieve run \"Summarize this.\"");
+  command->add_flag("--json", options->json,
+                    "With --prompt: print text, tokens, logprobs and usage as one JSON object");
+  command->footer(
+      "With a prompt, text from a pipe or a file comes before it:\n"
+      "  cat letter.txt | pensieve run \"Summarize this.\"");
   command->callback([&action, options] {
     options->sampling.logprobs = options->json;
     action = [options] { return Run(*options); };

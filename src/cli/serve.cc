@@ -135,7 +135,7 @@ void PrintModels(const service::Service& service) {
 
 // The last words of the start: where it is, and lines to try that work as they stand.
 void TryPrintWelcome(const config::ServerConfig& config, const service::Service& service, int http_port, int grpc_port,
-                  double seconds) {
+                     double seconds) {
   const std::string url = "http://" + Authority(config.host, http_port);
   const std::string key = config.api_keys.empty() ? "" : " -H 'authorization: Bearer YOUR_KEY'";
   fmt::print("\n{} is ready after {:.1f} s at {}", Styled(Style::kBold, "Pensieve " PENSIEVE_VERSION), seconds,
@@ -169,9 +169,7 @@ void PrintWelcome(const config::ServerConfig& config, const service::Service& se
                   double seconds) {
   try {
     TryPrintWelcome(config, service, http_port, grpc_port, seconds);
-  } catch (const std::system_error&) {
-    std::clearerr(stdout);
-  }
+  } catch (const std::system_error&) { std::clearerr(stdout); }
 }
 
 // Requests under way have `grace_ms` to finish; what is left of that goes to those that only have to be read.

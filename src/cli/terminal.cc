@@ -155,7 +155,7 @@ void ProgressBar::Update(std::string_view what, int64_t done_bytes, int64_t tota
   if (!terminal_ && total_bytes <= 0) return;
   if (!terminal_ && !shown_) {
     PrintNote(fmt::format("{}: {}, {}{}\n", title_, what, HumanBytes(total_bytes),
-               done_bytes > 0 ? fmt::format(", {} of them are there", HumanBytes(done_bytes)) : ""));
+                          done_bytes > 0 ? fmt::format(", {} of them are there", HumanBytes(done_bytes)) : ""));
     shown_ = true;
     drawn_ = now;
   }

@@ -65,7 +65,8 @@ int TokenizeLines(const tokenizer::Tokenizer& tokenizer, bool add_special) {
     const auto text = DecodeBase64((*request)["text_b64"].get<std::string>());
     if (!text.has_value()) return Fail(text.error());
     const auto ids = tokenizer.Encode(*text, {.add_special = add_special});
-    fmt::print("{}\n", DumpJson({{"ids", ids}, {"decoded_b64", EncodeBase64(tokenizer.Decode(ids, /*skip_special=*/true))}}));
+    fmt::print("{}\n",
+               DumpJson({{"ids", ids}, {"decoded_b64", EncodeBase64(tokenizer.Decode(ids, /*skip_special=*/true))}}));
   }
   return 0;
 }
@@ -102,13 +103,16 @@ int Tokenize(const Options& options) {
 }  // namespace
 
 void AddTokenize(CLI::App& app, Action& action) {
-  auto* command = app.add_subcommand("tokenize", "Show the token ids of a text, or with --decode the text of token ids");
+  auto* command =
+      app.add_subcommand("tokenize", "Show the token ids of a text, or with --decode the text of token ids");
   auto options = std::make_shared<Options>();
   command->add_option("TEXT", options->text, "Text (or ids with --decode); standard input when absent");
-  command->add_option("-m,--model", options->model.model, "Model (GGUF file, directory, name), or a tokenizer.json by itself");
+  command->add_option("-m,--model", options->model.model,
+                      "Model (GGUF file, directory, name), or a tokenizer.json by itself");
   command->add_option("-f,--file", options->file, "Read the text from a file, - for standard input");
   command->add_flag("-d,--decode", options->decode, "Ids to text");
-  command->add_flag("--no-special", options->no_special, "Add no BOS, EOS, CLS, SEP; with --decode leave special tokens out");
+  command->add_flag("--no-special", options->no_special,
+                    "Add no BOS, EOS, CLS, SEP; with --decode leave special tokens out");
   command->add_flag("--json", options->json, "Print one JSON object");
   command->add_flag("--jsonl", options->jsonl, "Many texts: lines {\"text_b64\"} in, {\"ids\", \"decoded_b64\"} out");
   command->callback([&action, options] { action = [options] { return Tokenize(*options); }; });

@@ -122,23 +122,27 @@ void AddServerKeys(std::vector<Key>& keys) {
                   .type = ValueType::kList,
                   .field = &C::cors_origins,
                   .help = "origins whose web pages may call the server, or *"});
-  keys.push_back({.name = "server.allowed_hosts",
-                  .flag = "--allowed-host",
-                  .environment = {"PENSIEVE_ALLOWED_HOSTS"},
-                  .type = ValueType::kList,
-                  .field = &C::allowed_hosts,
-                  .help = "names the Host header may carry beside localhost and, off loopback, IP addresses; * for any; with keys only loopback servers look"});
+  keys.push_back(
+      {.name = "server.allowed_hosts",
+       .flag = "--allowed-host",
+       .environment = {"PENSIEVE_ALLOWED_HOSTS"},
+       .type = ValueType::kList,
+       .field = &C::allowed_hosts,
+       .help =
+           "names the Host header may carry beside localhost and, off loopback, IP addresses; * for any; with keys only loopback servers look"});
 }
 
 void AddModelKeys(std::vector<Key>& keys) {
-  keys.push_back({.name = "model.models",
-                  .flag = "--model",
-                  .environment = {"PENSIEVE_MODELS", "MODEL_PATH"},
-                  .file_aliases = {"model.path", "model.model"},
-                  .type = ValueType::kList,
-                  .field = &C::models,
-                  .help = "models to serve: GGUF files, model directories or names such as ORG/REPO; none serves the default models",
-                  .is_path = true});
+  keys.push_back(
+      {.name = "model.models",
+       .flag = "--model",
+       .environment = {"PENSIEVE_MODELS", "MODEL_PATH"},
+       .file_aliases = {"model.path", "model.model"},
+       .type = ValueType::kList,
+       .field = &C::models,
+       .help =
+           "models to serve: GGUF files, model directories or names such as ORG/REPO; none serves the default models",
+       .is_path = true});
   keys.push_back({.name = "model.cache_dir",
                   .flag = "--cache-dir",
                   .environment = {"PENSIEVE_CACHE_DIR", "AKIDB_CACHE_DIR"},
@@ -176,13 +180,14 @@ void AddModelKeys(std::vector<Key>& keys) {
                   .field = &C::kv_dtype,
                   .help = "number format of the KV cache; auto is f16, and f32 where activations are f32",
                   .choices = {"auto", "f16", "f32", "int8"}});
-  keys.push_back({.name = "model.longrope",
-                  .flag = "--longrope",
-                  .environment = {"PENSIEVE_LONGROPE"},
-                  .type = ValueType::kChoice,
-                  .field = &C::longrope,
-                  .help = "factors of Phi-3's long context: auto chooses by prompt and answer together; mlx is always long",
-                  .choices = {"auto", "short", "long", "mlx"}});
+  keys.push_back(
+      {.name = "model.longrope",
+       .flag = "--longrope",
+       .environment = {"PENSIEVE_LONGROPE"},
+       .type = ValueType::kChoice,
+       .field = &C::longrope,
+       .help = "factors of Phi-3's long context: auto chooses by prompt and answer together; mlx is always long",
+       .choices = {"auto", "short", "long", "mlx"}});
   keys.push_back({.name = "model.quantize",
                   .flag = "--quantize",
                   .environment = {"PENSIEVE_QUANTIZE"},
@@ -212,12 +217,13 @@ void AddModelKeys(std::vector<Key>& keys) {
                   .field = &C::chat_template_file,
                   .help = "Jinja file to use instead of the model's own chat template",
                   .is_path = true});
-  keys.push_back({.name = "model.aliases",
-                  .flag = "--alias",
-                  .environment = {"PENSIEVE_MODEL_ALIASES"},
-                  .type = ValueType::kList,
-                  .field = &C::model_aliases,
-                  .help = "further names of served models, each name=model; gpt-* stands for every name that begins so"});
+  keys.push_back(
+      {.name = "model.aliases",
+       .flag = "--alias",
+       .environment = {"PENSIEVE_MODEL_ALIASES"},
+       .type = ValueType::kList,
+       .field = &C::model_aliases,
+       .help = "further names of served models, each name=model; gpt-* stands for every name that begins so"});
   keys.push_back({.name = "model.strict_names",
                   .flag = "--strict-names",
                   .environment = {"PENSIEVE_STRICT_NAMES"},
@@ -325,22 +331,14 @@ void AddLoggingAndMemoryKeys(std::vector<Key>& keys) {
 
 std::string TypeName(const Key& key) {
   switch (key.type) {
-    case ValueType::kString:
-      return "string";
-    case ValueType::kInteger:
-      return "integer";
-    case ValueType::kNumber:
-      return "number";
-    case ValueType::kBoolean:
-      return "boolean";
-    case ValueType::kSize:
-      return "size";
-    case ValueType::kDuration:
-      return "duration";
-    case ValueType::kList:
-      return "list";
-    case ValueType::kChoice:
-      return fmt::format("{}", fmt::join(key.choices, "|"));
+    case ValueType::kString: return "string";
+    case ValueType::kInteger: return "integer";
+    case ValueType::kNumber: return "number";
+    case ValueType::kBoolean: return "boolean";
+    case ValueType::kSize: return "size";
+    case ValueType::kDuration: return "duration";
+    case ValueType::kList: return "list";
+    case ValueType::kChoice: return fmt::format("{}", fmt::join(key.choices, "|"));
   }
   PENSIEVE_UNREACHABLE();
 }

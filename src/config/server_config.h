@@ -34,21 +34,21 @@ struct ServerConfig {
   int64_t grace_ms = 30'000;           // for running requests after SIGTERM
   int64_t http_threads = 2;
   int64_t response_store_bytes_max = int64_t{64} << 20;  // answers of /v1/responses that are kept; 0: none
-  std::vector<std::string> api_keys;       // empty: open
+  std::vector<std::string> api_keys;                     // empty: open
   std::vector<std::string> cors_origins;   // exact origins ("https://app.example"), or "*" for every one; empty: none
   std::vector<std::string> allowed_hosts;  // further names for the Host header; "*": any
 
   // [model]
-  std::vector<std::string> models;   // paths or names; empty: the default models
-  std::string cache_dir;             // PENSIEVE_CACHE_DIR, AKIDB_CACHE_DIR; default ~/.cache/pensieve
-  int64_t context_max = 0;           // MAX_CONTEXT_LENGTH; 0: the model's own
-  std::string device = "auto";       // auto, cpu, cuda, mlx
-  std::string activations = "int8";  // int8, int16, f32
-  std::string kv_dtype = "auto";     // auto, f16, f32, int8
-  std::string longrope = "auto";     // auto, short, long, mlx
-  std::string quantize = "none";     // none, 4, 8: bits of float matrices once loaded
+  std::vector<std::string> models;    // paths or names; empty: the default models
+  std::string cache_dir;              // PENSIEVE_CACHE_DIR, AKIDB_CACHE_DIR; default ~/.cache/pensieve
+  int64_t context_max = 0;            // MAX_CONTEXT_LENGTH; 0: the model's own
+  std::string device = "auto";        // auto, cpu, cuda, mlx
+  std::string activations = "int8";   // int8, int16, f32
+  std::string kv_dtype = "auto";      // auto, f16, f32, int8
+  std::string longrope = "auto";      // auto, short, long, mlx
+  std::string quantize = "none";      // none, 4, 8: bits of float matrices once loaded
   std::string quantize_group = "64";  // 32, 64, 128
-  int64_t threads = 0;               // 0: one per core, within the quota of a control group
+  int64_t threads = 0;                // 0: one per core, within the quota of a control group
   std::string chat_template_file;
   std::vector<std::string> model_aliases;  // "name=model"; a name that ends in * stands for all that begin so
   bool strict_names = false;               // the only model of its kind answers to its own names only

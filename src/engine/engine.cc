@@ -45,7 +45,9 @@ class RequestStream : public EventStream {
 class ThreadedEngine : public Engine {
  public:
   ThreadedEngine(std::unique_ptr<EngineCore> core, int64_t stream_depth_max, std::shared_ptr<WakeSignal> wake)
-      : wake_(std::move(wake)), core_(std::move(core)), stream_depth_max_(stream_depth_max),
+      : wake_(std::move(wake)),
+        core_(std::move(core)),
+        stream_depth_max_(stream_depth_max),
         thread_([this] { Run(); }) {}
 
   ~ThreadedEngine() override {
@@ -156,8 +158,7 @@ Result<std::unique_ptr<Engine>> Engine::Create(backend::Backend& backend, model:
                                                const EngineOptions& options) {
   const auto wake = std::make_shared<WakeSignal>();
   PENSIEVE_TRY(auto core, EngineCore::Create(backend, network, options, [wake] { wake->Raise(); }));
-  return std::unique_ptr<Engine>(
-      std::make_unique<ThreadedEngine>(std::move(core), options.stream_depth_max, wake));
+  return std::unique_ptr<Engine>(std::make_unique<ThreadedEngine>(std::move(core), options.stream_depth_max, wake));
 }
 
 }  // namespace pensieve::engine

@@ -54,8 +54,8 @@ struct GenerateRequest {
   // The tokens of the prompt that the model said in earlier turns, without those that ended its turns. They are computed
   // as they were when they were generated, so that their KV blocks can be shared. Sorted, disjoint, none empty, within
   // the prompt.
-  std::vector<TokenRange> fine_ranges;
-  int64_t new_tokens_max = 0;   // >= 0; 0 only prefills
+  std::vector<TokenRange> precise_ranges;
+  int64_t new_tokens_max = 0;  // >= 0; 0 only prefills
   sampling::SamplingParams sampling;
   std::vector<int32_t> stop_ids;  // tokens that end generation; not delivered, not counted
   bool ignore_stop_ids = false;   // benchmarks: never draw a stop id
@@ -63,7 +63,7 @@ struct GenerateRequest {
   // What the answer must be, or null: the request's own, used by no other. It may have read the beginning of the answer.
   // Stop ids end the answer only where it allows that; where nothing else is left, the answer ends by itself.
   std::shared_ptr<sampling::Constraint> constraint;
-  uint64_t cache_partition = 0;   // KV blocks are shared only between requests with the same number
+  uint64_t cache_partition = 0;  // KV blocks are shared only between requests with the same number
 };
 
 struct EmbedRequest {

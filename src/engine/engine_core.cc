@@ -47,8 +47,10 @@ Status CheckRanges(std::span<const TokenRange> ranges, int64_t prompt_len) {
   int64_t end = 0;
   for (const TokenRange& range : ranges) {
     if (range.first < end || range.end <= range.first || range.end > prompt_len)
-      return InvalidArgument(fmt::format("the range [{}, {}) of fine tokens is empty, out of order or outside of the {} of "
-                                         "the prompt", range.first, range.end, prompt_len));
+      return InvalidArgument(
+          fmt::format("the range [{}, {}) of precise tokens is empty, out of order or outside of the {} of "
+                      "the prompt",
+                      range.first, range.end, prompt_len));
     end = range.end;
   }
   return OkStatus();
@@ -68,7 +70,8 @@ EngineCore::EngineCore(backend::Backend& backend, model::Model& network, const E
                        std::function<void()> wake)
     : backend_(backend), network_(network), options_(options), mask_worker_(std::move(wake)) {
   options_.step_rows_max = std::min(options.step_rows_max, network.rows_max());
-  running_max_ = std::min({options.sequences_max, network.outputs_max(), std::max<int64_t>(options_.step_rows_max - 1, 1)});
+  running_max_ =
+      std::min({options.sequences_max, network.outputs_max(), std::max<int64_t>(options_.step_rows_max - 1, 1)});
   requests_max_ = options.sequences_max + options.queue_depth_max;
   context_max_ = std::numeric_limits<int32_t>::max() - 1;  // positions are int32
   for (const int64_t limit : {network.config().context_max, options.context_max}) {
@@ -124,7 +127,7 @@ Status EngineCore::Check(const GenerateRequest& request) const {
   if (!config.can_generate()) return InvalidArgument("this model embeds and cannot generate");
   if (options_.check_weights) PENSIEVE_RETURN_IF_ERROR(options_.check_weights(/*quick=*/false));
   PENSIEVE_RETURN_IF_ERROR(CheckTokens(request.prompt, context_max_ - 1, config.vocab_size));
-  PENSIEVE_RETURN_IF_ERROR(CheckRanges(request.fine_ranges, static_cast<int64_t>(request.prompt.size())));
+  PENSIEVE_RETURN_IF_ERROR(CheckRanges(request.precise_ranges, static_cast<int64_t>(request.prompt.size())));
   if (request.new_tokens_max < 0)
     return InvalidArgument(fmt::format("new_tokens_max is {}, but must not be negative", request.new_tokens_max));
   if (request.vocab_limit < 0 || request.vocab_limit > config.vocab_size)
@@ -255,17 +258,17 @@ bool EngineCore::TakeUpNext() {
 
 void EngineCore::TakeUp(const std::shared_ptr<Request>& request) {
   auto sequence = std::make_unique<Sequence>(request, request->inputs_started++, context_max_, options_.kv_block_len,
-                                             model::kFinePositions);
+                                             model::kPrecisePositions);
   if (!request->is_embed) sequence->sampler.emplace(request->generate.sampling, sampler_scratch_);
   sequence->long_rope = network_.UsesLongRope(sequence->len_max);
   if (sequence->sampler.has_value()) {
     sequence->sampler->Reserve(sequence->len_max, static_cast<int32_t>(network_.config().vocab_size));
     sequence->sampler->ObservePrompt(sequence->tokens);
   }
-    if (request->generate.constraint != nullptr && request->generate.new_tokens_max > 0) {
-      sequence->next_mask = std::make_shared<NextMask>(request->generate.constraint, request->generate.stop_ids);
-      mask_worker_.Ask(sequence->next_mask);  // while the prompt is computed
-    }
+  if (request->generate.constraint != nullptr && request->generate.new_tokens_max > 0) {
+    sequence->next_mask = std::make_shared<NextMask>(request->generate.constraint, request->generate.stop_ids);
+    mask_worker_.Ask(sequence->next_mask);  // while the prompt is computed
+  }
   InsertByAge(starting_, std::move(sequence));
   // Requests with many texts take turns with everybody else.
   if (request->inputs_started < request->num_inputs()) requests_.push_back(request);

@@ -37,9 +37,9 @@ class EngineCore {
  public:
   // `backend` and `network` must outlive the core. `wake` is called from a thread of the core's own when a Step that had
   // nothing to compute would have something now. InvalidArgument naming the option that does not work.
-  static Result<std::unique_ptr<EngineCore>> Create(backend::Backend& backend, model::Model& network,
-                                                    const EngineOptions& options,
-                                                    std::function<void()> wake = [] {});
+  static Result<std::unique_ptr<EngineCore>> Create(
+      backend::Backend& backend, model::Model& network, const EngineOptions& options,
+      std::function<void()> wake = [] {});
 
   // --- any thread ---
   // InvalidArgument for what can never run; what EngineOptions::check_weights says.

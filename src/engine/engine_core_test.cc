@@ -13,7 +13,8 @@ namespace {
 // A core with its device, driven by hand. Every step ends with CheckIntegrity.
 class Bench {
  public:
-  explicit Bench(EngineOptions options = {}, const TestModelOptions& model_options = {}) : network(model_options, backend) {
+  explicit Bench(EngineOptions options = {}, const TestModelOptions& model_options = {})
+      : network(model_options, backend) {
     auto created = EngineCore::Create(backend, network, options);
     EXPECT_TRUE(created.has_value()) << created.status().ToString();
     core = *std::move(created);
@@ -42,8 +43,7 @@ class Bench {
     return worked;
   }
   void StepUntilIdle() {
-    for (int i = 0; i < 100000 && Step(); ++i) {
-    }
+    for (int i = 0; i < 100000 && Step(); ++i) {}
   }
 
   TestBackend backend;
@@ -268,7 +268,7 @@ GenerateRequest NextTurn(const GenerateRequest& turn, const std::vector<int32_t>
   GenerateRequest next = turn;
   const auto prompt_len = static_cast<int64_t>(turn.prompt.size());
   next.prompt.insert(next.prompt.end(), answer.begin(), answer.end());
-  next.fine_ranges.push_back({prompt_len, prompt_len + static_cast<int64_t>(answer.size())});
+  next.precise_ranges.push_back({prompt_len, prompt_len + static_cast<int64_t>(answer.size())});
   next.prompt.insert(next.prompt.end(), more.begin(), more.end());
   return next;
 }
@@ -311,9 +311,9 @@ TEST(EngineCore, OtherPrecisionIsAnotherPrefix) {
   const auto running = bench.Submit(turn);
   bench.StepUntilIdle();
   GenerateRequest unmarked = NextTurn(turn, TakeAll(*running).tokens, Tokens(9, 3));
-  unmarked.fine_ranges.clear();
+  unmarked.precise_ranges.clear();
   GenerateRequest shifted = unmarked;
-  shifted.fine_ranges = {{70, 75}, {76, 90}};
+  shifted.precise_ranges = {{70, 75}, {76, 90}};
   const auto expect_cached = [&](const GenerateRequest& request, int64_t cached) {
     const auto again = bench.Submit(request);
     bench.StepUntilIdle();
@@ -324,17 +324,17 @@ TEST(EngineCore, OtherPrecisionIsAnotherPrefix) {
   expect_cached(unmarked, 80);  // the prompt, but not the answer
   expect_cached(shifted, 68);
   expect_cached(unmarked, 108);
-  // Among the first positions every row is fine: marks there change nothing.
+  // Among the first positions every row is precise: marks there change nothing.
   GenerateRequest marked = Prompt(Tokens(81), 22);
-  marked.fine_ranges = {{3, 40}};
+  marked.precise_ranges = {{3, 40}};
   expect_cached(marked, 80);
 }
 
-TEST(EngineCore, RangesOfFineTokensAreChecked) {
+TEST(EngineCore, RangesOfPreciseTokensAreChecked) {
   Bench bench(Small());
   const auto check = [&](std::vector<TokenRange> ranges) {
     GenerateRequest request = Prompt(Tokens(20), 1);
-    request.fine_ranges = std::move(ranges);
+    request.precise_ranges = std::move(ranges);
     return bench.core->Check(request).code();
   };
   EXPECT_EQ(check({{0, 5}, {5, 20}}), StatusCode::kOk);
@@ -357,9 +357,9 @@ TEST(EngineCore, PartitionsDoNotShare) {
 
 TEST(EngineCore, KeysOfTheTwoRotationsNeverMeet) {
   Bench bench(Small(), {.short_context_max = 40});
-  const GenerateRequest brief = Prompt(Tokens(21), 19);  // 40 tokens in all: still short
-  GenerateRequest lengthy = brief;
-  lengthy.new_tokens_max = 20;
+  const GenerateRequest short_request = Prompt(Tokens(21), 19);  // 40 tokens in all: still short
+  GenerateRequest long_request = short_request;
+  long_request.new_tokens_max = 20;
   const auto run = [&](const GenerateRequest& request) {
     const auto running = bench.Submit(request);
     bench.StepUntilIdle();
@@ -370,10 +370,10 @@ TEST(EngineCore, KeysOfTheTwoRotationsNeverMeet) {
     EXPECT_EQ(taken.tokens, ExpectAnswer(request, bench.core->context_max(), long_rope));
     EXPECT_EQ(taken.ends.at(0).stats.cached_prompt_tokens, cached);
   };
-  expect(brief, false, 0);
-  expect(lengthy, true, 0);
-  expect(brief, false, 20);
-  expect(lengthy, true, 20);
+  expect(short_request, false, 0);
+  expect(long_request, true, 0);
+  expect(short_request, false, 20);
+  expect(long_request, true, 20);
   // At the same time, too: neither waits for the other's blocks nor takes them.
   bench.core->CancelAll();
   const GenerateRequest a = Prompt(Tokens(30, 5), 10);
@@ -607,9 +607,9 @@ TEST(EngineCore, OneLogitWithoutANumberIsAnError) {
   // Columns without a text are never drawn.
   GenerateRequest limited = Prompt(Tokens(5), 1);
   limited.vocab_limit = 17;
-  const auto fine = bench.Submit(limited);
+  const auto precise = bench.Submit(limited);
   bench.StepUntilIdle();
-  EXPECT_EQ(TakeAll(*fine).ends.at(0).kind, Event::Kind::kDone);
+  EXPECT_EQ(TakeAll(*precise).ends.at(0).kind, Event::Kind::kDone);
 }
 
 TEST(EngineCore, AVectorWithoutNumbersFailsItsRequestAndNoOther) {
@@ -688,9 +688,7 @@ TEST(EngineCore, DecoderEmbeddingsDoNotDependOnChunks) {
       EXPECT_EQ(TakeAll(*generating).tokens, ExpectAnswer(beside, bench.core->context_max()));
       results.push_back(TakeAll(*running).ends.at(0).embeddings);
       EXPECT_EQ(bench.core->Snapshot().kv_blocks_used, 0);
-      if (pooling == backend::Pooling::kMean) {
-        EXPECT_EQ(results.back()[2], ExpectMean(request.sequences[2], false));
-      }
+      if (pooling == backend::Pooling::kMean) { EXPECT_EQ(results.back()[2], ExpectMean(request.sequences[2], false)); }
     }
     EXPECT_EQ(results[0], results[1]);
     EXPECT_EQ(results[0], results[2]);

@@ -1,5 +1,5 @@
 // A small device and network for the engine's tests: what they compute depends on every token of a sequence's history,
-// as read back through its block table, and on whether each row was fine. So a wrong table, position, length, precision
+// as read back through its block table, and on whether each row was precise. So a wrong table, position, length, precision
 // or a shared block with other contents gives other tokens than Expect* says.
 #pragma once
 
@@ -27,8 +27,8 @@ inline uint64_t Mix(uint64_t hash, uint64_t value) {
 }
 
 // What one computed row leaves in the KV memory.
-inline uint64_t SlotValue(int32_t token, bool fine, bool long_rope = false) {
-  return static_cast<uint64_t>(token) * 4 + (fine ? 1 : 0) + (long_rope ? 2 : 0) + 1;
+inline uint64_t SlotValue(int32_t token, bool precise, bool long_rope = false) {
+  return static_cast<uint64_t>(token) * 4 + (precise ? 1 : 0) + (long_rope ? 2 : 0) + 1;
 }
 inline uint64_t TokenOfSlot(uint64_t value) { return (value - 1) / 4; }
 
@@ -124,11 +124,11 @@ class TestBackend : public backend::HostBackend {
           sum += rows.row(r)[d];
           largest = std::max(largest, rows.row(r)[d]);
         }
-        View(out).row(static_cast<int64_t>(s))[d] =
-            pooling == backend::Pooling::kMean   ? sum / static_cast<float>(rows.rows)
-            : pooling == backend::Pooling::kCls  ? rows.row(0)[d]
-            : pooling == backend::Pooling::kLast ? rows.row(rows.rows - 1)[d]
-                                                 : largest;
+        View(out).row(static_cast<int64_t>(s))[d] = pooling == backend::Pooling::kMean
+                                                        ? sum / static_cast<float>(rows.rows)
+                                                    : pooling == backend::Pooling::kCls  ? rows.row(0)[d]
+                                                    : pooling == backend::Pooling::kLast ? rows.row(rows.rows - 1)[d]
+                                                                                         : largest;
       }
     }
   }
@@ -258,7 +258,7 @@ class TestModel : public model::Model {
   // What the next steps should do wrong.
   bool give_nan = false;
   int64_t nan_column = -1;  // of the logits
-  int32_t nan_token = -1;  // its hidden rows are no numbers
+  int32_t nan_token = -1;   // its hidden rows are no numbers
   int steps_to_throw = -1;  // 0: throws now and never again
 
   int64_t steps = 0;
@@ -284,15 +284,16 @@ class TestModel : public model::Model {
       PENSIEVE_CHECK(rows.first_row == next_row && rows.num_rows > 0);
       next_row += rows.num_rows;
       rows_of_last_step.push_back(rows.num_rows);
-      PENSIEVE_CHECK(rows.first_row >= batch.fine_rows || next_row <= batch.fine_rows);  // a piece is of one precision
+      PENSIEVE_CHECK(rows.first_row >= batch.precise_rows ||
+                     next_row <= batch.precise_rows);  // a piece is of one precision
       for (int64_t i = 0; i < rows.num_rows; ++i) {
         const auto row = static_cast<size_t>(rows.first_row + i);
         PENSIEVE_CHECK(batch.positions[row] == rows.cached_len + i);
         PENSIEVE_CHECK(batch.ids[row] >= 0 && batch.ids[row] < kTestVocab);
         if (cache == nullptr) continue;
-        const bool fine = rows.first_row + i < batch.fine_rows;
+        const bool precise = rows.first_row + i < batch.precise_rows;
         static_cast<TestKvCache&>(*cache).At(rows, rows.cached_len + i) =
-            SlotValue(batch.ids[row], fine, rows.long_rope);
+            SlotValue(batch.ids[row], precise, rows.long_rope);
       }
     }
     PENSIEVE_CHECK(next_row == static_cast<int64_t>(batch.ids.size()));
@@ -305,21 +306,20 @@ class TestModel : public model::Model {
   TestBuffer output_;
 };
 
-// Whether the row of the prompt's token at `position` must be fine.
-inline bool IsFine(const GenerateRequest& request, int64_t position) {
-  return position < 64 || std::any_of(request.fine_ranges.begin(), request.fine_ranges.end(), [&](TokenRange range) {
-           return range.first <= position && position < range.end;
-         });
+// Whether the row of the prompt's token at `position` must be precise.
+inline bool IsPrecise(const GenerateRequest& request, int64_t position) {
+  return position < 64 ||
+         std::any_of(request.precise_ranges.begin(), request.precise_ranges.end(),
+                     [&](TokenRange range) { return range.first <= position && position < range.end; });
 }
 
 // The answer that `request` must get, whatever runs beside it: the same sampler over logits of an unpaged history.
-inline std::vector<int32_t> ExpectAnswer(const GenerateRequest& request, int64_t context_max,
-                                         bool long_rope = false) {
+inline std::vector<int32_t> ExpectAnswer(const GenerateRequest& request, int64_t context_max, bool long_rope = false) {
   sampling::Sampler sampler(request.sampling);
   sampler.ObservePrompt(request.prompt);
   uint64_t hash = 1;
   for (size_t i = 0; i < request.prompt.size(); ++i) {
-    hash = Mix(hash, SlotValue(request.prompt[i], IsFine(request, static_cast<int64_t>(i)), long_rope));
+    hash = Mix(hash, SlotValue(request.prompt[i], IsPrecise(request, static_cast<int64_t>(i)), long_rope));
   }
   std::vector<int32_t> answer;
   std::vector<float> logits(kTestVocab);

@@ -33,8 +33,7 @@ bool EngineCore::StepOnce() {
     return false;
   }
   if (clear_cache_.exchange(false))
-    while (prefix_cache_->EvictOne()) {
-    }
+    while (prefix_cache_->EvictOne()) {}
   const bool drew = DrawHeld();
   generate_batch_->Clear();
   embed_batch_->Clear();
@@ -61,8 +60,7 @@ bool EngineCore::StepOnce() {
 
 void EngineCore::PauseFullStreams() {
   // Read once: a consumer may make room at any moment, and the whole step must see the same.
-  for (const auto& sequence : running_)
-    sequence->paused = sequence->holds_logits || sequence->request->events.full();
+  for (const auto& sequence : running_) sequence->paused = sequence->holds_logits || sequence->request->events.full();
 }
 
 void EngineCore::GrowAnswers() {
@@ -124,9 +122,8 @@ void EngineCore::BuildDecoderBatches() {
   views_.clear();
   for (const auto& sequence : running_) {
     const int64_t pending = sequence->rows_pending();
-    views_.push_back({.rows_pending = pending,
-                      .decode = !sequence->in_prefill() && pending == 1,
-                      .paused = sequence->paused});
+    views_.push_back(
+        {.rows_pending = pending, .decode = !sequence->in_prefill() && pending == 1, .paused = sequence->paused});
   }
   const std::span<const int64_t> rows = scheduler_.Plan(views_, options_.step_rows_max);
   for (size_t i = 0; i < running_.size(); ++i) {
@@ -155,7 +152,7 @@ void EngineCore::BuildEncoderBatch() {
     }
     // A text attends to itself in one piece, so that it is of one precision: coarse.
     running_.push_back(std::make_unique<Sequence>(request, request->inputs_started++, context_max_,
-                                                  options_.kv_block_len, /*fine_positions=*/0));
+                                                  options_.kv_block_len, /*precise_positions=*/0));
     embed_batch_->Add(*running_.back(), running_.back()->len(), false);
   }
   // The turn passes on; requests whose texts are all in this step leave the line.
@@ -289,9 +286,9 @@ void EngineCore::AddToken(Sequence& sequence, sampling::Sample sample) {
   const GenerateRequest& generate = request.generate;
   const int32_t id = sample.id;
   if (id == sampling::kNoToken)
-    return FinishWithError(request, Internal(sequence.next_mask != nullptr
-                                                 ? "no token of the vocabulary fits what the answer must be"
-                                                 : kNotFinite));
+    return FinishWithError(
+        request, Internal(sequence.next_mask != nullptr ? "no token of the vocabulary fits what the answer must be"
+                                                        : kNotFinite));
 
   Event done;
   done.kind = Event::Kind::kDone;
@@ -348,7 +345,7 @@ Status EngineCore::ComputeEmbed() {
   const auto owners = embed_batch_->owners();
   const auto pieces = embed_batch_->pieces();
   if (is_encoder()) PENSIEVE_RETURN_IF_ERROR(pooler_->PoolWhole(hidden, owners));
-  // In the order of positions: of a text to embed, only the first ones are fine.
+  // In the order of positions: of a text to embed, only the first ones are precise.
   for (size_t i = 0; i < pieces.size() && !is_encoder(); ++i) {
     PENSIEVE_RETURN_IF_ERROR(pooler_->PoolChunk(hidden, *owners[i], pieces[i]));
   }

@@ -146,14 +146,12 @@ TEST(EngineStep, LivesThroughEveryLackOfMemory) {
       requests.push_back(std::make_shared<Request>(texts, wake));
       for (int32_t i = 0; i < 4 && !is_encoder; ++i) {
         // Two of them begin alike.
-        requests.push_back(
-            std::make_shared<Request>(Prompt(Tokens(9 + i, i / 2), 20), options.stream_depth_max, wake));
+        requests.push_back(std::make_shared<Request>(Prompt(Tokens(9 + i, i / 2), 20), options.stream_depth_max, wake));
       }
       for (size_t i = 0; i < requests.size(); ++i) ASSERT_TRUE(core->Reserve().ok());
       news_until_failure = place;
       for (const auto& request : requests) core->Add(request);
-      while (core->Step()) {
-      }
+      while (core->Step()) {}
       failed = failed || news_until_failure < 0;
       news_until_failure = -1;
       ASSERT_EQ(core->CheckIntegrity().ToString(), "OK") << place;
@@ -169,8 +167,7 @@ TEST(EngineStep, LivesThroughEveryLackOfMemory) {
       ASSERT_TRUE(core->Reserve().ok());
       const auto request = std::make_shared<Request>(later, options.stream_depth_max, wake);
       core->Add(request);
-      while (core->Step()) {
-      }
+      while (core->Step()) {}
       std::vector<int32_t> tokens;
       while (const auto event = request->events.TryNext()) {
         if (event->kind == Event::Kind::kToken) tokens.push_back(event->sample.id);

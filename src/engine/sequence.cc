@@ -6,7 +6,7 @@
 namespace pensieve::engine {
 namespace {
 
-void MakeFine(std::vector<int32_t>& keys, TokenRange range) {
+void MakePrecise(std::vector<int32_t>& keys, TokenRange range) {
   for (int64_t i = range.first; i < range.end; ++i) {
     int32_t& key = keys[static_cast<size_t>(i)];
     if (key >= 0) key = ~key;
@@ -16,20 +16,20 @@ void MakeFine(std::vector<int32_t>& keys, TokenRange range) {
 }  // namespace
 
 Sequence::Sequence(std::shared_ptr<Request> owner, size_t index, int64_t context_max, int64_t block_len,
-                   int64_t fine_positions)
+                   int64_t precise_positions)
     : request(std::move(owner)), input_idx(index) {
   tokens = std::move(request->is_embed ? request->embed.sequences[index] : request->generate.prompt);
   prompt_len = len();
   len_max = prompt_len;
   row_keys = tokens;
-  MakeFine(row_keys, {0, std::min(fine_positions, prompt_len)});
+  MakePrecise(row_keys, {0, std::min(precise_positions, prompt_len)});
   if (!request->is_embed) {
     // Room for everything that can come, so that a decode step allocates nothing.
     const GenerateRequest& generate = request->generate;
     len_max += std::min(generate.new_tokens_max, context_max - prompt_len);
     tokens.reserve(static_cast<size_t>(len_max));
     row_keys.reserve(static_cast<size_t>(len_max));
-    for (const TokenRange& range : generate.fine_ranges) MakeFine(row_keys, range);
+    for (const TokenRange& range : generate.precise_ranges) MakePrecise(row_keys, range);
     share_more = true;
   }
   block_table.reserve(static_cast<size_t>((len_max + block_len - 1) / block_len));
@@ -42,7 +42,7 @@ void Sequence::Append(int32_t token) {
 
 int64_t Sequence::RunEnd(int64_t first, int64_t end) const {
   int64_t at = first + 1;
-  while (at < end && is_fine(at) == is_fine(first)) ++at;
+  while (at < end && is_precise(at) == is_precise(first)) ++at;
   return at;
 }
 

@@ -1,7 +1,7 @@
 // A token stream in the engine: a prompt with its answer, or one text to embed.
 //
-// Lengths keep cached_len <= computed_len <= tokens.size() <= len_max. Whether a token's row is fine depends on the
-// token's place alone: the first positions are (model::kFinePositions), and so is what the model said, in this answer or
+// Lengths keep cached_len <= computed_len <= tokens.size() <= len_max. Whether a token's row is precise depends on the
+// token's place alone: the first positions are (model::kPrecisePositions), and so is what the model said, in this answer or
 // in an earlier turn. So a row that is computed again, after a preemption or in the next turn, has the same bits.
 // Engine-thread-only.
 #pragma once
@@ -24,7 +24,7 @@ struct Sequence {
   // Takes the prompt out of `request` (input `index` of an embed request). `context_max` limits prompt and answer
   // together.
   Sequence(std::shared_ptr<Request> request, size_t index, int64_t context_max, int64_t block_len,
-           int64_t fine_positions);
+           int64_t precise_positions);
   // The next token of the answer.
   void Append(int32_t token);
 
@@ -33,7 +33,7 @@ struct Sequence {
   std::optional<sampling::Sampler> sampler;  // generate only; set by the core
 
   std::vector<int32_t> tokens;  // prompt, then answer
-  // What the prefix cache must find equal: each token's id, as ~id where its row is fine. As long as `tokens`.
+  // What the prefix cache must find equal: each token's id, as ~id where its row is precise. As long as `tokens`.
   std::vector<int32_t> row_keys;
   int64_t prompt_len = 0;
   int64_t cached_len = 0;    // of these, K and V came from the prefix cache
@@ -51,8 +51,9 @@ struct Sequence {
   std::vector<float> held_logits;
   bool holds_logits = false;
 
-  bool paused = false;  // this step leaves it out: its stream is full, its mask is late, or an older sequence computes its next block
-  bool done = false;    // holds nothing any more and leaves the lists at the next sweep
+  // This step leaves it out: its stream is full, its mask is late, or an older sequence computes its next block.
+  bool paused = false;
+  bool done = false;  // holds nothing any more and leaves the lists at the next sweep
 
   std::vector<float> pooled;  // decoder embeddings under mean or max pooling: the rows so far
 
@@ -60,7 +61,7 @@ struct Sequence {
   // Rows to compute before the next token can be drawn (or the text pooled).
   int64_t rows_pending() const { return len() - computed_len; }
   bool in_prefill() const { return computed_len < prompt_len; }
-  bool is_fine(int64_t position) const { return row_keys[static_cast<size_t>(position)] < 0; }
+  bool is_precise(int64_t position) const { return row_keys[static_cast<size_t>(position)] < 0; }
   // Where the run of rows with the precision of row `first` ends, `end` at the latest.
   int64_t RunEnd(int64_t first, int64_t end) const;
   // Whom it may share KV blocks with.

@@ -13,7 +13,7 @@ StepBatch::StepBatch(int64_t rows_max, int64_t block_len) : block_len_(block_len
 }
 
 void StepBatch::Clear() {
-  fine_rows_ = 0;
+  precise_rows_ = 0;
   members_.clear();
   tokens_.clear();
   positions_.clear();
@@ -29,20 +29,20 @@ void StepBatch::Add(Sequence& sequence, int64_t num_rows, bool wants_output) {
 
 void StepBatch::Seal() {
   PENSIEVE_CHECK(tokens_.empty());
-  for (Member& member : members_) LayOut(member, /*fine=*/true);
-  fine_rows_ = static_cast<int64_t>(tokens_.size());
-  for (Member& member : members_) LayOut(member, /*fine=*/false);
+  for (Member& member : members_) LayOut(member, /*precise=*/true);
+  precise_rows_ = static_cast<int64_t>(tokens_.size());
+  for (Member& member : members_) LayOut(member, /*precise=*/false);
 }
 
-void StepBatch::LayOut(Member& member, bool fine) {
+void StepBatch::LayOut(Member& member, bool precise) {
   Sequence& sequence = *member.sequence;
   const int64_t end = sequence.computed_len + member.num_rows;
   for (int64_t first = sequence.computed_len; first < end;) {
     const int64_t run_end = sequence.RunEnd(first, end);
-    if (sequence.is_fine(first) == fine) AddPiece(sequence, first, run_end);
+    if (sequence.is_precise(first) == precise) AddPiece(sequence, first, run_end);
     first = run_end;
   }
-  if (!member.wants_output || sequence.is_fine(end - 1) != fine) return;
+  if (!member.wants_output || sequence.is_precise(end - 1) != precise) return;
   member.output_idx = static_cast<int64_t>(output_rows_.size());
   output_rows_.push_back(static_cast<int32_t>(tokens_.size()) - 1);
 }
@@ -68,7 +68,7 @@ model::Batch StepBatch::batch() const {
           .ids = tokens_,
           .positions = positions_,
           .sequences = pieces_,
-          .fine_rows = fine_rows_,
+          .precise_rows = precise_rows_,
           .output_rows = output_rows_};
 }
 

@@ -1,6 +1,6 @@
 // The ragged batch of one step, built into buffers that are kept between steps. Engine-thread-only.
 //
-// Members are added in any order; Seal lays out their rows, the fine ones of all members first. A member whose rows are
+// Members are added in any order; Seal lays out their rows, the precise ones of all members first. A member whose rows are
 // of both precisions comes in several pieces.
 #pragma once
 
@@ -33,18 +33,18 @@ class StepBatch {
 
   bool empty() const { return members_.empty(); }
   std::span<const Member> members() const { return members_; }  // in the order of Add
-  // After Seal. In row order; of one member in the order of its positions, but for the fine ones, which come first.
+  // After Seal. In row order; of one member in the order of its positions, but for the precise ones, which come first.
   std::span<const backend::SequenceRows> pieces() const { return pieces_; }
   std::span<Sequence* const> owners() const { return owners_; }  // of each piece
   // After Seal; valid until the next Clear.
   model::Batch batch() const;
 
  private:
-  void LayOut(Member& member, bool fine);
+  void LayOut(Member& member, bool precise);
   void AddPiece(Sequence& sequence, int64_t first, int64_t end);
 
   const int64_t block_len_;
-  int64_t fine_rows_ = 0;
+  int64_t precise_rows_ = 0;
   std::vector<Member> members_;
   std::vector<int32_t> tokens_;
   std::vector<int32_t> positions_;

@@ -98,8 +98,14 @@ Result<tensor::Weight> QuantizeAffine(const tensor::DenseWeight& source, std::sp
   PENSIEVE_CHECK(source_rows.empty() || source_rows.size() == static_cast<size_t>(source.rows));
   const int64_t groups = source.cols / format.group;
   const auto scale_bytes = static_cast<int64_t>(tensor::DTypeBytes(source.dtype));
-  tensor::AffineWeight target{.rows = source.rows, .cols = source.cols, .bits = format.bits, .group = format.group,
-                              .codes = nullptr, .scale_dtype = source.dtype, .scales = nullptr, .biases = nullptr};
+  tensor::AffineWeight target{.rows = source.rows,
+                              .cols = source.cols,
+                              .bits = format.bits,
+                              .group = format.group,
+                              .codes = nullptr,
+                              .scale_dtype = source.dtype,
+                              .scales = nullptr,
+                              .biases = nullptr};
   PENSIEVE_TRY(std::byte* const codes, allocate(static_cast<size_t>(target.rows * target.row_bytes())));
   PENSIEVE_TRY(std::byte* const scales, allocate(static_cast<size_t>(target.rows * groups * scale_bytes)));
   PENSIEVE_TRY(std::byte* const biases, allocate(static_cast<size_t>(target.rows * groups * scale_bytes)));

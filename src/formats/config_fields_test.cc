@@ -56,10 +56,11 @@ TEST(ConfigFields, KeepsTheFirstErrorWithFileAndField) {
   ExpectMessage(message([](F& f) { f.IntOrInts("list", {}, 9); }), {"\"list\""});
   ExpectMessage(message([](F& f) { f.Object("o"); }), {"\"o\"", "object"});
   ExpectMessage(message([](F& f) {
-    F in = f.Object("in");
-    in.Int("i", 0, {0, 5});
-    f.Absorb(in);
-  }), {"\"in.i\"", "-1"});
+                  F in = f.Object("in");
+                  in.Int("i", 0, {0, 5});
+                  f.Absorb(in);
+                }),
+                {"\"in.i\"", "-1"});
 }
 
 TEST(ConfigFields, ReadsOnlyObjects) {

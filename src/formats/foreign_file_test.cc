@@ -26,7 +26,9 @@ TEST(ForeignFile, IsNamedForWhatItIsInEveryPlace) {
       {"\x1f\x8b\x08", {"gzip", "unpack"}},
       {std::string(257, 'a') + "ustar", {"tar archive"}},
       {"tjgg\x03", {"before GGUF"}},
-      {"\x7f" "ELF\x02", {"a program"}},
+      {"\x7f"
+       "ELF\x02",
+       {"a program"}},
       {"\n<!DOCTYPE HTML><html>", {"web page", "download"}},
       {"Entry not found", {"no such file"}},
   };

@@ -41,8 +41,21 @@ TEST(GgmlBlocks, DecodesQ4K) {
   std::memcpy(block.scales, kKScales, 12);
   for (int i = 0; i < 128; ++i) block.qs[i] = static_cast<uint8_t>(16 * ((i + 3) % 16) + i % 16);
   ExpectValues(DecodeOne(GgmlType::kQ4_K, block),
-               {{0, -1.25f}, {1, -.75f}, {2, -.25f}, {31, 6.25f}, {32, 1.5f}, {33, 2.5f}, {64, -1.75f}, {65, -.25f},
-                {96, 4}, {128, -4.5f}, {160, 43.5f}, {192, -13.5f}, {224, 8.5f}, {255, 5}}, 13504);
+               {{0, -1.25f},
+                {1, -.75f},
+                {2, -.25f},
+                {31, 6.25f},
+                {32, 1.5f},
+                {33, 2.5f},
+                {64, -1.75f},
+                {65, -.25f},
+                {96, 4},
+                {128, -4.5f},
+                {160, 43.5f},
+                {192, -13.5f},
+                {224, 8.5f},
+                {255, 5}},
+               13504);
 }
 
 TEST(GgmlBlocks, DecodesQ5K) {
@@ -51,8 +64,17 @@ TEST(GgmlBlocks, DecodesQ5K) {
   for (int i = 0; i < 128; ++i) block.qs[i] = static_cast<uint8_t>(13 * i + 7);
   for (int i = 0; i < 32; ++i) block.qh[i] = static_cast<uint8_t>(5 * i + 3);
   ExpectValues(DecodeOne(GgmlType::kQ5_K, block),
-               {{0, 10.25f}, {1, .75f}, {16, 10.25f}, {32, 14.5f}, {64, 8.75f}, {96, 18}, {127, 36}, {128, 55},
-                {200, 384}, {255, 78.5f}}, 26264);
+               {{0, 10.25f},
+                {1, .75f},
+                {16, 10.25f},
+                {32, 14.5f},
+                {64, 8.75f},
+                {96, 18},
+                {127, 36},
+                {128, 55},
+                {200, 384},
+                {255, 78.5f}},
+               26264);
 }
 
 TEST(GgmlBlocks, DecodesQ6K) {
@@ -62,8 +84,17 @@ TEST(GgmlBlocks, DecodesQ6K) {
   for (int i = 0; i < 64; ++i) block.qh[i] = static_cast<uint8_t>(11 * i + 2);
   for (int i = 0; i < 16; ++i) block.scales[i] = static_cast<int8_t>(i - 8);
   ExpectValues(DecodeOne(GgmlType::kQ6_K, block),
-               {{0, -1}, {1, 8}, {16, -.875f}, {32, 23.25f}, {64, 16}, {96, 4.5f}, {127, .625f}, {128, 0},
-                {200, 15.5f}, {255, 6.125f}}, 97);
+               {{0, -1},
+                {1, 8},
+                {16, -.875f},
+                {32, 23.25f},
+                {64, 16},
+                {96, 4.5f},
+                {127, .625f},
+                {128, 0},
+                {200, 15.5f},
+                {255, 6.125f}},
+               97);
 }
 
 TEST(GgmlBlocks, DecodesQ3K) {
@@ -75,8 +106,17 @@ TEST(GgmlBlocks, DecodesQ3K) {
   const int scales[16] = {-15, 14, 27, -24, 5, -14, -17, -20, 17, -14, 20, -10, 24, -22, -21, -3};
   for (int k = 0; k < 16; ++k) EXPECT_EQ(UnpackQ3Scale(block.scales, k), scales[k]) << k;
   ExpectValues(DecodeOne(GgmlType::kQ3_K, block),
-               {{0, -22.5f}, {1, 30}, {16, 21}, {32, 13.5f}, {64, -10}, {96, 34}, {127, -20}, {128, -8.5f},
-                {200, -48}, {255, 0}}, 235);
+               {{0, -22.5f},
+                {1, 30},
+                {16, 21},
+                {32, 13.5f},
+                {64, -10},
+                {96, 34},
+                {127, -20},
+                {128, -8.5f},
+                {200, -48},
+                {255, 0}},
+               235);
 }
 
 TEST(GgmlBlocks, DecodesQ2K) {
@@ -86,23 +126,32 @@ TEST(GgmlBlocks, DecodesQ2K) {
   for (int i = 0; i < 16; ++i) block.scales[i] = static_cast<uint8_t>(37 * i + 5);
   for (int i = 0; i < 64; ++i) block.qs[i] = static_cast<uint8_t>(13 * i + 7);
   ExpectValues(DecodeOne(GgmlType::kQ2_K, block),
-               {{0, 7.5f}, {1, 0}, {16, 14.5f}, {32, 6.5f}, {64, -2.25f}, {96, -3.5f}, {127, 8}, {128, 19},
-                {200, -3}, {255, -.75f}}, 1034.5);
+               {{0, 7.5f},
+                {1, 0},
+                {16, 14.5f},
+                {32, 6.5f},
+                {64, -2.25f},
+                {96, -3.5f},
+                {127, 8},
+                {128, 19},
+                {200, -3},
+                {255, -.75f}},
+               1034.5);
 }
 
 TEST(GgmlBlocks, DecodesTheBlocksOf32) {
   BlockQ4_0 q4_0{.d = kHalf, .qs = {}};
   q4_0.qs[3] = 0xf2;
-  EXPECT_EQ(DecodeOne(GgmlType::kQ4_0, q4_0)[3], -3.0f);   // (2 - 8) / 2
-  EXPECT_EQ(DecodeOne(GgmlType::kQ4_0, q4_0)[19], 3.5f);   // (15 - 8) / 2
+  EXPECT_EQ(DecodeOne(GgmlType::kQ4_0, q4_0)[3], -3.0f);  // (2 - 8) / 2
+  EXPECT_EQ(DecodeOne(GgmlType::kQ4_0, q4_0)[19], 3.5f);  // (15 - 8) / 2
   BlockQ4_1 q4_1{.d = kHalf, .m = kQuarter, .qs = {}};
   q4_1.qs[15] = 0x1c;
   EXPECT_EQ(DecodeOne(GgmlType::kQ4_1, q4_1)[15], 6.25f);
   EXPECT_EQ(DecodeOne(GgmlType::kQ4_1, q4_1)[31], 0.75f);
   BlockQ5_0 q5_0{.d = kHalf, .qh = {0x02, 0, 0, 0x80}, .qs = {}};
   q5_0.qs[1] = 0x03;
-  EXPECT_EQ(DecodeOne(GgmlType::kQ5_0, q5_0)[1], 1.5f);    // 3 + 16 - 16
-  EXPECT_EQ(DecodeOne(GgmlType::kQ5_0, q5_0)[31], 0.0f);   // 0 + 16 - 16
+  EXPECT_EQ(DecodeOne(GgmlType::kQ5_0, q5_0)[1], 1.5f);   // 3 + 16 - 16
+  EXPECT_EQ(DecodeOne(GgmlType::kQ5_0, q5_0)[31], 0.0f);  // 0 + 16 - 16
   EXPECT_EQ(DecodeOne(GgmlType::kQ5_0, q5_0)[0], -8.0f);
   BlockQ5_1 q5_1{.d = kHalf, .m = kQuarter, .qh = {0x02, 0, 0, 0x80}, .qs = {}};
   EXPECT_EQ(DecodeOne(GgmlType::kQ5_1, q5_1)[1], 8.25f);

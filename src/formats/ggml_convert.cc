@@ -398,17 +398,15 @@ Result<tensor::Weight> ConvertGgmlMatrix(const GgmlMatrix& matrix, const Allocat
   }
   const Conversion form = FindConversion(matrix.type);
   if (form.convert == nullptr) {
-    return Unimplemented(fmt::format("tensor type {} is not supported",
-                                     FindGgmlType(static_cast<uint32_t>(matrix.type))->name));
+    return Unimplemented(
+        fmt::format("tensor type {} is not supported", FindGgmlType(static_cast<uint32_t>(matrix.type))->name));
   }
   Target target;
   target.codes_stride = matrix.cols * form.bits / 8;
   target.scales_stride = matrix.cols / form.group * static_cast<int64_t>(tensor::DTypeBytes(form.scale_dtype));
   PENSIEVE_TRY(std::byte* const codes, allocate(static_cast<size_t>(matrix.rows * target.codes_stride)));
   PENSIEVE_TRY(target.scales, allocate(static_cast<size_t>(matrix.rows * target.scales_stride)));
-  if (form.biased) {
-    PENSIEVE_TRY(target.biases, allocate(static_cast<size_t>(matrix.rows * target.scales_stride)));
-  }
+  if (form.biased) { PENSIEVE_TRY(target.biases, allocate(static_cast<size_t>(matrix.rows * target.scales_stride))); }
   target.codes = reinterpret_cast<uint8_t*>(codes);
   ForRowRanges(matrix.rows, row_bytes, threads, [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
@@ -416,8 +414,8 @@ Result<tensor::Weight> ConvertGgmlMatrix(const GgmlMatrix& matrix, const Allocat
     }
   });
   if (matrix.type == GgmlType::kMXFP4) {
-    return tensor::Weight(tensor::Mxfp4Weight{matrix.rows, matrix.cols, target.codes,
-                                              reinterpret_cast<const uint8_t*>(target.scales)});
+    return tensor::Weight(
+        tensor::Mxfp4Weight{matrix.rows, matrix.cols, target.codes, reinterpret_cast<const uint8_t*>(target.scales)});
   }
   return tensor::Weight(tensor::AffineWeight{.rows = matrix.rows,
                                              .cols = matrix.cols,

@@ -26,8 +26,8 @@ namespace pensieve::formats {
 struct GgmlMatrix {
   GgmlType type = GgmlType::kF32;
   int64_t rows = 0;
-  int64_t cols = 0;                       // a whole number of blocks
-  std::span<const std::byte> bytes;       // rows * cols elements; no alignment
+  int64_t cols = 0;                  // a whole number of blocks
+  std::span<const std::byte> bytes;  // rows * cols elements; no alignment
   // Row r of the result is row source_rows[r] of the file; empty: in the file's order.
   std::span<const int32_t> source_rows;
 };

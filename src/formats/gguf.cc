@@ -20,8 +20,19 @@ constexpr uint64_t kAlignmentMax = 1 << 20;
 constexpr size_t kNameBytesMax = 512;  // of keys and tensors; real ones have at most 64
 
 enum class ValueType : uint32_t {
-  kU8 = 0, kI8 = 1, kU16 = 2, kI16 = 3, kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8, kArray = 9,
-  kU64 = 10, kI64 = 11, kF64 = 12,
+  kU8 = 0,
+  kI8 = 1,
+  kU16 = 2,
+  kI16 = 3,
+  kU32 = 4,
+  kI32 = 5,
+  kF32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kU64 = 10,
+  kI64 = 11,
+  kF64 = 12,
 };
 
 // Fewest bytes that one value of the type takes in a file; 0 for an unknown type.
@@ -167,8 +178,8 @@ struct Header {
   uint32_t version = 0;
   Metadata metadata;
   std::vector<GgufTensor> tensors;
-  std::vector<uint64_t> offsets;   // of each tensor from the start of the data
-  std::vector<uint64_t> lengths;   // bytes of each tensor
+  std::vector<uint64_t> offsets;  // of each tensor from the start of the data
+  std::vector<uint64_t> lengths;  // bytes of each tensor
 };
 
 // Shape and type of one tensor; false after an error.
@@ -226,8 +237,8 @@ uint64_t Alignment(const Header& header) {
   const auto it = header.metadata.find("general.alignment");
   if (it == header.metadata.end()) return 32;
   const auto* value = std::get_if<int64_t>(&it->second);
-  const bool good = value != nullptr && *value > 0 && static_cast<uint64_t>(*value) <= kAlignmentMax &&
-                    (*value & (*value - 1)) == 0;
+  const bool good =
+      value != nullptr && *value > 0 && static_cast<uint64_t>(*value) <= kAlignmentMax && (*value & (*value - 1)) == 0;
   return good ? static_cast<uint64_t>(*value) : 0;
 }
 
@@ -275,8 +286,8 @@ Result<Header> ReadHeader(const MappedFile& file) {
   PENSIEVE_RETURN_IF_ERROR(CheckVersion(file.path(), magic, header.version));
   const auto num_tensors = in.Read<uint64_t>("the tensor count");
   const auto num_values = in.Read<uint64_t>("the metadata count");
-  constexpr uint64_t kValueBytesMin = 8 + 4 + 1;             // key length, type, one byte
-  constexpr uint64_t kTensorBytesMin = 8 + 4 + 8 + 4 + 8;    // name length, dims, one dim, type, offset
+  constexpr uint64_t kValueBytesMin = 8 + 4 + 1;           // key length, type, one byte
+  constexpr uint64_t kTensorBytesMin = 8 + 4 + 8 + 4 + 8;  // name length, dims, one dim, type, offset
   if (!in.CanHold(num_values, kValueBytesMin, "the metadata count")) return in.status();
   if (!in.CanHold(num_tensors, kTensorBytesMin, "the tensor count")) return in.status();
   for (uint64_t i = 0; i < num_values && in.ok(); ++i) {
@@ -324,8 +335,10 @@ bool IsCutPiece(const std::string& path) {
 
 Status CheckMagic(const MappedFile& file) {
   if (IsCutPiece(file.path())) {
-    return Unimplemented(fmt::format("{}: is one piece of a file that was cut; join all pieces in their order "
-                                     "(cat PIECES > model.gguf) and give the whole", file.path()));
+    return Unimplemented(
+        fmt::format("{}: is one piece of a file that was cut; join all pieces in their order "
+                    "(cat PIECES > model.gguf) and give the whole",
+                    file.path()));
   }
   const auto foreign = ExplainForeignFile(file.path(), file.bytes(), FileFormat::kGguf);
   return foreign ? *foreign : OkStatus();
@@ -389,8 +402,10 @@ Result<GgufFile> GgufFile::Open(const std::string& path) {
     const std::string part_path = split->PathOf(part);
     const Status appended = file.Append(part_path, part, split->parts);
     if (appended.code() == StatusCode::kNotFound) {
-      return NotFound(fmt::format("{}: is not there, but the model has {} parts, which must lie in one directory; "
-                                  "download the missing ones", part_path, split->parts));
+      return NotFound(
+          fmt::format("{}: is not there, but the model has {} parts, which must lie in one directory; "
+                      "download the missing ones",
+                      part_path, split->parts));
     }
     PENSIEVE_RETURN_IF_ERROR(appended);
   }
@@ -415,8 +430,7 @@ const GgufValue* GgufFile::FindValue(std::string_view key) const {
 }
 
 Status GgufFields::Error(std::string_view key, std::string_view problem) const {
-  return DataLoss(
-      fmt::format("{}: metadata \"{}\" {}", file_.files().front().path(), key, Printable(problem, 400)));
+  return DataLoss(fmt::format("{}: metadata \"{}\" {}", file_.files().front().path(), key, Printable(problem, 400)));
 }
 
 template <typename T>

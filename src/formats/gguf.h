@@ -74,7 +74,9 @@ class GgufFields {
   const std::vector<double>* Floats(std::string_view key);
 
   Status Error(std::string_view key, std::string_view problem) const;
-  void Fail(const Status& error) { if (status_.ok()) status_ = error; }
+  void Fail(const Status& error) {
+    if (status_.ok()) status_ = error;
+  }
   const Status& status() const { return status_; }
 
  private:

@@ -19,9 +19,8 @@ void ForRowRanges(int64_t rows, int64_t row_bytes, int threads, const Work& work
   const int64_t parts = std::clamp(rows * row_bytes / kBytesPerThreadMin, int64_t{1}, std::min(available, rows));
   std::vector<std::jthread> workers;
   for (int64_t part = 1; part < parts; ++part) {
-    workers.emplace_back([&work, first = rows * part / parts, last = rows * (part + 1) / parts]() noexcept {
-      work(first, last);
-    });
+    workers.emplace_back(
+        [&work, first = rows * part / parts, last = rows * (part + 1) / parts]() noexcept { work(first, last); });
   }
   work(int64_t{0}, rows / parts);
 }

@@ -26,9 +26,9 @@ constexpr size_t kShardsMax = 10'000;
 std::optional<tensor::DType> ParseDType(std::string_view name) {
   using tensor::DType;
   static const std::map<std::string_view, DType> kNames = {
-      {"F32", DType::kF32},  {"F16", DType::kF16}, {"BF16", DType::kBF16},  {"F64", DType::kF64},
-      {"I64", DType::kI64},  {"I32", DType::kI32}, {"I16", DType::kI16},    {"I8", DType::kI8},
-      {"U64", DType::kU64},  {"U32", DType::kU32}, {"U16", DType::kU16},    {"U8", DType::kU8},
+      {"F32", DType::kF32},   {"F16", DType::kF16},    {"BF16", DType::kBF16},  {"F64", DType::kF64},
+      {"I64", DType::kI64},   {"I32", DType::kI32},    {"I16", DType::kI16},    {"I8", DType::kI8},
+      {"U64", DType::kU64},   {"U32", DType::kU32},    {"U16", DType::kU16},    {"U8", DType::kU8},
       {"BOOL", DType::kBool}, {"F8_E4M3", DType::kU8}, {"F8_E5M2", DType::kU8}, {"F8_E8M0", DType::kU8}};
   const auto it = kNames.find(name);
   return it == kNames.end() ? std::nullopt : std::optional(it->second);
@@ -92,9 +92,8 @@ Status CheckOverlaps(const std::string& path, const std::vector<NamedTensor>& te
   for (const NamedTensor& tensor : tensors) {
     if (!tensor.second.bytes.empty()) order.push_back(&tensor);
   }
-  std::sort(order.begin(), order.end(), [](const NamedTensor* a, const NamedTensor* b) {
-    return a->second.bytes.data() < b->second.bytes.data();
-  });
+  std::sort(order.begin(), order.end(),
+            [](const NamedTensor* a, const NamedTensor* b) { return a->second.bytes.data() < b->second.bytes.data(); });
   for (size_t i = 1; i < order.size(); ++i) {
     const auto& before = order[i - 1]->second.bytes;
     if (before.data() + before.size() > order[i]->second.bytes.data()) {
@@ -230,8 +229,8 @@ Result<SafetensorsSet> SafetensorsSet::OpenDirectory(const std::string& director
   if (index.is_object()) {
     for (const auto& [tensor, file] : index["weight_map"].items()) {
       if (set.Find(tensor) == nullptr) {
-        return DataLoss(fmt::format("{}: tensor \"{}\" is not in {}", index_path, Printable(tensor),
-                                    file.get<std::string>()));
+        return DataLoss(
+            fmt::format("{}: tensor \"{}\" is not in {}", index_path, Printable(tensor), file.get<std::string>()));
       }
     }
   }

@@ -71,12 +71,10 @@ TEST(Safetensors, RefusesWhatDoesNotFit) {
       {with(R"("a":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,4]})"), {"shape"}},
       {with(R"("a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]})"), {"data_offsets"}},
       {with(R"("a":{"dtype":"F32","shape":[1],"data_offsets":[8,12]})"), {"data_offsets", "only 8"}},
-      {with(
-           R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+      {with(R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
             R"("b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]})"),
        {"\"a\"", "\"b\"", "overlap"}},
-      {with(
-           R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+      {with(R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
             R"("a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]})"),
        {"duplicate key \"a\""}},
   };

@@ -93,9 +93,13 @@ std::vector<MlxForm> MlxForms() {
 
 tensor::AffineWeight Golden(const MlxForm& form) {
   const SafetensorsSet& files = Goldens("mlx.safetensors");
-  return {.rows = kRows, .cols = kCols, .bits = form.bits, .group = form.group,
+  return {.rows = kRows,
+          .cols = kCols,
+          .bits = form.bits,
+          .group = form.group,
           .codes = reinterpret_cast<const uint8_t*>(Bytes(files, form.key() + ".codes").data()),
-          .scale_dtype = form.dtype, .scales = Bytes(files, form.key() + ".scales").data(),
+          .scale_dtype = form.dtype,
+          .scales = Bytes(files, form.key() + ".scales").data(),
           .biases = Bytes(files, form.key() + ".biases").data()};
 }
 
@@ -110,12 +114,8 @@ TEST(MlxGoldens, AffineValuesInF32) {
 TEST(MlxGoldens, AffineValuesInTheTypeOfTheScales) {
   for (const MlxForm& form : MlxForms()) {
     if (form.dtype == DType::kF32) continue;
-    const auto round = [&form](float value) {
-      return form.dtype == DType::kF16 ? F32ToF16(value) : F32ToBf16(value);
-    };
-    const auto widen = [&form](uint16_t bits) {
-      return form.dtype == DType::kF16 ? F16ToF32(bits) : Bf16ToF32(bits);
-    };
+    const auto round = [&form](float value) { return form.dtype == DType::kF16 ? F32ToF16(value) : F32ToBf16(value); };
+    const auto widen = [&form](uint16_t bits) { return form.dtype == DType::kF16 ? F16ToF32(bits) : Bf16ToF32(bits); };
     tensor::AffineWeight products = Golden(form);
     const std::vector<std::byte> zeros(static_cast<size_t>(kRows * products.groups() * 2));
     const auto* biases = static_cast<const std::byte*>(products.biases);

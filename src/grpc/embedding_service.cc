@@ -25,10 +25,8 @@ bool IsOverload(const Status& status) {
   switch (status.reason()) {
     case ErrorReason::kQueueFull:
     case ErrorReason::kMemoryPressure:
-    case ErrorReason::kShuttingDown:
-      return true;
-    default:
-      return status.code() == StatusCode::kResourceExhausted;
+    case ErrorReason::kShuttingDown: return true;
+    default: return status.code() == StatusCode::kResourceExhausted;
   }
 }
 
@@ -314,9 +312,10 @@ EmbeddingService::EmbeddingService(const GrpcOptions& options, const GrpcContext
                               return Embed(call, response);
                             }));
   AddMethod(new RpcServiceMethod("/akidb.embedding.v1.EmbeddingService/GetModelInfo", RpcMethod::NORMAL_RPC, nullptr));
-  MarkMethodCallback(1, new ::grpc::internal::CallbackUnaryHandler<wire::GetModelInfoRequest, wire::GetModelInfoResponse>(
-                            [this](::grpc::CallbackServerContext* call, const wire::GetModelInfoRequest*,
-                                   wire::GetModelInfoResponse* response) { return GetModelInfo(call, response); }));
+  MarkMethodCallback(1,
+                     new ::grpc::internal::CallbackUnaryHandler<wire::GetModelInfoRequest, wire::GetModelInfoResponse>(
+                         [this](::grpc::CallbackServerContext* call, const wire::GetModelInfoRequest*,
+                                wire::GetModelInfoResponse* response) { return GetModelInfo(call, response); }));
   for (int64_t i = 0; i < options.worker_threads; ++i)
     workers_.emplace_back([this]() noexcept {
       LowerThreadPriority();  // as the HTTP server's workers

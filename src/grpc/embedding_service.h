@@ -16,8 +16,8 @@ namespace wire = ::akidb::embedding::v1;
 
 // What all calls share.
 struct CallLimits {
-  std::atomic<int64_t> calls{0};   // Embed calls that have not answered
-  std::atomic<int64_t> bytes{0};   // of their messages
+  std::atomic<int64_t> calls{0};  // Embed calls that have not answered
+  std::atomic<int64_t> bytes{0};  // of their messages
 };
 
 // Both methods of wire::EmbeddingService. Embed is served as a call whose client streams messages, of which it takes one:

@@ -22,17 +22,17 @@ namespace pensieve::grpc_server {
 
 struct GrpcOptions {
   std::string host = "127.0.0.1";
-  int64_t port = 9090;              // 0: any free one
-  int64_t worker_threads = 2;       // that tokenize
+  int64_t port = 9090;         // 0: any free one
+  int64_t worker_threads = 2;  // that tokenize
   // Beyond these limits calls are UNAVAILABLE.
   int64_t calls_waiting_max = 256;                  // for a worker
   int64_t calls_max = 512;                          // in all, from their metadata to their answer
   int64_t messages_bytes_max = int64_t{256} << 20;  // of all messages that were read and not answered
   // What one message, one connection and the library itself may take.
   int32_t message_bytes_max = 4 << 20;
-  int32_t streams_max = 128;                        // of one connection at once; further ones wait at the client
-  int64_t buffers_bytes_max = int64_t{256} << 20;   // of connections; beyond, the library drops the hungriest
-  int64_t request_timeout_ms = 30'000;              // for a call's message to arrive
+  int32_t streams_max = 128;                       // of one connection at once; further ones wait at the client
+  int64_t buffers_bytes_max = int64_t{256} << 20;  // of connections; beyond, the library drops the hungriest
+  int64_t request_timeout_ms = 30'000;             // for a call's message to arrive
   std::vector<std::string> api_keys;
   bool embedding_enabled = true;  // false: the service is UNIMPLEMENTED, as AkiDB's without a model
 };

@@ -44,16 +44,11 @@ class EmbedFixture final : public service::Service {
 
   std::function<void()> Embed(service::EmbedRequest request,
                               std::function<void(Result<service::EmbedResult>)> done) override {
-    if (request.model == "busy")
-      done(ResourceExhausted("full").WithReason(ErrorReason::kQueueFull));
-    else if (request.model == "broken")
-      done(Internal("lost the device"));
-    else if (request.model == "throws")
-      throw std::runtime_error("no memory");
-    else if (request.model == "hold")
-      return Hold(std::move(done));
-    else
-      Answer(std::move(request), std::move(done));
+    if (request.model == "busy") done(ResourceExhausted("full").WithReason(ErrorReason::kQueueFull));
+    else if (request.model == "broken") done(Internal("lost the device"));
+    else if (request.model == "throws") throw std::runtime_error("no memory");
+    else if (request.model == "hold") return Hold(std::move(done));
+    else Answer(std::move(request), std::move(done));
     return [] {};
   }
 
@@ -205,7 +200,8 @@ class GrpcTest : public ::testing::Test {
   // The status of an Embed call that never sends its message.
   ::grpc::Status CallWithoutMessage(const std::string& key) {
     ::grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));  // only a hanging server needs it
+    context.set_deadline(std::chrono::system_clock::now() +
+                         std::chrono::seconds(60));  // only a hanging server needs it
     if (!key.empty()) context.AddMetadata("x-api-key", key);
     ::grpc::CompletionQueue queue;
     ::grpc::GenericStub stub(Channel());

@@ -22,8 +22,7 @@ class GenerationGroup {
  public:
   // Renders, tokenizes and submits every choice: milliseconds of work, for a worker thread. When one is refused the
   // others are cancelled and the refusal is the result. `cache_partition`: whose prompts they share cached blocks with.
-  static Result<GenerationGroup> Submit(api::GenerationCall& call, uint64_t cache_partition,
-                                        service::Service& service);
+  static Result<GenerationGroup> Submit(api::GenerationCall& call, uint64_t cache_partition, service::Service& service);
 
   std::vector<api::Accepted> accepted() const;
   const std::string& model_name() const { return generations_.front()->model_name(); }

@@ -71,10 +71,8 @@ Status CheckHostAndOrigin(const Request& request, const HttpOptions& options) {
 Result<uint64_t> CheckApiKey(const Request& request, const std::vector<std::string>& api_keys) {
   if (api_keys.empty()) return uint64_t{0};
   std::string_view bearer = request.Header("authorization");
-  if (ToLower(bearer.substr(0, 7)) == "bearer ")
-    bearer.remove_prefix(7);
-  else
-    bearer = {};
+  if (ToLower(bearer.substr(0, 7)) == "bearer ") bearer.remove_prefix(7);
+  else bearer = {};
   const std::string_view key = request.Header("x-api-key");
   uint64_t number = 0;
   for (size_t i = 0; i < api_keys.size(); ++i) {

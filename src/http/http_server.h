@@ -35,13 +35,13 @@ struct HttpOptions {
   int64_t write_timeout_ms = 60'000;              // without a byte taken by the client
   int64_t stall_timeout_ms = 300'000;             // of waiting for the client in all, over one answer
   int64_t idle_timeout_ms = 120'000;              // between requests
-  int64_t linger_ms = 2'000;               // reading on after an early refusal, so that the client sees the answer
-  int64_t ping_interval_ms = 10'000;       // of silence in a stream
-  int64_t claude_keep_alive_ms = 60'000;   // as above; what older Claude Code counts as life
+  int64_t linger_ms = 2'000;              // reading on after an early refusal, so that the client sees the answer
+  int64_t ping_interval_ms = 10'000;      // of silence in a stream
+  int64_t claude_keep_alive_ms = 60'000;  // as above; what older Claude Code counts as life
   int64_t response_store_bytes_max = int64_t{64} << 20;  // answers that clients may refer to; 0 keeps none
   std::vector<std::string> api_keys;                     // empty: open
-  std::vector<std::string> cors_origins;   // exact, or "*"
-  std::vector<std::string> allowed_hosts;  // names beside the local ones; "*": any
+  std::vector<std::string> cors_origins;                 // exact, or "*"
+  std::vector<std::string> allowed_hosts;                // names beside the local ones; "*": any
   bool embedding_enabled = true;
   bool log_prompts = false;  // request bodies in the log
   std::string version = "0";

@@ -37,14 +37,22 @@ TEST_F(HttpTest, NotReady) {
 }
 
 TEST_F(HttpTest, LoadingIsHealthyAndNotReady) {
-  service_.loading = service::LoadProgress{.model = "org/b", .step = "downloading", .models_loaded = 1,
-                                           .models_total = 2, .done_bytes = 5, .total_bytes = 10};
+  service_.loading = service::LoadProgress{.model = "org/b",
+                                           .step = "downloading",
+                                           .models_loaded = 1,
+                                           .models_total = 2,
+                                           .done_bytes = 5,
+                                           .total_bytes = 10};
   EXPECT_EQ(Ask(Get("/health")).status, 200);
   const Answer ready = Ask(Get("/ready"));
   EXPECT_EQ(ready.status, 503);
   EXPECT_EQ(ready.json()["status"], "not_ready");
-  EXPECT_EQ(ready.json()["loading"], (Json{{"model", "org/b"}, {"step", "downloading"}, {"models_loaded", 1},
-                                           {"models_total", 2}, {"done_bytes", 5}, {"total_bytes", 10}}));
+  EXPECT_EQ(ready.json()["loading"], (Json{{"model", "org/b"},
+                                           {"step", "downloading"},
+                                           {"models_loaded", 1},
+                                           {"models_total", 2},
+                                           {"done_bytes", 5},
+                                           {"total_bytes", 10}}));
 }
 
 TEST_F(HttpTest, ALostModelIsNoHealth) {
@@ -262,7 +270,8 @@ TEST_F(HttpTest, WhatBodiesBecomeWhenParsedIsBounded) {
   // The same in a string may be parsed later: arguments of a tool call are.
   EXPECT_EQ(Ask(Post("/v1/messages", "\"" + lists + "\"")).status, 413);
   // Prose of that length is fine, also time after time.
-  for (int i = 0; i < 20; ++i) EXPECT_EQ(Ask(Post("/v1/messages", std::string(90'000, ' ') + MessageBody("any"))).status, 200);
+  for (int i = 0; i < 20; ++i)
+    EXPECT_EQ(Ask(Post("/v1/messages", std::string(90'000, ' ') + MessageBody("any"))).status, 200);
   EXPECT_EQ(Ask(Post("/v1/messages", lists)).status, 413);
 }
 

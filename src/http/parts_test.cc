@@ -42,7 +42,8 @@ TEST(Target, Forms) {
 TEST(Percent, Decoding) {
   EXPECT_EQ(api::PercentDecode("a%2Fb+c", false), "a/b+c");
   EXPECT_EQ(api::PercentDecode("a+b", true), "a b");
-  for (const char* bad : {"%", "%2", "%zz", "%00", "a%"}) EXPECT_EQ(api::PercentDecode(bad, false), std::nullopt) << bad;
+  for (const char* bad : {"%", "%2", "%zz", "%00", "a%"})
+    EXPECT_EQ(api::PercentDecode(bad, false), std::nullopt) << bad;
   EXPECT_EQ(api::QueryParameter("a=1&limit=20&limit=3", "limit"), "20");
   EXPECT_EQ(api::QueryParameter("li%6Dit=5", "limit"), "5");
   EXPECT_EQ(api::QueryParameter("limit", "limit"), "");

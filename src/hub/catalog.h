@@ -21,13 +21,13 @@ struct CatalogFile {
 };
 
 struct CatalogModel {
-  std::string name;      // "smollm2-135m-instruct"
+  std::string name;                  // "smollm2-135m-instruct"
   std::vector<std::string> aliases;  // other names it is known by, as its hub's
-  std::string title;     // for people
+  std::string title;                 // for people
   std::string licence;
-  std::string package;   // on PyPI
+  std::string package;  // on PyPI
   std::string version;
-  std::string entry;     // what to load, relative to the model's directory; "" for the directory itself
+  std::string entry;  // what to load, relative to the model's directory; "" for the directory itself
   std::vector<CatalogFile> files;
 };
 

@@ -105,9 +105,7 @@ class Downloader {
 };
 
 Status Downloader::OpenAll() {
-  for (const auto& job : jobs_) {
-    PENSIEVE_RETURN_IF_ERROR(job->file.Open(options_.segment_bytes));
-  }
+  for (const auto& job : jobs_) { PENSIEVE_RETURN_IF_ERROR(job->file.Open(options_.segment_bytes)); }
   return OkStatus();
 }
 
@@ -254,8 +252,10 @@ Status Downloader::FetchSegment(HttpSession& session, Work& work) {
 HttpRequest Downloader::RequestFor(const Work& work) {
   const std::lock_guard lock(mutex_);
   const PartFile& file = work.job->file;
-  HttpRequest request{.url = file.request().url, .bearer_token = options_.bearer_token,
-                      .credentials = options_.credentials, .if_range = ""};
+  HttpRequest request{.url = file.request().url,
+                      .bearer_token = options_.bearer_token,
+                      .credentials = options_.credentials,
+                      .if_range = ""};
   const Segment& segment = work.segment();
   if (segment.done == 0 && file.segments().size() == 1) return request;
   request.range_begin = segment.begin + segment.done;
@@ -267,12 +267,12 @@ HttpRequest Downloader::RequestFor(const Work& work) {
 Status Downloader::TransferSegment(HttpSession& session, Work& work) {
   const HttpRequest request = RequestFor(work);
   HttpReply reply;
-  const Status status = session.Get(
-      request,
-      {.on_head = [&](const HttpReply& head) { return AcceptHead(work, request.range_begin >= 0, head); },
-       .on_bytes = [&](std::string_view bytes) { return AcceptBytes(work, bytes); },
-       .stopped = [this] { return stopped(); }},
-      reply);
+  const Status status =
+      session.Get(request,
+                  {.on_head = [&](const HttpReply& head) { return AcceptHead(work, request.range_begin >= 0, head); },
+                   .on_bytes = [&](std::string_view bytes) { return AcceptBytes(work, bytes); },
+                   .stopped = [this] { return stopped(); }},
+                  reply);
   const std::lock_guard lock(mutex_);
   Segment& segment = work.segment();
   if (status.code() == StatusCode::kOutOfRange) {
@@ -287,8 +287,8 @@ Status Downloader::TransferSegment(HttpSession& session, Work& work) {
   PENSIEVE_RETURN_IF_ERROR(status);
   if (segment.end < 0) segment.end = segment.begin + segment.done;
   if (!segment.complete()) {
-    return Unavailable(
-        fmt::format("{}: ended after {} of {} bytes", PublicUrl(request.url), segment.begin + segment.done, segment.end));
+    return Unavailable(fmt::format("{}: ended after {} of {} bytes", PublicUrl(request.url),
+                                   segment.begin + segment.done, segment.end));
   }
   work.job->file.SaveState();
   return OkStatus();
@@ -311,8 +311,8 @@ Status Downloader::AcceptHead(Work& work, bool asked_for_range, const HttpReply&
   const bool partial = reply.status == 206;
   const int64_t declared = partial ? reply.range_total : reply.content_length;
   if (request.bytes >= 0 && declared >= 0 && declared != request.bytes) {
-    return DataLoss(
-        fmt::format("{}: the server sends {} bytes, but the file has {}", PublicUrl(request.url), declared, request.bytes));
+    return DataLoss(fmt::format("{}: the server sends {} bytes, but the file has {}", PublicUrl(request.url), declared,
+                                request.bytes));
   }
   if (request.bytes < 0 && declared > request.undeclared_bytes_max) {
     return DataLoss(fmt::format("{}: {} bytes are more than the {} that are allowed", PublicUrl(request.url), declared,

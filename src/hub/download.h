@@ -34,7 +34,7 @@ struct DownloadOptions {
   int connections = 8;
   int64_t segment_bytes =
       int64_t{64} << 20;  // files of more than two segments come in pieces, where the server allows it
-  int attempts = 6;                           // in a row without a single new byte, before a file is given up
+  int attempts = 6;       // in a row without a single new byte, before a file is given up
   // Called about ten times a second, on the caller's thread. False stops: Cancelled, and the next call goes on from
   // there.
   std::function<bool(const DownloadProgress&)> progress;

@@ -353,7 +353,8 @@ class HttpGetTest : public testing::Test {
  protected:
   static Result<std::string> Get(const std::string& url, const std::string& token = "") {
     HttpReply reply;
-    return FetchText({.url = url, .bearer_token = token, .credentials = {}, .bytes_max = 1000, .attempts = 1, .stopped = {}}, reply);
+    return FetchText(
+        {.url = url, .bearer_token = token, .credentials = {}, .bytes_max = 1000, .attempts = 1, .stopped = {}}, reply);
   }
 };
 
@@ -395,8 +396,13 @@ TEST_F(HttpGetTest, CredentialsStayWithTheirHostAndOutOfMessages) {
     return Reply("302 Found", "", 0, "Location: " + other.url("/x?signature=1") + "\r\n");
   });
   HttpReply reply;
-  const auto text = FetchText({.url = server.url("/here?token=abc"), .bearer_token = "",
-                               .credentials = {"ada", "secret"}, .bytes_max = 1000, .attempts = 1, .stopped = {}}, reply);
+  const auto text = FetchText({.url = server.url("/here?token=abc"),
+                               .bearer_token = "",
+                               .credentials = {"ada", "secret"},
+                               .bytes_max = 1000,
+                               .attempts = 1,
+                               .stopped = {}},
+                              reply);
   ASSERT_FALSE(text.has_value());
   for (const char* secret : {"abc", "secret", "signature"}) EXPECT_THAT(text.error().message(), Not(HasSubstr(secret)));
   EXPECT_THAT(sent, testing::ElementsAre("Basic YWRhOnNlY3JldA==", ""));

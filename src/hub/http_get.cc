@@ -290,11 +290,9 @@ Result<std::string> FetchText(const TextRequest& request, HttpReply& reply) {
       text.append(bytes);
       return OkStatus();
     };
-    const Status status = session.Get({.url = request.url,
-                                       .bearer_token = request.bearer_token,
-                                       .credentials = request.credentials,
-                                       .if_range = ""},
-                                      {.on_head = {}, .on_bytes = append, .stopped = request.stopped}, reply);
+    const Status status = session.Get(
+        {.url = request.url, .bearer_token = request.bearer_token, .credentials = request.credentials, .if_range = ""},
+        {.on_head = {}, .on_bytes = append, .stopped = request.stopped}, reply);
     if (status.ok()) return text;
     if (status.code() != StatusCode::kUnavailable || attempt >= request.attempts) return status;
     if (!WaitBeforeRetry(attempt, status.retry_after_ms(), request.stopped)) return Cancelled("stopped");

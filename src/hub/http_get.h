@@ -29,7 +29,7 @@ struct HttpReply {
   int64_t range_begin = -1;  // of a 206
   int64_t range_total = -1;  // size of the whole document, of a 206
   std::string etag;
-  std::string error_code;    // X-Error-Code, the hub's own word: "GatedRepo", "RepoNotFound", "RevisionNotFound", ...
+  std::string error_code;  // X-Error-Code, the hub's own word: "GatedRepo", "RepoNotFound", "RevisionNotFound", ...
   int64_t retry_after_ms = 0;
 };
 

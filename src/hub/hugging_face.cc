@@ -130,8 +130,12 @@ Result<RepoListing> ListRepo(const HubSettings& settings, const ModelName& name,
   const std::string url = fmt::format("{}/api/models/{}/revision/{}?blobs=true", settings.endpoint, name.repo_id(),
                                       UrlEscape(name.revision_or_main(), false));
   HttpReply reply;
-  const auto text =
-      FetchText({.url = url, .bearer_token = settings.token, .credentials = settings.endpoint_credentials, .bytes_max = kListingBytesMax, .stopped = stopped}, reply);
+  const auto text = FetchText({.url = url,
+                               .bearer_token = settings.token,
+                               .credentials = settings.endpoint_credentials,
+                               .bytes_max = kListingBytesMax,
+                               .stopped = stopped},
+                              reply);
   if (!text.has_value()) return Explain(text.error(), reply, settings, name);
   return ParseListing(*text, name.repo_id());
 }

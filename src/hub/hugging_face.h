@@ -15,10 +15,10 @@
 namespace pensieve::hub {
 
 struct RepoFile {
-  std::string name;        // relative path; safe to write, see CheckRelativePath
-  int64_t bytes = -1;      // -1: the hub does not say
-  std::string sha256;      // of large (LFS) files
-  std::string git_sha1;    // of the others
+  std::string name;      // relative path; safe to write, see CheckRelativePath
+  int64_t bytes = -1;    // -1: the hub does not say
+  std::string sha256;    // of large (LFS) files
+  std::string git_sha1;  // of the others
 };
 
 struct RepoListing {

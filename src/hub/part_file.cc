@@ -67,8 +67,11 @@ Status FileError(const std::string& path, const char* doing, int error_number) {
 }
 
 PartFile::PartFile(PartFile&& other) noexcept
-    : request_(std::move(other.request_)), fd_(std::exchange(other.fd_, -1)), etag_(std::move(other.etag_)),
-      segments_(std::move(other.segments_)), resumed_(other.resumed_) {}
+    : request_(std::move(other.request_)),
+      fd_(std::exchange(other.fd_, -1)),
+      etag_(std::move(other.etag_)),
+      segments_(std::move(other.segments_)),
+      resumed_(other.resumed_) {}
 
 PartFile::~PartFile() { Close(); }
 
@@ -103,7 +106,8 @@ bool PartFile::LoadState() {
   if (!text.has_value()) return false;
   const auto state = ParseJson(*text, kFileJson);
   if (!state.has_value() || !state->is_object()) return false;
-  if (state->value("url", Json()) != Json(PublicUrl(request_.url)) || state->value("bytes", Json()) != Json(request_.bytes))
+  if (state->value("url", Json()) != Json(PublicUrl(request_.url)) ||
+      state->value("bytes", Json()) != Json(request_.bytes))
     return false;
   if (state->value("sha256", Json()) != Json(request_.sha256)) return false;
   const auto etag = state->find("etag");
@@ -168,8 +172,8 @@ Status PartFile::Finish(const StopCheck& stopped) {
     PENSIEVE_TRY(const auto digest, sha256 ? Sha256OfFile(path(), stopped) : GitBlobSha1OfFile(path(), stopped));
     if (digest != wanted) {
       Remove();
-      return DataLoss(
-          fmt::format("{}: {} is {}, expected {}", PublicUrl(request_.url), sha256 ? "SHA-256" : "git SHA-1", digest, wanted));
+      return DataLoss(fmt::format("{}: {} is {}, expected {}", PublicUrl(request_.url),
+                                  sha256 ? "SHA-256" : "git SHA-1", digest, wanted));
     }
   }
   if (::rename(path().c_str(), request_.destination.c_str()) != 0) return FileError(path(), "rename", errno);

@@ -92,8 +92,8 @@ class Puller {
   const ModelName& name_;
   const FetchProgress& progress_;
   const fs::path target_;
-  std::string key_;    // ORG--REPO: of the lock and the downloads
-  fs::path staging_;   // files are complete here before any is visible
+  std::string key_;   // ORG--REPO: of the lock and the downloads
+  fs::path staging_;  // files are complete here before any is visible
   RepoListing listing_;
   std::vector<RepoFile> files_;
 };

@@ -14,7 +14,7 @@ namespace pensieve::hub {
 
 // What a long piece of work is at. The strings are for people.
 struct FetchStep {
-  std::string what;         // "7 files", "checking", "waiting for another pensieve"
+  std::string what;  // "7 files", "checking", "waiting for another pensieve"
   int64_t done_bytes = 0;
   int64_t total_bytes = 0;  // 0 for steps without a length
 };

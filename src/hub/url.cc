@@ -12,8 +12,7 @@ std::string Unescape(std::string_view text) {
   for (size_t at = 0; at < text.size(); ++at) {
     unsigned char byte = 0;
     const char* const digits = text.data() + at + 1;
-    if (text[at] == '%' && at + 2 < text.size() &&
-        std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
+    if (text[at] == '%' && at + 2 < text.size() && std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
       out += static_cast<char>(byte);
       at += 2;
     } else {

@@ -9,9 +9,9 @@
 namespace pensieve::hub {
 
 struct WheelLink {
-  std::string url;        // absolute
+  std::string url;  // absolute
   std::string file_name;
-  std::string sha256;     // from the link's fragment; "" when the index gives none
+  std::string sha256;  // from the link's fragment; "" when the index gives none
 };
 
 // The pure-Python wheel of `package` `version` on a simple-index page (HTML, PEP 503). NotFound when it is not there.

@@ -76,9 +76,8 @@ std::vector<NamePair> GemmaNames() {
                                  {"model.layers.*.post_feedforward_layernorm", "blk.*.post_ffw_norm"},
                                  {"dense.0", "dense_2"},
                                  {"dense.1", "dense_3"}};
-  const std::vector<NamePair> common =
-      SeparateProjections({{"model.layers.*.self_attn.q_norm", "blk.*.attn_q_norm"},
-                           {"model.layers.*.self_attn.k_norm", "blk.*.attn_k_norm"}});
+  const std::vector<NamePair> common = SeparateProjections({{"model.layers.*.self_attn.q_norm", "blk.*.attn_q_norm"},
+                                                            {"model.layers.*.self_attn.k_norm", "blk.*.attn_k_norm"}});
   names.insert(names.end(), common.begin(), common.end());
   return names;
 }

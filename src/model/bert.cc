@@ -90,8 +90,8 @@ class Bert final : public Model {
                                    {.weight = w.k.weight, .bias = w.k.bias, .out = k},
                                    {.weight = w.v.weight, .bias = w.v.bias, .out = v}};
     backend_.MatMul({x}, projections);
-    backend_.EncoderAttention(config_.head_dim,
-                              {.scale = attention_scale_, .precision = backend::RowPrecision::kFine}, q, k, v, attended);
+    backend_.EncoderAttention(
+        config_.head_dim, {.scale = attention_scale_, .precision = backend::RowPrecision::kPrecise}, q, k, v, attended);
     const Product dense{.weight = w.dense.weight, .bias = w.dense.bias, .out = x, .accumulate = true};
     backend_.MatMul({attended}, {&dense, 1});
     Normalize(w.attention_norm, x);

@@ -26,12 +26,12 @@ struct RopeConfig {
   int64_t rotated = 0;  // leading dims of a head that rotate
   RopeScaling scaling = RopeScaling::kNone;
   double factor = 1.0;
-  double low_freq_factor = 1.0;    // llama3
-  double high_freq_factor = 4.0;   // llama3
-  int64_t original_context = 0;    // llama3, yarn, longrope
-  double beta_fast = 32.0;         // yarn
-  double beta_slow = 1.0;          // yarn
-  bool truncate = true;            // yarn
+  double low_freq_factor = 1.0;   // llama3
+  double high_freq_factor = 4.0;  // llama3
+  int64_t original_context = 0;   // llama3, yarn, longrope
+  double beta_fast = 32.0;        // yarn
+  double beta_slow = 1.0;         // yarn
+  bool truncate = true;           // yarn
   std::optional<double> attention_factor = {};
   std::optional<double> mscale = {};
   std::optional<double> mscale_all_dim = {};
@@ -57,8 +57,8 @@ struct ExpertsConfig {
   int64_t intermediate_size = 0;         // of one expert
   int64_t shared_intermediate_size = 0;  // of the one that every token uses besides; 0: none
   backend::Routing routing = backend::Routing::kSoftmaxOfChosen;
-  float limit = 0.0f;                    // backend::ExpertLayer::limit
-  std::vector<bool> dense_layers;        // layers that have one ordinary network instead; empty: none
+  float limit = 0.0f;              // backend::ExpertLayer::limit
+  std::vector<bool> dense_layers;  // layers that have one ordinary network instead; empty: none
 };
 
 struct ModelConfig {
@@ -72,40 +72,40 @@ struct ModelConfig {
   int64_t heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
-  int64_t vocab_size = 0;    // rows of the embedding
-  int64_t context_max = 0;   // positions the model was made for
+  int64_t vocab_size = 0;   // rows of the embedding
+  int64_t context_max = 0;  // positions the model was made for
   float norm_eps = 1e-5f;
   bool tied_embeddings = false;
-  bool lacks_head = false;   // neither tied nor in the files: embedders may leave the output layer out
+  bool lacks_head = false;  // neither tied nor in the files: embedders may leave the output layer out
   bool attention_bias = false;
   bool mlp_bias = false;
   backend::Activation activation = backend::Activation::kSilu;
   RopeConfig rope;
   std::optional<RopeConfig> sliding_rope;  // of sliding layers where they rotate in another way
-  float norm_offset = 0.0f;        // added to the weight of every RMS norm: Gemma's files hold w - 1
+  float norm_offset = 0.0f;                // added to the weight of every RMS norm: Gemma's files hold w - 1
   float embedding_scale = 1.0f;
-  float attention_scale = 0.0f;    // of q . k; 0: head_dim^-1/2
-  float attention_softcap = 0.0f;  // 0: none
-  float logit_softcap = 0.0f;      // 0: none
-  int64_t sliding_window = 0;  // 0: none; of bidirectional models the distance seen to either side
+  float attention_scale = 0.0f;      // of q . k; 0: head_dim^-1/2
+  float attention_softcap = 0.0f;    // 0: none
+  float logit_softcap = 0.0f;        // 0: none
+  int64_t sliding_window = 0;        // 0: none; of bidirectional models the distance seen to either side
   std::vector<bool> sliding_layers;  // empty: all layers slide if sliding_window > 0
   std::vector<bool> nope_layers;     // layers that skip rope; empty: none
   ExpertsConfig experts;
 
   // Embedding models.
-  bool is_encoder = false;           // bidirectional, no KV cache
-  bool is_embedding = false;         // serves embed requests (encoders; decoders with a pooling recipe)
+  bool is_encoder = false;    // bidirectional, no KV cache
+  bool is_embedding = false;  // serves embed requests (encoders; decoders with a pooling recipe)
   backend::Pooling pooling = backend::Pooling::kMean;
   bool normalize = true;
-  int64_t embed_context_max = 0;     // tokens after which the model's makers truncate a text; 0: they do not say
-  int64_t type_vocab_size = 0;       // BERT token types
-  int64_t position_offset = 0;       // RoBERTa: first position is pad_id + 1
-  std::vector<DenseLayer> dense;     // after pooling, in order
-  int32_t closing_id = -1;           // token that ends every text to embed; -1: whatever the tokenizer puts there
+  int64_t embed_context_max = 0;  // tokens after which the model's makers truncate a text; 0: they do not say
+  int64_t type_vocab_size = 0;    // BERT token types
+  int64_t position_offset = 0;    // RoBERTa: first position is pad_id + 1
+  std::vector<DenseLayer> dense;  // after pooling, in order
+  int32_t closing_id = -1;        // token that ends every text to embed; -1: whatever the tokenizer puts there
   // What the makers put in front of texts, by name ("query", "document"), and the name of the one that is always put.
   std::map<std::string, std::string> prompts;
   std::string default_prompt;
-  std::string recipe_source;         // for people, of embedders: where pooling and normalization come from
+  std::string recipe_source;  // for people, of embedders: where pooling and normalization come from
 
   bool has_experts(int64_t layer) const {
     return experts.count > 0 && (experts.dense_layers.empty() || !experts.dense_layers[static_cast<size_t>(layer)]);

@@ -137,8 +137,10 @@ void ReadSizes(GgufFields& fields, const GgufFile& file, const Keys& key, ModelC
   const GgufTensor* embedding = file.FindTensor("token_embd.weight");
   if (file.tensors().empty()) {
     const std::string& path = file.files().front().path();
-    fields.Fail(DataLoss(fmt::format("{}: tensor \"token_embd.weight\" is missing, and so are all others (a vocabulary "
-                                     "alone?); give the whole model", path)));
+    fields.Fail(
+        DataLoss(fmt::format("{}: tensor \"token_embd.weight\" is missing, and so are all others (a vocabulary "
+                             "alone?); give the whole model",
+                             path)));
   }
   if (embedding == nullptr || embedding->shape.size() != 2 || embedding->shape[0] > kVocabRange.max) {
     fields.Fail(

@@ -222,8 +222,10 @@ QuantizationConfig ReadQuantization(ConfigFields& top, ConfigFields& text) {
     const bool is_bitsandbytes = fields.Has("load_in_4bit") || fields.Has("load_in_8bit");
     if (!method.empty() || is_bitsandbytes) {
       const std::string name = method.empty() ? "bitsandbytes" : method;
-      const std::string problem = fmt::format("is \"{}\"; such weights are not read: take a GGUF file, an MLX version or "
-                                              "the unquantized safetensors of the same model", name);
+      const std::string problem = fmt::format(
+          "is \"{}\"; such weights are not read: take a GGUF file, an MLX version or "
+          "the unquantized safetensors of the same model",
+          name);
       top.Fail(Unimplemented(fields.Error("quant_method", problem).message()));
       return quantization;
     }

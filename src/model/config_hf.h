@@ -14,13 +14,13 @@
 namespace pensieve::model {
 
 struct HfModel {
-  ModelConfig config;             // tied_embeddings is settled by `tied` and the files
-  std::optional<bool> tied;       // nothing: tied iff the files hold no lm_head
+  ModelConfig config;        // tied_embeddings is settled by `tied` and the files
+  std::optional<bool> tied;  // nothing: tied iff the files hold no lm_head
   QuantizationConfig quantization;
-  std::vector<int64_t> eos_ids;   // of config.json and generation_config.json together
+  std::vector<int64_t> eos_ids;  // of config.json and generation_config.json together
   GenerationDefaults defaults;
-  bool has_modules = false;       // modules.json says what follows the network
-  bool lowercases = false;        // all text is lowercased before it is tokenized (do_lower_case)
+  bool has_modules = false;  // modules.json says what follows the network
+  bool lowercases = false;   // all text is lowercased before it is tokenized (do_lower_case)
   std::vector<std::string> warnings;
 };
 

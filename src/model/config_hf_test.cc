@@ -64,9 +64,7 @@ TEST(HfConfig, MeansWhatTransformersTakesItFor) {
     if (config.sliding_rope) ExpectRotation(*config.sliding_rope, config, facts["sliding_rotation"]);
     ExpectLayers(config, facts, golden["tokens"].get<int64_t>());
     EXPECT_EQ(config.experts.active, facts["experts_active"].get<int64_t>());
-    if (facts.contains("mlp_bias")) {
-      EXPECT_EQ(config.mlp_bias, facts["mlp_bias"].get<bool>());
-    }
+    if (facts.contains("mlp_bias")) { EXPECT_EQ(config.mlp_bias, facts["mlp_bias"].get<bool>()); }
     if (facts.contains("norm_topk_prob")) {
       EXPECT_EQ(config.experts.routing == backend::Routing::kSoftmaxOfChosen, facts["norm_topk_prob"].get<bool>());
     }

@@ -12,23 +12,23 @@
 namespace pensieve::model {
 namespace {
 
-using backend::Matrix;
 using backend::MatMulInput;
+using backend::Matrix;
 using backend::Product;
 
 struct LayerWeights {
   backend::Vector attention_norm;       // [hidden]
   backend::Vector post_attention_norm;  // [hidden], or null
   Linear q, k, v, o;
-  backend::Vector q_norm;               // [head_dim], or null
+  backend::Vector q_norm;  // [head_dim], or null
   backend::Vector k_norm;
-  backend::Vector ffn_norm;             // [hidden]
-  backend::Vector post_ffn_norm;        // [hidden], or null
+  backend::Vector ffn_norm;       // [hidden]
+  backend::Vector post_ffn_norm;  // [hidden], or null
   Linear gate, up, down;
-  std::optional<ExpertFfn> experts;     // runs instead of those
-  backend::Vector sinks;                // [heads], or null
-  int64_t window = 0;                   // > 0: sliding attention
-  backend::Rope rope;                   // null: does not rotate
+  std::optional<ExpertFfn> experts;  // runs instead of those
+  backend::Vector sinks;             // [heads], or null
+  int64_t window = 0;                // > 0: sliding attention
+  backend::Rope rope;                // null: does not rotate
 };
 
 // Planned activations, [rows_max, ...]; every forward pass uses their first rows.
@@ -78,7 +78,8 @@ class Decoder final : public Model {
     FinishOutputs(batch.rows, cache, gathered);
     if (wanted == 0) return logits;
     const Product head{.weight = head_, .out = logits};
-    backend_.NormMatMul(gathered, final_norm_, config_.norm_eps, {gathered, backend::RowPrecision::kFine}, {&head, 1});
+    backend_.NormMatMul(gathered, final_norm_, config_.norm_eps, {gathered, backend::RowPrecision::kPrecise},
+                        {&head, 1});
     if (config_.logit_softcap > 0.0f) backend_.Softcap(logits, config_.logit_softcap);
     return logits;
   }
@@ -127,8 +128,8 @@ class Decoder final : public Model {
     const Matrix chosen = act_.qkv.Rows(0, x.rows).Columns(0, attended.cols);  // the queries are not needed any more
     backend_.GatherOutputs(attended, chosen);
     backend_.GatherOutputs(act_.x.Rows(0, rows), x);
-    AddProduct({chosen, backend::RowPrecision::kFine}, w.o, w.post_attention_norm, x);
-    Ffn(w, x, backend::RowPrecision::kFine);
+    AddProduct({chosen, backend::RowPrecision::kPrecise}, w.o, w.post_attention_norm, x);
+    Ffn(w, x, backend::RowPrecision::kPrecise);
   }
 
   // Ministral: queries grow with every stretch of the original context, so that attention stays as sharp.
@@ -190,8 +191,7 @@ class Decoder final : public Model {
   // x += input . W^T + bias, normalized on the way where the block has a norm there.
   void AddProduct(const MatMulInput& input, const Linear& linear, backend::Vector norm, Matrix x) {
     const Matrix branch = act_.normed.Rows(0, x.rows);
-    const Product product{
-        .weight = linear.weight, .bias = linear.bias, .out = norm ? branch : x, .accumulate = !norm};
+    const Product product{.weight = linear.weight, .bias = linear.bias, .out = norm ? branch : x, .accumulate = !norm};
     backend_.MatMul(input, {&product, 1});
     if (norm) backend_.AddNormed(branch, norm, config_.norm_eps, x);
   }
@@ -219,7 +219,7 @@ class Decoder final : public Model {
   backend::Weight head_;       // [vocab, hidden]; the embedding when tied; unset when the model cannot generate
   backend::Vector final_norm_;
   backend::Rope rope_;
-  backend::Rope sliding_rope_;  // of sliding layers, where they rotate in another way; else null
+  backend::Rope sliding_rope_;        // of sliding layers, where they rotate in another way; else null
   std::vector<float> query_factors_;  // of the present step
   std::vector<LayerWeights> layers_;
   DenseStack dense_;
@@ -228,8 +228,8 @@ class Decoder final : public Model {
 
 Status Decoder::Build(const NetworkInputs& inputs, const DecoderTraits& traits) {
   NetworkBuilder builder(inputs);
-  attention_scale_ = config_.attention_scale > 0.0f ? config_.attention_scale
-                                                    : 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
+  attention_scale_ =
+      config_.attention_scale > 0.0f ? config_.attention_scale : 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
   PENSIEVE_RETURN_IF_ERROR(BuildRope(builder, inputs));
   PENSIEVE_TRY(embedding_, builder.Matrix("model.embed_tokens", config_.vocab_size, config_.hidden_size));
   const int64_t embedding_bytes = builder.weight_bytes();
@@ -317,9 +317,7 @@ Status Decoder::BuildAttention(NetworkBuilder& builder, const DecoderTraits& tra
     PENSIEVE_TRY(w.q_norm, builder.Norm(prefix + "q_norm", config_.head_dim));
     PENSIEVE_TRY(w.k_norm, builder.Norm(prefix + "k_norm", config_.head_dim));
   }
-  if (traits.attention_sinks) {
-    PENSIEVE_TRY(w.sinks, builder.Vector(prefix + "sinks", "weight", config_.heads));
-  }
+  if (traits.attention_sinks) { PENSIEVE_TRY(w.sinks, builder.Vector(prefix + "sinks", "weight", config_.heads)); }
   PENSIEVE_TRY(w.o, builder.LinearLayer(prefix + "o_proj", config_.hidden_size, q_rows, /*bias_required=*/false));
   return OkStatus();
 }

@@ -100,13 +100,12 @@ TEST(Decoders, WindowsOfGemmaAreSwitchedByTheFile) {
   // The same layers, listed: nothing changes. All of them global: everything behind the window does.
   const TempDirectory listed, global;
   const Logits window = PrefillTiny(TestData("tiny-gemma3"), TinyOptions(Device::kReference));
-  CopyWithChanges(TestData("tiny-gemma3"),
-                  *ParseJson(R"({"sliding_window_pattern":null,
+  CopyWithChanges(TestData("tiny-gemma3"), *ParseJson(R"({"sliding_window_pattern":null,
                                  "layer_types":["sliding_attention","sliding_attention","full_attention"]})"),
                   listed);
   EXPECT_EQ(PrefillTiny(listed.path(), TinyOptions(Device::kReference)), window);
-  CopyWithChanges(TestData("tiny-gemma2"),
-                  *ParseJson(R"({"layer_types":["full_attention","full_attention"]})"), global);
+  CopyWithChanges(TestData("tiny-gemma2"), *ParseJson(R"({"layer_types":["full_attention","full_attention"]})"),
+                  global);
   const Logits windows = PrefillTiny(TestData("tiny-gemma2"), TinyOptions(Device::kReference));
   const Logits none = PrefillTiny(global.path(), TinyOptions(Device::kReference));
   EXPECT_EQ(Logits(windows.begin(), windows.begin() + 7), Logits(none.begin(), none.begin() + 7));
@@ -153,22 +152,22 @@ TEST(Longrope, TheListFollowsThePlannedLength) {
     EXPECT_FALSE(model->network->UsesLongRope(16));
     EXPECT_TRUE(model->network->UsesLongRope(17));
     Runner runner(*model);
-    const Logits brief = runner.Prefill(Tokens(16), 128);
-    const Logits lengthy = runner.Prefill(Tokens(), 128);
-    EXPECT_LE(WorstDifference(brief, golden["short"]), tolerance);
-    EXPECT_LE(WorstDifference(lengthy, golden["long"]), tolerance);
-    ExpectMeetsTheBar(brief, golden["short"]);
-    ExpectMeetsTheBars(lengthy, golden["long"]);
+    const Logits short_prompt = runner.Prefill(Tokens(16), 128);
+    const Logits long_prompt = runner.Prefill(Tokens(), 128);
+    EXPECT_LE(WorstDifference(short_prompt, golden["short"]), tolerance);
+    EXPECT_LE(WorstDifference(long_prompt, golden["long"]), tolerance);
+    ExpectMeetsTheBar(short_prompt, golden["short"]);
+    ExpectMeetsTheBars(long_prompt, golden["long"]);
     // A short prompt with room for a long answer is long from its first token on.
     TestSequence planned = runner.NewSequence(17);
     const Logits first = runner.Step({{&planned, Tokens(16)}});
-    EXPECT_EQ(first, Logits(lengthy.begin(), lengthy.begin() + 16));
+    EXPECT_EQ(first, Logits(long_prompt.begin(), long_prompt.begin() + 16));
     // Both kinds in one batch are as alone.
     TestSequence a = runner.NewSequence(16), b = runner.NewSequence(40), c = runner.NewSequence(16);
     const Logits together = runner.Step({{&a, Tokens(16)}, {&b, Tokens()}, {&c, Tokens(9)}});
-    EXPECT_EQ(Logits(together.begin(), together.begin() + 16), brief);
-    EXPECT_EQ(Logits(together.begin() + 16, together.begin() + 56), lengthy);
-    EXPECT_EQ(Logits(together.begin() + 56, together.end()), Logits(brief.begin(), brief.begin() + 9));
+    EXPECT_EQ(Logits(together.begin(), together.begin() + 16), short_prompt);
+    EXPECT_EQ(Logits(together.begin() + 16, together.begin() + 56), long_prompt);
+    EXPECT_EQ(Logits(together.begin() + 56, together.end()), Logits(short_prompt.begin(), short_prompt.begin() + 9));
   }
 }
 

@@ -25,7 +25,7 @@ backend::Matrix DenseStack::Run(backend::Backend& backend, backend::Matrix poole
   for (const Layer& layer : layers_) {
     const backend::Matrix out = layer.out.Rows(0, pooled.rows);
     const backend::Product product{.weight = layer.linear.weight, .bias = layer.linear.bias, .out = out};
-    backend.MatMul({pooled, backend::RowPrecision::kFine}, {&product, 1});
+    backend.MatMul({pooled, backend::RowPrecision::kPrecise}, {&product, 1});
     pooled = out;
   }
   return pooled;

@@ -58,11 +58,23 @@ TEST(Embedders, GiveTheVectorsOfSentenceTransformers) {
 TEST(Embedders, NomicIsReadUnderItsMakersNames) {
   const TempDirectory dir;
   CopyWithChanges(TestData("tiny-nomic-bert"),
-                  {{"hidden_size", nullptr}, {"n_embd", 32}, {"intermediate_size", nullptr}, {"n_inner", 64},
-                   {"num_hidden_layers", nullptr}, {"n_layer", 3}, {"num_attention_heads", nullptr}, {"n_head", 4},
-                   {"max_position_embeddings", nullptr}, {"n_positions", 48}, {"rope_parameters", nullptr},
-                   {"rotary_emb_base", 1000}, {"rotary_emb_fraction", 1.0}, {"layer_norm_eps", nullptr},
-                   {"layer_norm_epsilon", 1e-12}, {"activation_function", "swiglu"}, {"hidden_act", nullptr}},
+                  {{"hidden_size", nullptr},
+                   {"n_embd", 32},
+                   {"intermediate_size", nullptr},
+                   {"n_inner", 64},
+                   {"num_hidden_layers", nullptr},
+                   {"n_layer", 3},
+                   {"num_attention_heads", nullptr},
+                   {"n_head", 4},
+                   {"max_position_embeddings", nullptr},
+                   {"n_positions", 48},
+                   {"rope_parameters", nullptr},
+                   {"rotary_emb_base", 1000},
+                   {"rotary_emb_fraction", 1.0},
+                   {"layer_norm_eps", nullptr},
+                   {"layer_norm_epsilon", 1e-12},
+                   {"activation_function", "swiglu"},
+                   {"hidden_act", nullptr}},
                   dir);
   const auto original = LoadTiny(TestData("tiny-nomic-bert"), Device::kReference);
   const auto renamed = LoadTiny(dir.path(), Device::kReference);

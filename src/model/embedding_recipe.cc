@@ -78,8 +78,9 @@ Status ReadPooling(const std::string& path, ModelConfig& config) {
     return NotSupported(fields, "include_prompt", "is false; leaving prompts out of the pooling is not supported");
   }
   if (modes.size() > 1) {
-    return NotSupported(fields, "pooling_mode", fmt::format("names {} modes ({}); only one is supported", modes.size(),
-                                                            fmt::join(modes, ", ")));
+    return NotSupported(
+        fields, "pooling_mode",
+        fmt::format("names {} modes ({}); only one is supported", modes.size(), fmt::join(modes, ", ")));
   }
   const std::string& mode = modes.front();
   if (mode == "cls") {
@@ -175,8 +176,10 @@ Status ReadModule(const fs::path& directory, ConfigFields& module, size_t index,
     return NotSupported(module, "type", fmt::format("is \"{}\", Python code that is not run here", type));
   }
   if ((kind == "Transformer") != (index == 0)) {
-    return NotSupported(module, "type", fmt::format("is \"{}\" in place {}; the first module must be the Transformer, "
-                                                    "and no other", type, index));
+    return NotSupported(module, "type",
+                        fmt::format("is \"{}\" in place {}; the first module must be the Transformer, "
+                                    "and no other",
+                                    type, index));
   }
   if (kind == "Transformer" && !folder.empty() && folder != ".") {
     return NotSupported(module, "path", fmt::format("is \"{}\"; the network must lie beside modules.json", folder));

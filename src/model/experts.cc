@@ -42,7 +42,7 @@ Result<ExpertParts> BuildSeparate(NetworkBuilder& builder, const ModelConfig& co
   for (int64_t e = 0; e < config.experts.count; ++e) {
     const auto layer = [&](size_t part, int64_t rows, int64_t cols) {
       return builder.FetchLayer(fmt::format("{}{}.{}.{}", prefix, names.separate, e, names.parts[part]), rows, cols,
-                                 /*bias_required=*/false);
+                                /*bias_required=*/false);
     };
     PENSIEVE_TRY(HostLinear gate, layer(0, inner, config.hidden_size));
     PENSIEVE_TRY(HostLinear up, layer(1, inner, config.hidden_size));
@@ -136,7 +136,7 @@ void ExpertFfn::Run(backend::Backend& backend, const backend::MatMulInput& input
   // A choice between near equals is lost to rounding for good: always the finer products. Without a router there is one
   // expert, whose softmax is 1 whatever its logit.
   if (router_.weight.rows > 0) {
-    backend.MatMul({input.x, backend::RowPrecision::kFine}, std::span(products, shared_.count == 0 ? 1 : 2));
+    backend.MatMul({input.x, backend::RowPrecision::kPrecise}, std::span(products, shared_.count == 0 ? 1 : 2));
   }
   backend.Experts(input, logits, experts_, out);
   if (shared_.count > 0) backend.Experts(input, shared_logit, shared_, out);

@@ -52,9 +52,9 @@ class ExpertFfn {
                      const std::string& prefix);
   Status BuildShared(NetworkBuilder& builder, const ModelConfig& config, const std::string& prefix);
 
-  Linear router_;       // [experts, hidden]; no rows when there is nothing to choose from
+  Linear router_;  // [experts, hidden]; no rows when there is nothing to choose from
   backend::ExpertSet experts_;
-  Linear shared_gate_;  // [1, hidden]
+  Linear shared_gate_;         // [1, hidden]
   backend::ExpertSet shared_;  // of one, or null
   int64_t idle_bytes_ = 0;
 };

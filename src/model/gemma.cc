@@ -59,8 +59,11 @@ void AdjustGemmaHf(std::string_view type, formats::ConfigFields& fields, ModelCo
   config.norm_offset = 1.0f;
   const std::string activation = fields.String("hidden_activation", "gelu_pytorch_tanh");
   if (activation != "gelu_pytorch_tanh") {
-    fields.Fail(Unimplemented(fields.Error("hidden_activation", fmt::format("is \"{}\"; only \"gelu_pytorch_tanh\" is "
-                                                                            "supported", activation)).message()));
+    fields.Fail(Unimplemented(fields
+                                  .Error("hidden_activation", fmt::format("is \"{}\"; only \"gelu_pytorch_tanh\" is "
+                                                                          "supported",
+                                                                          activation))
+                                  .message()));
   }
   const double scalar = fields.Float("query_pre_attn_scalar", 256.0);
   if (!(scalar > 0.0)) fields.Fail(fields.Error("query_pre_attn_scalar", "must be above zero"));
@@ -92,10 +95,10 @@ void AdjustGemmaGguf(std::string_view type, formats::GgufFields& fields, ModelCo
   config.attention_scale =
       1.0f / std::sqrt(static_cast<float>(is_27b ? config.hidden_size / config.heads : config.head_dim));
   const bool caps = type == "gemma2";
-  config.attention_softcap = static_cast<float>(
-      fields.OptionalFloat(key("attn_logit_softcapping")).value_or(caps ? 50.0 : 0.0));
-  config.logit_softcap = static_cast<float>(
-      fields.OptionalFloat(key("final_logit_softcapping")).value_or(caps ? 30.0 : 0.0));
+  config.attention_softcap =
+      static_cast<float>(fields.OptionalFloat(key("attn_logit_softcapping")).value_or(caps ? 50.0 : 0.0));
+  config.logit_softcap =
+      static_cast<float>(fields.OptionalFloat(key("final_logit_softcapping")).value_or(caps ? 30.0 : 0.0));
   if (config.attention_softcap < 0.0f) fields.Fail(fields.Error(key("attn_logit_softcapping"), "is negative"));
   if (config.logit_softcap < 0.0f) fields.Fail(fields.Error(key("final_logit_softcapping"), "is negative"));
   if (config.sliding_window == 0) fields.Fail(fields.Error(key("attention.sliding_window"), "is missing"));
@@ -107,8 +110,10 @@ void AdjustGemmaGguf(std::string_view type, formats::GgufFields& fields, ModelCo
   if (type != "gemma-embedding") return;
   LookBothWays(config);
   if (config.dense.size() != 2) {
-    fields.Fail(Unimplemented(fields.Error("general.architecture", "is gemma-embedding, but the tensors "
-                                           "\"dense_2.weight\" and \"dense_3.weight\" behind its pooling are missing")
+    fields.Fail(Unimplemented(fields
+                                  .Error("general.architecture",
+                                         "is gemma-embedding, but the tensors "
+                                         "\"dense_2.weight\" and \"dense_3.weight\" behind its pooling are missing")
                                   .message()));
   }
 }

@@ -27,7 +27,7 @@ namespace fs = std::filesystem;
 // A model found on disk: its files opened and checked, its configuration read; nothing large allocated.
 struct OpenedModel {
   std::shared_ptr<WeightStore> store;
-  HfModel hf;           // of directories; of GGUF files only `config` is set
+  HfModel hf;             // of directories; of GGUF files only `config` is set
   std::string directory;  // of directories
   WeightCensus census;
   std::string format;
@@ -114,8 +114,8 @@ Result<OpenedModel> OpenModel(const std::string& path, const std::optional<forma
   if (!quantize || opened.hf.quantization.global) return opened;
   if (CountQuantizedAtLoad(*opened.store, *quantize, opened.census)) {
     opened.quantize = quantize;
-    opened.hf.config.quantization = fmt::format("affine {}-bit group {}, from {}", quantize->bits, quantize->group,
-                                                opened.hf.config.quantization);
+    opened.hf.config.quantization =
+        fmt::format("affine {}-bit group {}, from {}", quantize->bits, quantize->group, opened.hf.config.quantization);
   }
   return opened;
 }
@@ -261,9 +261,7 @@ Result<std::unique_ptr<LoadedModel>> Load(const std::string& path, const LoadOpt
   auto loaded = std::make_unique<LoadedModel>();
   loaded->path = path;
   loaded->device = options.device;
-  if (loaded->device == nullptr) {
-    PENSIEVE_TRY(loaded->device, backend::NewCpuDevice({}));
-  }
+  if (loaded->device == nullptr) { PENSIEVE_TRY(loaded->device, backend::NewCpuDevice({})); }
   const int64_t available = options.memory_bytes_max > 0 ? options.memory_bytes_max : loaded->device->AvailableBytes();
   PENSIEVE_RETURN_IF_ERROR(CheckMemory(path, opened, available, size));
   PENSIEVE_TRY(loaded->text, ReadText(opened, options.chat_template_file));
@@ -277,11 +275,13 @@ Result<std::unique_ptr<LoadedModel>> Load(const std::string& path, const LoadOpt
   PENSIEVE_TRY(loaded->backend, loaded->device->NewBackend(options.compute));
   for (const MappedFile& file : Files(*opened.store)) file.AdviseWillNeed();
   const std::unique_ptr<WeightSource> source = NewSource(opened);
-  auto network = FindArchitecture(config.architecture)->create({.config = config, .weights = *source,
-                                                                .backend = *loaded->backend,
-                                                                .rows_max = size.rows_max,
-                                                                .outputs_max = size.outputs_max,
-                                                                .context_max = context_max});
+  auto network = FindArchitecture(config.architecture)
+                     ->create({.config = config,
+                               .weights = *source,
+                               .backend = *loaded->backend,
+                               .rows_max = size.rows_max,
+                               .outputs_max = size.outputs_max,
+                               .context_max = context_max});
   if (!network) {
     const Status& error = network.error();
     const bool names_a_file = error.message().find(path) != std::string::npos;

@@ -31,9 +31,9 @@ struct GenerationDefaults {
 // Text-side facts of a model: cheap to load, no weights.
 struct ModelText {
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
-  std::string chat_template;           // "" when the model has none
-  std::string tool_template;           // the "tool_use" variant when there is one
-  std::vector<int32_t> stop_ids;       // end-of-generation ids of config, generation_config and tokenizer together
+  std::string chat_template;      // "" when the model has none
+  std::string tool_template;      // the "tool_use" variant when there is one
+  std::vector<int32_t> stop_ids;  // end-of-generation ids of config, generation_config and tokenizer together
   GenerationDefaults defaults;
 };
 
@@ -61,15 +61,15 @@ struct LoadedModel {
 struct LoadOptions {
   std::shared_ptr<backend::Device> device;  // shared by the models of a process; null: a CPU device of its own
   backend::BackendOptions compute;
-  int64_t rows_max = 512;     // rows of one forward pass
-  int64_t outputs_max = 0;    // of them, rows whose logits may be wanted; 0: all
-  int64_t context_max = 0;    // 0: the model's own
+  int64_t rows_max = 512;   // rows of one forward pass
+  int64_t outputs_max = 0;  // of them, rows whose logits may be wanted; 0: all
+  int64_t context_max = 0;  // 0: the model's own
   LongropeChoice longrope = LongropeChoice::kAuto;
   bool embeds = false;             // a decoder whose files do not say so is to embed too (last token, normalized)
   std::string chat_template_file;  // overrides the model's
   // Float matrices are quantized while loading; nothing: they stay as they are. Quantized MLX models are left alone.
   std::optional<formats::AffineFormat> quantize;
-  int64_t memory_bytes_max = 0;    // weights and activations may take this much; 0: what the device has available
+  int64_t memory_bytes_max = 0;  // weights and activations may take this much; 0: what the device has available
 };
 
 // Only the tokenizer: of a GGUF file, of a model directory, or a tokenizer.json by itself (with the tokenizer_config.json
@@ -82,12 +82,16 @@ struct ModelHeader {
   ModelText text;
   std::vector<std::string> warnings;  // as LoadedModel's
   std::string fingerprint;
-  int64_t weight_bytes = 0;   // of all tensors as kernels will read them
+  int64_t weight_bytes = 0;  // of all tensors as kernels will read them
   int64_t parameters = 0;
   std::vector<std::string> files;
-  std::string format;         // "gguf v3", "safetensors (MLX affine)", "safetensors"
+  std::string format;  // "gguf v3", "safetensors (MLX affine)", "safetensors"
   // (tensor type, number of tensors, bytes), for `inspect`.
-  struct TypeCount { std::string type; int64_t tensors = 0; int64_t bytes = 0; };
+  struct TypeCount {
+    std::string type;
+    int64_t tensors = 0;
+    int64_t bytes = 0;
+  };
   std::vector<TypeCount> types;
 };
 Result<ModelHeader> ReadHeader(const std::string& path,

@@ -15,13 +15,13 @@
 
 namespace pensieve::model {
 
-// The first positions of every sequence of a decoder are fine rows. Rounding there costs the most: all later tokens look
+// The first positions of every sequence of a decoder are precise rows. Rounding there costs the most: all later tokens look
 // at them (attention sinks), and their own activations are the largest. On the default model, rounding them causes half
 // of the divergence over the first 256 positions. 64 of them in two planes cost 5 % of a prefill of 512 tokens.
 // docs/exactness.md states the whole rule.
-inline constexpr int64_t kFinePositions = 64;
+inline constexpr int64_t kPrecisePositions = 64;
 
-// The rows of one step, back to back, no padding; fine rows come first. Query factors are the network's own.
+// The rows of one step, back to back, no padding; precise rows come first. Query factors are the network's own.
 using Batch = backend::StepInputs;
 
 class Model {

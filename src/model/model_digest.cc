@@ -61,7 +61,8 @@ void DigestDecoder(const std::string& name, const std::string& how, LoadedModel&
     for (auto& row : runner.Step({{&b, TextOf(19, vocab, 2)}})) steps.push_back(std::move(row));
     for (int32_t step = 0; step < 3; ++step) {
       const auto next = [&](uint32_t seed) { return TextOf(1, vocab, seed + static_cast<uint32_t>(step)); };
-      for (auto& row : runner.Step({{&a, next(7)}, {&b, next(17)}}, /*all_fine=*/true)) steps.push_back(std::move(row));
+      for (auto& row : runner.Step({{&a, next(7)}, {&b, next(17)}}, /*all_precise=*/true))
+        steps.push_back(std::move(row));
     }
     PrintLine(name, how, kind + "-decode", steps);
   }
@@ -90,8 +91,8 @@ int PrintAll() {
     for (const char* isa : {"reference", "scalar", "avx2", "avxvnni", "avx512", "amx", "neon", "i8mm"}) {
       const bool reference = std::string_view(isa) == "reference";
       for (const auto mode :
-           {backend::ActivationMode::kInt8, backend::ActivationMode::kInt16, backend::ActivationMode::kF32}) {
-        if (reference && mode != backend::ActivationMode::kF32) continue;
+           {backend::InputPrecision::kInt8, backend::InputPrecision::kInt16, backend::InputPrecision::kF32}) {
+        if (reference && mode != backend::InputPrecision::kF32) continue;
         LoadOptions options;
         options.rows_max = 128;
         options.compute.activations = mode;

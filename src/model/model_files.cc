@@ -164,9 +164,10 @@ constexpr std::array kOtherWeights = std::to_array<OtherWeights>({
 Status ExplainWeights(const Listing& files) {
   const std::string directory = files.directory();
   if (const std::string name = files.Find("consolidated", ".safetensors"); !name.empty()) {
-    return Unimplemented(fmt::format("{}: holds Mistral's own format ({}), which is not read; download the same "
-                                     "repository's config.json, tokenizer.json and model*.safetensors",
-                                     directory, Printable(name)));
+    return Unimplemented(
+        fmt::format("{}: holds Mistral's own format ({}), which is not read; download the same "
+                    "repository's config.json, tokenizer.json and model*.safetensors",
+                    directory, Printable(name)));
   }
   for (const OtherWeights& other : kOtherWeights) {
     const std::string name = files.Find(other.begin, other.end);
@@ -179,8 +180,8 @@ Status ExplainWeights(const Listing& files) {
         fmt::format("{}: no model*.safetensors in this directory; if {} is the model's weights, name that file",
                     directory, Printable(name)));
   }
-  return NotFound(fmt::format("{}: no model*.safetensors in this directory; the weights are missing, download them",
-                              directory));
+  return NotFound(
+      fmt::format("{}: no model*.safetensors in this directory; the weights are missing, download them", directory));
 }
 
 Status ExplainDirectory(const Listing& files) {
@@ -188,8 +189,8 @@ Status ExplainDirectory(const Listing& files) {
   if (files.Has("adapter_config.json") && !HasSafetensorsModel(files)) return ExplainAdapter(files);
   if (files.Has("config.json")) return ExplainWeights(files);
   if (files.Has("model_index.json")) {
-    return Unimplemented(fmt::format("{}: is a diffusers pipeline, which makes images; language models are served here",
-                                     directory));
+    return Unimplemented(
+        fmt::format("{}: is a diffusers pipeline, which makes images; language models are served here", directory));
   }
   if (!files.Find("consolidated", "").empty()) return ExplainWeights(files);
   if (HasSafetensorsModel(files)) {
@@ -220,8 +221,10 @@ Result<fs::path> SnapshotOf(const Listing& repository) {
   }
   const std::vector<std::string> all = FileNames(snapshots);
   if (all.size() == 1) return snapshots / all.front();
-  return InvalidArgument(fmt::format("{}: is a repository's folder of Hugging Face's cache with {} snapshots; name the "
-                                     "folder of one in snapshots/", repository.directory(), all.size()));
+  return InvalidArgument(
+      fmt::format("{}: is a repository's folder of Hugging Face's cache with {} snapshots; name the "
+                  "folder of one in snapshots/",
+                  repository.directory(), all.size()));
 }
 
 enum class Wanted { kModel, kTokenizer };
@@ -265,8 +268,8 @@ Result<ModelPlace> Find(const std::string& path, Wanted wanted) {
   if (!fs::exists(status)) {
     const fs::path target = fs::read_symlink(path, error);
     if (error) return NotFound(fmt::format("{}: no such file or directory", path));
-    return NotFound(fmt::format("{}: is a link to {}, which does not exist; download the model again", path,
-                                target.string()));
+    return NotFound(
+        fmt::format("{}: is a link to {}, which does not exist; download the model again", path, target.string()));
   }
   return fs::is_directory(status) ? FindInDirectory(path, wanted) : FindByFile(path, wanted);
 }
@@ -293,10 +296,11 @@ Status MissingTokenizer(const std::string& directory) {
   if (others.empty()) {
     return NotFound(fmt::format("{}: has no tokenizer.json; download the model's tokenizer files too", directory));
   }
-  return NotFound(fmt::format("{}: has no tokenizer.json, only {}, which cannot be read; make one with Python's "
-                              "transformers (AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)) or "
-                              "download it from another repository of the same model",
-                              directory, others));
+  return NotFound(
+      fmt::format("{}: has no tokenizer.json, only {}, which cannot be read; make one with Python's "
+                  "transformers (AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)) or "
+                  "download it from another repository of the same model",
+                  directory, others));
 }
 
 }  // namespace pensieve::model

@@ -185,11 +185,11 @@ void WriteCopyOfTensor(const TempDirectory& dir, const std::string& from, const 
   const auto files = formats::SafetensorsSet::OpenFile(dir.Path("model.safetensors"));
   const formats::SafeTensor* tensor = files->Find(from);
   ASSERT_NE(tensor, nullptr);
-  const Json header = {{to, {{"dtype", tensor->dtype_name}, {"shape", tensor->shape},
-                             {"data_offsets", {0, tensor->bytes.size()}}}}};
+  const Json header = {
+      {to, {{"dtype", tensor->dtype_name}, {"shape", tensor->shape}, {"data_offsets", {0, tensor->bytes.size()}}}}};
   dir.Write("model-copy.safetensors",
-            formats::SafetensorsBytes(DumpJson(header), {reinterpret_cast<const char*>(tensor->bytes.data()),
-                                                         tensor->bytes.size()}));
+            formats::SafetensorsBytes(DumpJson(header),
+                                      {reinterpret_cast<const char*>(tensor->bytes.data()), tensor->bytes.size()}));
 }
 
 TEST(ModelFiles, WeightsOfOtherQuantizersAreNamed) {
@@ -239,8 +239,8 @@ TEST(ModelFiles, TokensWithoutARowInTheEmbeddingArePlainText) {
   const TempDirectory dir;
   CopyModel("tiny-gemma3", dir);
   Json tokenizer = *ParseJson(*ReadFile(dir.Path("tokenizer.json"), 1 << 20));
-  tokenizer["added_tokens"].push_back({{"id", 64}, {"content", "<image_soft_token>"}, {"special", true},
-                                       {"normalized", false}});
+  tokenizer["added_tokens"].push_back(
+      {{"id", 64}, {"content", "<image_soft_token>"}, {"special", true}, {"normalized", false}});
   tokenizer["model"]["vocab"]["<image_soft_token>"] = 64;
   dir.Write("tokenizer.json", DumpJson(tokenizer));
   const auto loaded = LoadTiny(dir.path(), Device::kReference);

@@ -56,14 +56,11 @@ Result<Linear> NetworkBuilder::LinearLayer(const std::string& module, int64_t ro
 Result<Linear> NetworkBuilder::Import(const std::string& module, const HostLinear& layer) {
   Linear imported;
   PENSIEVE_TRY(imported.weight, ImportMatrix(module, layer.weight));
-  if (!layer.bias.empty()) {
-    PENSIEVE_TRY(imported.bias, inputs_.backend.ImportVector(layer.bias));
-  }
+  if (!layer.bias.empty()) { PENSIEVE_TRY(imported.bias, inputs_.backend.ImportVector(layer.bias)); }
   return imported;
 }
 
-Result<backend::ExpertSet> NetworkBuilder::ImportExperts(const std::string& module,
-                                                         const backend::ExpertLayer& layer) {
+Result<backend::ExpertSet> NetworkBuilder::ImportExperts(const std::string& module, const backend::ExpertLayer& layer) {
   auto imported = inputs_.backend.ImportExperts(layer);
   if (!imported) return imported.error().WithContext(module);
   weight_bytes_ += imported->bytes;

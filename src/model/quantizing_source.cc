@@ -13,9 +13,9 @@ namespace {
 constexpr int64_t kRowsMin = 32;
 
 bool IsRouter(std::string_view name) {
-  constexpr std::array<std::string_view, 7> kRouters = {
-      ".mlp.gate", ".mlp.router", ".block_sparse_moe.gate", ".shared_expert_gate", ".router.proj", ".ffn_gate_inp",
-      ".ffn_gate_inp_shexp"};
+  constexpr std::array<std::string_view, 7> kRouters = {".mlp.gate",           ".mlp.router",  ".block_sparse_moe.gate",
+                                                        ".shared_expert_gate", ".router.proj", ".ffn_gate_inp",
+                                                        ".ffn_gate_inp_shexp"};
   return std::any_of(kRouters.begin(), kRouters.end(), [name](std::string_view end) { return name.ends_with(end); });
 }
 
@@ -60,7 +60,8 @@ class QuantizingSource : public WeightSource {
   }
 
   Result<tensor::Weight> QuantizeMapped(const tensor::DenseWeight& dense) {
-    auto quantized = formats::QuantizeAffine(dense, {}, format_, [this](size_t bytes) { return store_.Allocate(bytes); });
+    auto quantized =
+        formats::QuantizeAffine(dense, {}, format_, [this](size_t bytes) { return store_.Allocate(bytes); });
     store_.ReleaseMapped({static_cast<const std::byte*>(dense.data), tensor::WeightBytes(dense)});
     return quantized;
   }
@@ -155,8 +156,9 @@ bool CountQuantizedAtLoad(const WeightStore& store, const formats::AffineFormat&
       const bool dense = tensor.dtype == tensor::DType::kF32 || tensor.dtype == tensor::DType::kF16 ||
                          tensor.dtype == tensor::DType::kBF16;
       const auto bytes = static_cast<int64_t>(tensor.bytes.size());
-      any |= CountOne({name, tensor.dtype_name, dense ? std::optional(tensor.dtype) : std::nullopt, &tensor.shape, bytes,
-                       bytes}, format, census);
+      any |= CountOne(
+          {name, tensor.dtype_name, dense ? std::optional(tensor.dtype) : std::nullopt, &tensor.shape, bytes, bytes},
+          format, census);
     }
     return any;
   }
@@ -166,7 +168,8 @@ bool CountQuantizedAtLoad(const WeightStore& store, const formats::AffineFormat&
     const int64_t cols = tensor.shape.back();
     const auto kernel_bytes = static_cast<int64_t>(formats::ConvertedBytes(tensor.type->type, elements / cols, cols));
     any |= CountOne({tensor.name, tensor.type->name, formats::DenseDType(tensor.type->type), &tensor.shape,
-                     static_cast<int64_t>(tensor.bytes.size()), kernel_bytes}, format, census);
+                     static_cast<int64_t>(tensor.bytes.size()), kernel_bytes},
+                    format, census);
   }
   return any;
 }

@@ -35,7 +35,7 @@ std::string FindFile(const std::string& name, const std::string& beside) {
   return "";
 }
 
-std::unique_ptr<LoadedModel> LoadOrFail(const std::string& path, backend::ActivationMode mode) {
+std::unique_ptr<LoadedModel> LoadOrFail(const std::string& path, backend::InputPrecision mode) {
   LoadOptions options;
   options.compute.activations = mode;
   options.rows_max = 256;
@@ -86,7 +86,7 @@ class SmolLm2 : public testing::Test {
 };
 
 TEST_F(SmolLm2, ExactModeIsTheFloatReference) {
-  const auto model = LoadOrFail(path_, backend::ActivationMode::kF32);
+  const auto model = LoadOrFail(path_, backend::InputPrecision::kF32);
   ASSERT_NE(model, nullptr);
   const double kl = MeanDivergence(*model, 256);
   RecordProperty("mean_kl", std::to_string(kl));
@@ -125,7 +125,7 @@ TEST_F(SmolLm2, DefaultModeIsNearOnEveryInstructionSet) {
 }
 
 TEST_F(SmolLm2, ChunksAndNeighboursChangeNoBit) {
-  const auto model = LoadOrFail(path_, backend::ActivationMode::kInt8);
+  const auto model = LoadOrFail(path_, backend::InputPrecision::kInt8);
   ASSERT_NE(model, nullptr);
   const auto tokens = golden_["tokens"].get<std::vector<int32_t>>();
   Runner runner(*model);
@@ -135,9 +135,9 @@ TEST_F(SmolLm2, ChunksAndNeighboursChangeNoBit) {
   const std::vector<int32_t> other(tokens.rbegin(), tokens.rbegin() + 56);
   const Logits together = runner.Step({{&b, other}, {&a, tokens}});
   EXPECT_EQ(Logits(together.begin() + 56, together.end()), whole);
-  const Logits next_alone = runner.Step({{&a, {42}}}, /*all_fine=*/true);
+  const Logits next_alone = runner.Step({{&a, {42}}}, /*all_precise=*/true);
   --a.cached_len;
-  EXPECT_EQ(runner.Step({{&b, {7}}, {&a, {42}}, {&c, {9}}}, /*all_fine=*/true)[1], next_alone[0]);
+  EXPECT_EQ(runner.Step({{&b, {7}}, {&a, {42}}, {&c, {9}}}, /*all_precise=*/true)[1], next_alone[0]);
 }
 
 TEST_F(SmolLm2, TextSide) {
@@ -167,7 +167,7 @@ class MiniLm : public testing::Test {
 };
 
 TEST_F(MiniLm, VectorsAreTheReference) {
-  const auto model = LoadOrFail(path_, backend::ActivationMode::kInt8);
+  const auto model = LoadOrFail(path_, backend::InputPrecision::kInt8);
   ASSERT_NE(model, nullptr);
   EXPECT_EQ(model->config.embed_context_max, 256);
   EXPECT_EQ(model->config.pooling, backend::Pooling::kMean);

@@ -42,12 +42,12 @@ TEST(Rope, LongropeChoosesByTheContextInUse) {
   RopeConfig config{.rotated = 96, .scaling = RopeScaling::kLongrope, .original_context = 4096};
   config.short_factors.assign(48, 1.1f);
   config.long_factors.assign(48, 1.12f);
-  const auto lengthy = ComputeRope(config, 131072, 131072);
-  EXPECT_NEAR(lengthy->frequencies[1], 0.7369680194, 1e-7);
-  EXPECT_NEAR(lengthy->magnitude, 1.1902380714, 1e-7);
-  const auto brief = ComputeRope(config, 4096, 131072);
-  EXPECT_NEAR(brief->frequencies[1], 0.7503674411, 1e-7);
-  EXPECT_EQ(brief->magnitude, lengthy->magnitude);
+  const auto long_context = ComputeRope(config, 131072, 131072);
+  EXPECT_NEAR(long_context->frequencies[1], 0.7369680194, 1e-7);
+  EXPECT_NEAR(long_context->magnitude, 1.1902380714, 1e-7);
+  const auto short_context = ComputeRope(config, 4096, 131072);
+  EXPECT_NEAR(short_context->frequencies[1], 0.7503674411, 1e-7);
+  EXPECT_EQ(short_context->magnitude, long_context->magnitude);
 }
 
 TEST(Rope, DynamicStretchesOnlyBeyondTheModelsContext) {

@@ -35,14 +35,32 @@ struct Names {
   const char* final_norm;  // null: none
 };
 
-constexpr Names kNomic{.words = "embeddings.word_embeddings", .types = "embeddings.token_type_embeddings",
-                       .embedding_norm = "emb_ln", .layer = "encoder.layers.{}.", .attention_norm = "norm1",
-                       .qkv = "attn.Wqkv", .o = "attn.out_proj", .ffn_norm = "norm2", .gate_up = nullptr,
-                       .gate = "mlp.fc12", .up = "mlp.fc11", .down = "mlp.fc2", .final_norm = nullptr};
-constexpr Names kModern{.words = "embeddings.tok_embeddings", .types = nullptr, .embedding_norm = "embeddings.norm",
-                        .layer = "layers.{}.", .attention_norm = "attn_norm", .qkv = "attn.Wqkv", .o = "attn.Wo",
-                        .ffn_norm = "mlp_norm", .gate_up = "mlp.Wi", .gate = nullptr, .up = nullptr,
-                        .down = "mlp.Wo", .final_norm = "final_norm"};
+constexpr Names kNomic{.words = "embeddings.word_embeddings",
+                       .types = "embeddings.token_type_embeddings",
+                       .embedding_norm = "emb_ln",
+                       .layer = "encoder.layers.{}.",
+                       .attention_norm = "norm1",
+                       .qkv = "attn.Wqkv",
+                       .o = "attn.out_proj",
+                       .ffn_norm = "norm2",
+                       .gate_up = nullptr,
+                       .gate = "mlp.fc12",
+                       .up = "mlp.fc11",
+                       .down = "mlp.fc2",
+                       .final_norm = nullptr};
+constexpr Names kModern{.words = "embeddings.tok_embeddings",
+                        .types = nullptr,
+                        .embedding_norm = "embeddings.norm",
+                        .layer = "layers.{}.",
+                        .attention_norm = "attn_norm",
+                        .qkv = "attn.Wqkv",
+                        .o = "attn.Wo",
+                        .ffn_norm = "mlp_norm",
+                        .gate_up = "mlp.Wi",
+                        .gate = nullptr,
+                        .up = nullptr,
+                        .down = "mlp.Wo",
+                        .final_norm = "final_norm"};
 
 struct Norm {
   backend::Vector weight, bias;
@@ -60,7 +78,10 @@ struct LayerWeights {
 class RotaryEncoder final : public Model {
  public:
   RotaryEncoder(const NetworkInputs& inputs, const Names& names, bool norms_first)
-      : config_(inputs.config), backend_(inputs.backend), names_(names), norms_first_(norms_first),
+      : config_(inputs.config),
+        backend_(inputs.backend),
+        names_(names),
+        norms_first_(norms_first),
         rows_max_(inputs.rows_max) {}
 
   Status Build(const NetworkInputs& inputs);
@@ -183,9 +204,7 @@ Status RotaryEncoder::Build(const NetworkInputs& inputs) {
     PENSIEVE_TRY(sliding_rope_, BuildRope(builder, *config_.sliding_rope, inputs.context_max));
   }
   for (int64_t layer = 0; layer < config_.layers; ++layer) PENSIEVE_RETURN_IF_ERROR(BuildLayer(builder, layer));
-  if (names_.final_norm != nullptr) {
-    PENSIEVE_TRY(final_norm_, BuildNorm(builder, names_.final_norm));
-  }
+  if (names_.final_norm != nullptr) { PENSIEVE_TRY(final_norm_, BuildNorm(builder, names_.final_norm)); }
   weight_bytes_per_step_ = builder.weight_bytes() - embedding_bytes;
   PENSIEVE_RETURN_IF_ERROR(dense_.Build(builder, config_));
 
@@ -284,8 +303,9 @@ void AdjustNomicHf(std::string_view, formats::ConfigFields& fields, ModelConfig&
   }
   const std::string activation = fields.String("activation_function", "swiglu");
   if (activation != "swiglu") {
-    fields.Fail(Unimplemented(fields.Error("activation_function", fmt::format("is \"{}\"; only \"swiglu\" is supported",
-                                                                              activation)).message()));
+    fields.Fail(Unimplemented(
+        fields.Error("activation_function", fmt::format("is \"{}\"; only \"swiglu\" is supported", activation))
+            .message()));
   }
   config.activation = backend::Activation::kSilu;
   config.norm_eps = static_cast<float>(fields.Float("layer_norm_epsilon", fields.Float("layer_norm_eps", 1e-12)));
@@ -295,8 +315,8 @@ void AdjustNomicHf(std::string_view, formats::ConfigFields& fields, ModelConfig&
 void AdjustModernHf(std::string_view, formats::ConfigFields& fields, ModelConfig& config) {
   const std::string activation = fields.String("hidden_activation", "gelu");
   if (activation != "gelu") {
-    fields.Fail(Unimplemented(fields.Error("hidden_activation", fmt::format("is \"{}\"; only \"gelu\" is supported",
-                                                                            activation)).message()));
+    fields.Fail(Unimplemented(
+        fields.Error("hidden_activation", fmt::format("is \"{}\"; only \"gelu\" is supported", activation)).message()));
   }
   config.activation = backend::Activation::kGeluErf;
   config.norm_eps = static_cast<float>(fields.Float("norm_eps", 1e-5));

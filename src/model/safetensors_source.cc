@@ -211,8 +211,7 @@ class SafetensorsSource : public WeightSource {
     if (!IsScaleType(weight.dtype) || weight.shape != shape) {
       return BadShape(name, weight, fmt::format("floats {}", ShapeText(shape)));
     }
-    return tensor::Weight(
-        tensor::DenseWeight{extents.all_rows(), extents.cols, weight.dtype, weight.bytes.data()});
+    return tensor::Weight(tensor::DenseWeight{extents.all_rows(), extents.cols, weight.dtype, weight.bytes.data()});
   }
 
   Result<tensor::Weight> Affine(const std::string& module, const SafeTensor& weight, const QuantizationParams& params,
@@ -234,10 +233,14 @@ class SafetensorsSource : public WeightSource {
         return BadShape(module + kind, *tensor, fmt::format("floats {} (group {})", ShapeText(groups), params.group));
       }
     }
-    return tensor::Weight(tensor::AffineWeight{
-        .rows = extents.all_rows(), .cols = cols, .bits = params.bits, .group = params.group,
-        .codes = reinterpret_cast<const uint8_t*>(weight.bytes.data()), .scale_dtype = scales->dtype,
-        .scales = scales->bytes.data(), .biases = biases->bytes.data()});
+    return tensor::Weight(tensor::AffineWeight{.rows = extents.all_rows(),
+                                               .cols = cols,
+                                               .bits = params.bits,
+                                               .group = params.group,
+                                               .codes = reinterpret_cast<const uint8_t*>(weight.bytes.data()),
+                                               .scale_dtype = scales->dtype,
+                                               .scales = scales->bytes.data(),
+                                               .biases = biases->bytes.data()});
   }
 
   Result<tensor::Weight> Mxfp4(const std::string& module, const SafeTensor& weight, const Extents& extents) const {

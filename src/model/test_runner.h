@@ -40,9 +40,12 @@ class Runner {
   explicit Runner(LoadedModel& model, int64_t num_blocks = 64, backend::KvDType dtype = backend::KvDType::kF32)
       : model_(model), next_block_(static_cast<int32_t>(num_blocks)) {
     if (model.config.is_encoder) return;
-    auto cache = model.backend->NewKvCache({.layers = model.config.layers, .kv_heads = model.config.kv_heads,
-                                            .head_dim = model.config.head_dim, .block_len = kBlockLen,
-                                            .num_blocks = num_blocks, .dtype = dtype});
+    auto cache = model.backend->NewKvCache({.layers = model.config.layers,
+                                            .kv_heads = model.config.kv_heads,
+                                            .head_dim = model.config.head_dim,
+                                            .block_len = kBlockLen,
+                                            .num_blocks = num_blocks,
+                                            .dtype = dtype});
     EXPECT_TRUE(cache.has_value());
     cache_ = *std::move(cache);
   }
@@ -60,21 +63,21 @@ class Runner {
     std::vector<int32_t> tokens;
   };
 
-  // One forward pass over all pieces; logits of every row, in their order. Fine are the first positions and, with
-  // `all_fine`, all rows, as those that a model has said.
-  Logits Step(const std::vector<Piece>& pieces, bool all_fine = false) {
+  // One forward pass over all pieces; logits of every row, in their order. Precise are the first positions and, with
+  // `all_precise`, all rows, as those that a model has said.
+  Logits Step(const std::vector<Piece>& pieces, bool all_precise = false) {
     std::vector<int32_t> tokens, positions, outputs;
     std::vector<size_t> places;  // of each row of the batch, among the rows as they are given
     std::vector<backend::SequenceRows> rows;
-    int64_t fine_rows = 0;
-    for (const bool fine : {true, false}) {
+    int64_t precise_rows = 0;
+    for (const bool precise : {true, false}) {
       size_t first_place = 0;
       for (const Piece& piece : pieces) {
         const auto count = static_cast<int64_t>(piece.tokens.size());
         const int64_t cached = piece.sequence->cached_len;
-        const int64_t turn = all_fine ? count : std::clamp<int64_t>(kFinePositions - cached, 0, count);
-        const int64_t first = fine ? 0 : turn;
-        const int64_t end = fine ? turn : count;
+        const int64_t turn = all_precise ? count : std::clamp<int64_t>(kPrecisePositions - cached, 0, count);
+        const int64_t first = precise ? 0 : turn;
+        const int64_t end = precise ? turn : count;
         if (first < end) {
           rows.push_back({static_cast<int64_t>(tokens.size()), end - first, cached + first, piece.sequence->blocks,
                           piece.sequence->long_rope});
@@ -87,11 +90,11 @@ class Runner {
         }
         first_place += piece.tokens.size();
       }
-      if (fine) fine_rows = static_cast<int64_t>(tokens.size());
+      if (precise) precise_rows = static_cast<int64_t>(tokens.size());
     }
     for (const Piece& piece : pieces) piece.sequence->cached_len += static_cast<int64_t>(piece.tokens.size());
     Batch batch = BatchOf(tokens, positions, rows);
-    batch.fine_rows = fine_rows;
+    batch.precise_rows = precise_rows;
     batch.output_rows = outputs;
     Logits computed = ToHost(model_.network->Forward(batch, *cache_));
     Logits given(computed.size());
@@ -132,7 +135,7 @@ class Runner {
     std::vector<float> last = Step({{&sequence, prompt}}).back();
     while (tokens.size() < count) {
       tokens.push_back(static_cast<int32_t>(std::max_element(last.begin(), last.end()) - last.begin()));
-      last = Step({{&sequence, {tokens.back()}}}, /*all_fine=*/true).back();
+      last = Step({{&sequence, {tokens.back()}}}, /*all_precise=*/true).back();
     }
     return tokens;
   }

@@ -27,8 +27,8 @@ constexpr size_t kTemplateBytesMax = 4 << 20;
 
 // Tokens that end a turn wherever they exist as special tokens. "<|end|>" is not among them: gpt-oss ends messages
 // with it, and where it ends turns (Phi-3) the configuration says so.
-constexpr std::array<std::string_view, 8> kTurnEnds = {"<|im_end|>",   "<|eot_id|>", "<|eom_id|>", "<end_of_turn>",
-                                                       "<turn|>",      "<|return|>", "<|call|>",   "<|endoftext|>"};
+constexpr std::array<std::string_view, 8> kTurnEnds = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>",
+                                                       "<turn|>",    "<|return|>", "<|call|>",   "<|endoftext|>"};
 
 // Ids of the files, of the tokenizer and of well-known turn ends, ascending and once each.
 std::vector<int32_t> StopIds(const std::vector<int64_t>& configured, const tokenizer::Tokenizer& tokenizer) {
@@ -85,13 +85,9 @@ Status ReadHfTemplates(const fs::path& directory, const ConfigFields& tokenizer_
   }
   PENSIEVE_RETURN_IF_ERROR(ReadTemplateField(tokenizer_config, text));
   const fs::path jinja = directory / "chat_template.jinja";
-  if (Exists(jinja)) {
-    PENSIEVE_TRY(text.chat_template, ReadFile(jinja.string(), kTemplateBytesMax));
-  }
+  if (Exists(jinja)) { PENSIEVE_TRY(text.chat_template, ReadFile(jinja.string(), kTemplateBytesMax)); }
   const fs::path tool_use = directory / "additional_chat_templates" / "tool_use.jinja";
-  if (Exists(tool_use)) {
-    PENSIEVE_TRY(text.tool_template, ReadFile(tool_use.string(), kTemplateBytesMax));
-  }
+  if (Exists(tool_use)) { PENSIEVE_TRY(text.tool_template, ReadFile(tool_use.string(), kTemplateBytesMax)); }
   return OkStatus();
 }
 

@@ -17,8 +17,9 @@ enum class Device { kReference, kCpuExact, kCpuDefault };
 inline LoadOptions TinyOptions(Device device) {
   LoadOptions options;
   options.rows_max = 128;
-  options.device = device == Device::kReference ? backend::NewReferenceDevice() : *backend::NewCpuDevice({.threads = 2});
-  if (device == Device::kCpuExact) options.compute.activations = backend::ActivationMode::kF32;
+  options.device =
+      device == Device::kReference ? backend::NewReferenceDevice() : *backend::NewCpuDevice({.threads = 2});
+  if (device == Device::kCpuExact) options.compute.activations = backend::InputPrecision::kF32;
   return options;
 }
 

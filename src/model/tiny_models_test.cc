@@ -112,9 +112,7 @@ void ExpectSummary(const Logits& got, const Json& expected) {
   for (size_t i = 0; i < tokens.size(); ++i) {
     const int64_t greedy = std::max_element(got[i].begin(), got[i].end()) - got[i].begin();
     const int64_t wanted_token = expected["greedy"][i].get<int64_t>();
-    if (wanted_token >= 0) {
-      EXPECT_EQ(greedy, wanted_token) << "row " << i;
-    }
+    if (wanted_token >= 0) { EXPECT_EQ(greedy, wanted_token) << "row " << i; }
   }
 }
 
@@ -199,10 +197,9 @@ TEST(TinyModels, EncodersGiveTheReferencesVectors) {
 
 TEST(TinyModels, ChunksAndNeighboursChangeNoBit) {
   for (const Device device : {Device::kReference, Device::kCpuExact, Device::kCpuDefault}) {
-    for (const char* name :
-         {"tiny-llama", "tiny-llama-mlx", "tiny-llama-mixed", "tiny-llama-q8_0.gguf", "tiny-qwen3", "tiny-phi3",
-          "tiny-qwen3-moe", "tiny-qwen3-moe-mlx", "tiny-qwen2-moe.gguf", "tiny-gpt-oss", "tiny-gpt-oss-mlx",
-          "tiny-gpt-oss.gguf"}) {
+    for (const char* name : {"tiny-llama", "tiny-llama-mlx", "tiny-llama-mixed", "tiny-llama-q8_0.gguf", "tiny-qwen3",
+                             "tiny-phi3", "tiny-qwen3-moe", "tiny-qwen3-moe-mlx", "tiny-qwen2-moe.gguf", "tiny-gpt-oss",
+                             "tiny-gpt-oss-mlx", "tiny-gpt-oss.gguf"}) {
       SCOPED_TRACE(name);
       const auto model = LoadTiny(TestData(name), device);
       ASSERT_NE(model, nullptr);
@@ -214,9 +211,9 @@ TEST(TinyModels, ChunksAndNeighboursChangeNoBit) {
       const std::vector<int32_t> other(tokens.rbegin(), tokens.rbegin() + 13);
       const Logits together = runner.Step({{&b, other}, {&a, tokens}, {&c, {5}}});
       EXPECT_EQ(Logits(together.begin() + 13, together.end() - 1), whole);
-      const Logits alone = runner.Step({{&a, {42}}}, /*all_fine=*/true);
+      const Logits alone = runner.Step({{&a, {42}}}, /*all_precise=*/true);
       --a.cached_len;
-      EXPECT_EQ(runner.Step({{&b, {7}}, {&c, {9}}, {&a, {42}}}, /*all_fine=*/true)[2], alone[0]);
+      EXPECT_EQ(runner.Step({{&b, {7}}, {&c, {9}}, {&a, {42}}}, /*all_precise=*/true)[2], alone[0]);
     }
   }
 }
@@ -249,7 +246,11 @@ TEST(TinyModels, LogitsComeForTheWantedRowsOnly) {
   auto cache = model->backend->NewKvCache(
       {.layers = 2, .kv_heads = 2, .head_dim = 16, .block_len = 16, .num_blocks = 64, .dtype = backend::KvDType::kF32});
   ASSERT_TRUE(cache.has_value());
-  Batch batch = {.rows = 40, .ids = tokens, .positions = positions, .sequences = {&rows, 1}, .fine_rows = 40,
+  Batch batch = {.rows = 40,
+                 .ids = tokens,
+                 .positions = positions,
+                 .sequences = {&rows, 1},
+                 .precise_rows = 40,
                  .output_rows = wanted};
   const backend::Matrix logits = model->network->Forward(batch, **cache);
   ASSERT_EQ(logits.rows, 2);
@@ -306,10 +307,9 @@ TEST(TinyModels, TextSideFollowsTheFiles) {
   EXPECT_EQ(text().defaults.top_k, 20);
   dir.Write("generation_config.json", "not json");
   EXPECT_FALSE(text().defaults.temperature.has_value());
-  dir.Write(
-      "tokenizer_config.json",
-      R"({"chat_template":[{"name":"default","template":"D"},{"name":"tool_use","template":"T"},)"
-       R"({"name":"x","template":"X"}]})");
+  dir.Write("tokenizer_config.json",
+            R"({"chat_template":[{"name":"default","template":"D"},{"name":"tool_use","template":"T"},)"
+            R"({"name":"x","template":"X"}]})");
   EXPECT_EQ(text().chat_template, "D");
   EXPECT_EQ(text().tool_template, "T");
   dir.Write("chat_template.jinja", "J");

@@ -34,7 +34,6 @@ class Hash {
 
 }  // namespace
 
-
 void WeightStore::ReleaseMapped(std::span<const std::byte> range) const {
   if (const MappedFile* file = FileOf(range.data())) file->AdviseDone(range);
 }

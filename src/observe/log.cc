@@ -49,12 +49,9 @@ std::string Visible(std::string_view text) {
   for (size_t at = 0; at < valid.size();) {
     const size_t begin = at;
     const char32_t c = NextCodePoint(valid, at);
-    if (c < 0x20)
-      shown += fmt::format("\\x{:02x}", static_cast<uint32_t>(c));
-    else if (IsUnsafe(c))
-      shown += fmt::format("\\u{:04x}", static_cast<uint32_t>(c));
-    else
-      shown.append(valid, begin, at - begin);
+    if (c < 0x20) shown += fmt::format("\\x{:02x}", static_cast<uint32_t>(c));
+    else if (IsUnsafe(c)) shown += fmt::format("\\u{:04x}", static_cast<uint32_t>(c));
+    else shown.append(valid, begin, at - begin);
   }
   return shown;
 }
@@ -221,8 +218,7 @@ Result<std::unique_ptr<Logger>> Logger::Create(const LogOptions& options) {
   for (size_t level = 0; level < std::size(kLevelNames); ++level) {
     if (options.level != kLevelNames[level]) continue;
     spdlog::sink_ptr sink;
-    if (options.stream != nullptr)
-      sink = std::make_shared<spdlog::sinks::ostream_sink_mt>(*options.stream);
+    if (options.stream != nullptr) sink = std::make_shared<spdlog::sinks::ostream_sink_mt>(*options.stream);
     else
       sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>(options.colour ? spdlog::color_mode::automatic
                                                                                   : spdlog::color_mode::never);

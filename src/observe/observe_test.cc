@@ -54,7 +54,9 @@ TEST(Log, CommandsTheTerminalInNoFormat) {
     const std::string text = out.str();
     for (const char* unsafe : {"\x7f", "\u009b", "\u0085", "\u2028", "\u202e", "\u2066", "\xff"})
       EXPECT_THAT(text, Not(HasSubstr(unsafe))) << format;
-    EXPECT_THAT(text, HasSubstr(R"(a\u007f\u009b31m\u0085\u2028\u202eb\u2066)" "\u00e9\ufffd")) << format;
+    EXPECT_THAT(text, HasSubstr(R"(a\u007f\u009b31m\u0085\u2028\u202eb\u2066)"
+                                "\u00e9\ufffd"))
+        << format;
     const bool is_json = ParseJson(text.substr(0, text.size() - 1)).has_value();
     EXPECT_EQ(is_json, std::string_view(format) == "json");
   }

@@ -44,7 +44,7 @@ class Nfa {
   void AddEdge(int32_t from, uint8_t first, uint8_t last, int32_t to);
   void AddEmptyEdge(int32_t from, int32_t to);
 
-  Part Empty();                     // the empty text
+  Part Empty();  // the empty text
   Part Literal(std::string_view bytes);
   Part Bytes(uint8_t first, uint8_t last);
   Part Sequence(std::span<const Part> parts);

@@ -19,15 +19,15 @@ using Kind = GrammarNode::Kind;
 
 // More readings of one text than this are given up, the last ones first: what remains is still valid.
 constexpr size_t kThreadsMax = 256;
-constexpr int kClosureStepsMax = 8192;  // for one byte
-constexpr size_t kConfigsMax = 4096;    // within one mask
+constexpr int kClosureStepsMax = 8192;   // for one byte
+constexpr size_t kConfigsMax = 4096;     // within one mask
 constexpr int32_t kFramesMax = 1 << 18;  // before those that nobody holds are dropped
 
 struct Thread {
-  NodeId node = -1;      // kTerminal, kMembers or kSwitch
-  int32_t state = 0;     // of its automaton
+  NodeId node = -1;   // kTerminal, kMembers or kSwitch
+  int32_t state = 0;  // of its automaton
   int32_t frame = kNoFrame;
-  int32_t units = 0;     // read so far, no further than it matters
+  int32_t units = 0;  // read so far, no further than it matters
   bool operator==(const Thread&) const = default;
 };
 
@@ -137,8 +137,8 @@ class Machine {
     if (counting != Dfa::kDead) {
       if (accepts ? thread.units < node.min : thread.state == counting && thread.units >= node.max) return;
       if (next.state == counting) {
-        next.units = node.max == kNoMax ? static_cast<int32_t>(std::min<int64_t>(next.units + 1, node.min))
-                                        : next.units + 1;
+        next.units =
+            node.max == kNoMax ? static_cast<int32_t>(std::min<int64_t>(next.units + 1, node.min)) : next.units + 1;
       }
     }
     if (accepts && AllowsLabel(thread, node.dfa->label(next.state))) Pop(thread, node.dfa->label(next.state));

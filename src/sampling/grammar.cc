@@ -92,8 +92,8 @@ bool GrammarBuilder::CanEnd(const GrammarNode& node, const std::vector<bool>& pr
     case Kind::kRepeat: {
       if (node.min > node.max) return false;
       const bool has_separator = node.children[1] >= 0;
-      return node.min == 0 || (is_productive(node.children[0]) &&
-                               (node.min == 1 || !has_separator || is_productive(node.children[1])));
+      return node.min == 0 ||
+             (is_productive(node.children[0]) && (node.min == 1 || !has_separator || is_productive(node.children[1])));
     }
     case Kind::kSwitch: return std::any_of(node.children.begin(), node.children.end(), is_productive);
     case Kind::kMembers: {

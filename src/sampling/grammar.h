@@ -27,24 +27,24 @@ struct MembersSpec {
   DfaPtr keys = nullptr;
   std::vector<NodeId> values = {};  // by label
   NodeId separator = -1;
-  std::vector<int32_t> required = {};  // named labels
+  std::vector<int32_t> required = {};                     // named labels
   std::vector<std::pair<int32_t, int32_t>> implies = {};  // when the first is there, the second must be
-  int64_t min = 0;  // different entries; those without a name count as one
+  int64_t min = 0;                                        // different entries; those without a name count as one
   int64_t max = kNoMax;
 };
 
 struct GrammarNode {
   enum class Kind : uint8_t { kTerminal, kSequence, kChoice, kRepeat, kMembers, kSwitch };
   Kind kind = Kind::kSequence;
-  DfaPtr dfa = nullptr;           // kTerminal; keys of kMembers and kSwitch
+  DfaPtr dfa = nullptr;               // kTerminal; keys of kMembers and kSwitch
   std::vector<NodeId> children = {};  // kSequence, kChoice; kRepeat: item and separator (or -1); values by label
-  int64_t min = 0;                // kRepeat, kMembers; kTerminal: units of its counting state
+  int64_t min = 0;                    // kRepeat, kMembers; kTerminal: units of its counting state
   int64_t max = kNoMax;
-  NodeId separator = -1;          // kMembers
+  NodeId separator = -1;                // kMembers
   std::vector<uint64_t> required = {};  // kMembers: by named label
   int32_t num_required = 0;
   std::vector<std::vector<int32_t>> implies = {};  // kMembers: by named label; empty when there is none
-  uint64_t kinds = 0;             // kMembers, kSwitch: labels without a name that can be used, from bit 0
+  uint64_t kinds = 0;                 // kMembers, kSwitch: labels without a name that can be used, from bit 0
   std::vector<uint64_t> usable = {};  // named labels that can be used
   int32_t num_usable = 0;
 };

@@ -126,13 +126,16 @@ TEST(TokenTrie, HoldsTokensThatATextCanHaveAndMarksSpecialOnes) {
   EXPECT_EQ(trie.Bytes(0), "ab");
   EXPECT_EQ(trie.Bytes(1), "");
   EXPECT_EQ(trie.Bytes(2), "");
-  EXPECT_EQ(trie.Bytes(4), "\xFF" "end\xFE");
+  EXPECT_EQ(trie.Bytes(4),
+            "\xFF"
+            "end\xFE");
   EXPECT_EQ(trie.Bytes(5), "");
   EXPECT_EQ(trie.NextSame(3), 0);
 }
 
 TEST_F(GrammarTest, FollowsSequencesChoicesAndRepetitions) {
-  const NodeId item = builder_.Choice({builder_.Literal("ab"), builder_.Literal("a"), builder_.Terminal(RunOf('0', '9'))});
+  const NodeId item =
+      builder_.Choice({builder_.Literal("ab"), builder_.Literal("a"), builder_.Terminal(RunOf('0', '9'))});
   const NodeId list = builder_.Repeat(item, builder_.Literal(","), 1, 3);
   const auto grammar = Build(builder_.Sequence({builder_.Literal("["), list, builder_.Literal("]")}));
   ExpectTexts(grammar, {"[ab]", "[a,ab,17]", "[0,a]"}, {"[]", "[a,a,a,a]", "[ab", "[b]", "[a,]", "a"},
@@ -142,8 +145,8 @@ TEST_F(GrammarTest, FollowsSequencesChoicesAndRepetitions) {
 TEST_F(GrammarTest, IsRecursive) {
   const NodeId value = builder_.Reserve();
   const NodeId list = builder_.Repeat(value, builder_.Literal(","), 0, kNoMax);
-  builder_.Define(value, builder_.Choice({builder_.Literal("x"), builder_.Sequence({builder_.Literal("("), list,
-                                                                                    builder_.Literal(")")})}));
+  builder_.Define(value, builder_.Choice({builder_.Literal("x"),
+                                          builder_.Sequence({builder_.Literal("("), list, builder_.Literal(")")})}));
   ExpectTexts(Build(value), {"x", "()", "((x,()),x)", "(((((x)))))"}, {"(", "(x", "x)", "(x,)"},
               {"((", "))", "x)", "(x,", ")),", "()"});
 }
@@ -200,8 +203,9 @@ TEST_F(GrammarTest, CountsUnitsWithoutALimit) {
 
 TEST_F(GrammarTest, SpecialTokensAreAllowedWhereTheyAreNamedOnly) {
   const auto any = RunOf(0, 0xFD);
-  const auto grammar =
-      Build(builder_.Sequence({builder_.Literal("\xFF" "call\xFE"), builder_.Terminal(any)}));
+  const auto grammar = Build(builder_.Sequence({builder_.Literal("\xFF"
+                                                                 "call\xFE"),
+                                                builder_.Terminal(any)}));
   const auto vocabulary = MakeVocabulary({"call"}, {"call", "end"});
   auto constraint = NewGrammarConstraint(grammar, vocabulary);
   TokenSet mask(vocabulary->trie().size());
@@ -250,7 +254,8 @@ TEST_F(GrammarTest, RefusesWhatNothingCanSatisfy) {
 TEST_F(GrammarTest, RefusesLeftRecursion) {
   const NodeId list = builder_.Reserve();
   const NodeId maybe = builder_.Optional(builder_.Literal("-"));
-  builder_.Define(list, builder_.Choice({builder_.Literal("x"), builder_.Sequence({maybe, list, builder_.Literal("x")})}));
+  builder_.Define(list,
+                  builder_.Choice({builder_.Literal("x"), builder_.Sequence({maybe, list, builder_.Literal("x")})}));
   EXPECT_THAT(builder_.Build(list).error().message(), HasSubstr("left recursion"));
 }
 
@@ -305,8 +310,8 @@ TEST_F(GrammarTest, AVocabularyForgetsMasksWhenTheyTakeTooMuchRoom) {
 TEST_F(GrammarTest, LongTextsDropFramesThatNobodyNeeds) {
   const NodeId value = builder_.Reserve();
   const NodeId list = builder_.Repeat(value, builder_.Literal(","), 0, kNoMax);
-  builder_.Define(value, builder_.Choice({builder_.Literal("x"), builder_.Sequence({builder_.Literal("("), list,
-                                                                                    builder_.Literal(")")})}));
+  builder_.Define(value, builder_.Choice({builder_.Literal("x"),
+                                          builder_.Sequence({builder_.Literal("("), list, builder_.Literal(")")})}));
   const auto vocabulary = MakeVocabulary();
   auto constraint = NewGrammarConstraint(Build(value), vocabulary);
   ASSERT_TRUE(constraint->AcceptBytes("("));

@@ -100,8 +100,7 @@ void SeenTable::FindNext(const Seen& seen, Entry& entry) const {
   std::vector<uint64_t> wanted = node.required;
   for (size_t label = 0; label < node.implies.size(); ++label) {
     if ((seen.named[label / 64] >> (label % 64) & 1) == 0) continue;
-    for (const int32_t then : node.implies[label])
-      wanted[static_cast<size_t>(then) / 64] |= uint64_t{1} << (then % 64);
+    for (const int32_t then : node.implies[label]) wanted[static_cast<size_t>(then) / 64] |= uint64_t{1} << (then % 64);
   }
   int64_t missing = 0;
   for (size_t word = 0; word < wanted.size(); ++word) missing += std::popcount(wanted[word] & ~seen.named[word]);

@@ -16,9 +16,9 @@ inline constexpr int32_t kNoFrame = -1;
 struct Frame {
   NodeId node = -1;
   int32_t parent = kNoFrame;
-  int32_t phase = 0;   // kSequence: the next child; else a Phase
-  int32_t seen = -1;   // kMembers: an entry of SeenTable
-  int64_t count = 0;   // kRepeat: items so far, no further than it matters
+  int32_t phase = 0;  // kSequence: the next child; else a Phase
+  int32_t seen = -1;  // kMembers: an entry of SeenTable
+  int64_t count = 0;  // kRepeat: items so far, no further than it matters
   bool operator==(const Frame&) const = default;
 };
 
@@ -46,8 +46,8 @@ class FrameTable {
 struct Seen {
   NodeId node = -1;
   std::vector<uint64_t> named;
-  bool other = false;    // one without a name
-  int64_t total = 0;     // while there is a maximum
+  bool other = false;     // one without a name
+  int64_t total = 0;      // while there is a maximum
   int64_t different = 0;  // up to the minimum
   auto operator<=>(const Seen&) const = default;
 };

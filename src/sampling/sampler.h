@@ -57,8 +57,8 @@ struct SamplerScratch {
   void Reserve(int64_t vocab_size);
 
   backend::TokenDrawer drawer;
-  std::vector<float> raw;           // logits as the model gave them, while log-probabilities are wanted
-  std::vector<int32_t> window;      // the distinct ids of the penalty window
+  std::vector<float> raw;       // logits as the model gave them, while log-probabilities are wanted
+  std::vector<int32_t> window;  // the distinct ids of the penalty window
   std::vector<TokenLogprob> best;
 };
 
@@ -103,9 +103,9 @@ class Sampler {
   SamplingParams params_;
   Random random_;
   std::shared_ptr<SamplerScratch> scratch_;
-  std::vector<int32_t> history_;       // prompt and answer, while repetition_penalty has a window
-  std::vector<Count> seen_;            // ids of prompt and answer, ascending, while the window is everything
-  std::vector<Count> answered_;        // ids of the answer, ascending
+  std::vector<int32_t> history_;  // prompt and answer, while repetition_penalty has a window
+  std::vector<Count> seen_;       // ids of prompt and answer, ascending, while the window is everything
+  std::vector<Count> answered_;   // ids of the answer, ascending
 };
 
 // log(sum(exp(logits))) in f64, shifted by the maximum. NaN counts as -infinity; -infinity for nothing at all.

@@ -10,7 +10,11 @@ namespace {
 class Walker {
  public:
   Walker(const TokenTrie& trie, const Dfa& dfa, const std::function<bool(int32_t)>& is_live, StateMask& mask)
-      : trie_(trie), dfa_(dfa), is_live_(is_live), mask_(mask), counts_(dfa.counting_state() != Dfa::kDead),
+      : trie_(trie),
+        dfa_(dfa),
+        is_live_(is_live),
+        mask_(mask),
+        counts_(dfa.counting_state() != Dfa::kDead),
         conditional_(counts_ || dfa.has_labels()) {}
 
   void Run(int32_t state) {
@@ -92,8 +96,8 @@ class Walker {
 }  // namespace
 
 int64_t StateMask::bytes() const {
-  size_t total = sizeof(StateMask) + inside.words().size_bytes() + ends.capacity() * sizeof(End) +
-                 exits.capacity() * sizeof(Exit);
+  size_t total =
+      sizeof(StateMask) + inside.words().size_bytes() + ends.capacity() * sizeof(End) + exits.capacity() * sizeof(Exit);
   for (const auto& tokens : inside_by_units) total += sizeof(tokens) + tokens.capacity() * sizeof(int32_t);
   return static_cast<int64_t>(total);
 }

@@ -74,7 +74,7 @@ class TokenMasks {
   const std::shared_ptr<const TokenTrie> trie_;
   const int64_t bytes_max_;
   std::mutex mutex_;
-  std::list<Entry> entries_;  // guarded by mutex_; the last used first
+  std::list<Entry> entries_;                                            // guarded by mutex_; the last used first
   std::unordered_map<Key, std::list<Entry>::iterator, HashKey> found_;  // guarded by mutex_
   int64_t bytes_ = 0;                                                   // guarded by mutex_
   std::atomic<int64_t> walks_{0};

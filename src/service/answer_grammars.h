@@ -36,7 +36,7 @@ class AnswerGrammars {
   const int64_t bytes_max_;
   std::atomic<int64_t> compiled_{0};
   std::mutex mutex_;
-  std::list<Entry> entries_;  // guarded by mutex_; the last used first
+  std::list<Entry> entries_;                                                // guarded by mutex_; the last used first
   std::unordered_map<std::string_view, std::list<Entry>::iterator> found_;  // guarded by mutex_; keys in entries_
   int64_t bytes_ = 0;                                                       // guarded by mutex_
 };

@@ -60,7 +60,8 @@ std::optional<AnswerStore::Found> AnswerStore::Find(uint64_t partition, std::spa
     for (auto indexed = first; indexed != last; ++indexed) {
       const Entry& entry = *indexed->second;
       if (entry.partition != partition || entry.before != before || !entry.text.starts_with(wanted)) continue;
-      const auto behind = std::ranges::find_if(entry.tokens, [&](const DrawnToken& t) { return t.end >= wanted.size(); });
+      const auto behind =
+          std::ranges::find_if(entry.tokens, [&](const DrawnToken& t) { return t.end >= wanted.size(); });
       if (behind == entry.tokens.end() || behind->end != wanted.size()) continue;
       best = Found{before.length, {entry.tokens.begin(), behind + 1}};
       entries_.splice(entries_.begin(), entries_, indexed->second);

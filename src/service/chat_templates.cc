@@ -31,14 +31,13 @@ Result<ChatTemplates::Guarded> Guard(std::string source, const model::ModelText&
 Result<ChatTemplates> ChatTemplates::Make(const model::ModelText& text) {
   std::string source = text.chat_template;
   if (source.empty()) {
-    source = chat::FallbackTemplate([&](std::string_view token) { return text.tokenizer->TokenToId(token).has_value(); });
+    source =
+        chat::FallbackTemplate([&](std::string_view token) { return text.tokenizer->TokenToId(token).has_value(); });
   }
   if (source.empty()) return FailedPrecondition("the model has no chat template; give one with --chat-template FILE");
   PENSIEVE_TRY(auto standard, Guard(std::move(source), text));
   std::optional<Guarded> for_tools;
-  if (!text.tool_template.empty()) {
-    PENSIEVE_TRY(for_tools, Guard(text.tool_template, text));
-  }
+  if (!text.tool_template.empty()) { PENSIEVE_TRY(for_tools, Guard(text.tool_template, text)); }
   return ChatTemplates(std::move(standard), std::move(for_tools));
 }
 

@@ -123,16 +123,16 @@ TEST_F(EmbedTest, LongTextsAreCutAndKeepTheirLastSpecialToken) {
 
 TEST_F(EmbedTest, TextsOfMegabytesAreCutOrRefusedByTheirFirstPart) {
   std::string text = "abcdefghijkl";
-  EmbedRequest brief = Of({text});
+  EmbedRequest short_request = Of({text});
   while (text.size() < 3'000'000) text += " and on";
-  EmbedRequest lengthy = Of({text});
-  brief.tokens_max = lengthy.tokens_max = 8;  // as AkiDB's route
-  EXPECT_EQ(Embed(*encoder_, lengthy)->embeddings, Embed(*encoder_, brief)->embeddings);
-  EXPECT_EQ(Embed(*decoder_, lengthy)->embeddings, Embed(*decoder_, brief)->embeddings);
-  EXPECT_EQ(Embed(*encoder_, lengthy)->prompt_tokens, 8);
-  EXPECT_LT(Embed(*encoder_, lengthy)->tokens.at(0).seen, 10'000);
-  lengthy.truncate = false;
-  EXPECT_EQ(Embed(*encoder_, lengthy).status().reason(), ErrorReason::kPromptTooLong);
+  EmbedRequest long_request = Of({text});
+  short_request.tokens_max = long_request.tokens_max = 8;  // as AkiDB's route
+  EXPECT_EQ(Embed(*encoder_, long_request)->embeddings, Embed(*encoder_, short_request)->embeddings);
+  EXPECT_EQ(Embed(*decoder_, long_request)->embeddings, Embed(*decoder_, short_request)->embeddings);
+  EXPECT_EQ(Embed(*encoder_, long_request)->prompt_tokens, 8);
+  EXPECT_LT(Embed(*encoder_, long_request)->tokens.at(0).seen, 10'000);
+  long_request.truncate = false;
+  EXPECT_EQ(Embed(*encoder_, long_request).status().reason(), ErrorReason::kPromptTooLong);
 }
 
 TEST_F(EmbedTest, TokenIdsAndEmptyTexts) {

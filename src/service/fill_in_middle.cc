@@ -12,19 +12,19 @@ struct Family {
 };
 
 constexpr Family kFamilies[] = {
-    {"<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", false},        // Qwen, CodeGemma
-    {"<fim_prefix>", "<fim_suffix>", "<fim_middle>", false},              // StarCoder, Granite, StableCode
-    {"<fim-prefix>", "<fim-suffix>", "<fim-middle>", false},              // SantaCoder
-    {"<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>", false},          // DeepSeek
-    {"<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>", false},     // GLM
-    {"▁<PRE>", "▁<SUF>", "▁<MID>", false},                                // Code Llama
-    {"[PREFIX]", "[SUFFIX]", "", true},                                   // Codestral
+    {"<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", false},     // Qwen, CodeGemma
+    {"<fim_prefix>", "<fim_suffix>", "<fim_middle>", false},           // StarCoder, Granite, StableCode
+    {"<fim-prefix>", "<fim-suffix>", "<fim-middle>", false},           // SantaCoder
+    {"<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>", false},     // DeepSeek
+    {"<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>", false},  // GLM
+    {"▁<PRE>", "▁<SUF>", "▁<MID>", false},                             // Code Llama
+    {"[PREFIX]", "[SUFFIX]", "", true},                                // Codestral
 };
 
 // What models write when the middle is done and they would go on with another file.
-constexpr const char* kEnds[] = {"<|file_sep|>",   "<|file_separator|>", "<|repo_name|>", "<|fim_pad|>",
-                                 "<|endoftext|>",  "<file_sep>",         "<repo_name>",   "<fim_pad>",
-                                 "<｜fim▁begin｜>", "▁<EOT>"};
+constexpr const char* kEnds[] = {
+    "<|file_sep|>", "<|file_separator|>", "<|repo_name|>", "<|fim_pad|>",     "<|endoftext|>",
+    "<file_sep>",   "<repo_name>",        "<fim_pad>",     "<｜fim▁begin｜>", "▁<EOT>"};
 
 }  // namespace
 

@@ -35,7 +35,8 @@ Status MemoryGate::Check() {
   if (!limits_.enabled) return OkStatus();
   const MemoryState state = State();
   if (state.level != "critical" && state.level != "emergency") return OkStatus();
-  return Unavailable(fmt::format("the server is under {} memory pressure: {:.2f} GB available", state.level, state.available_gb))
+  return Unavailable(fmt::format("the server is under {} memory pressure: {:.2f} GB available", state.level,
+                                 state.available_gb))
       .WithReason(ErrorReason::kMemoryPressure)
       .WithRetryAfterMs(2000);
 }

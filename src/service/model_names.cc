@@ -22,8 +22,9 @@ bool IsDigits(std::string_view text) {
 // "q4_k_m", "iq2_xxs", "q8_0", "4bit", "8-bit" without its dash, "bf16", "w4a16", "mxfp4", "gguf", ...
 bool TellsOfNumbers(std::string_view word) {
   static constexpr std::array<std::string_view, 25> kWords = {
-      "gguf", "mlx",  "dwq",   "awq",  "gptq",  "exl2",  "fp8",  "int4",   "int8",   "bnb",    "f16",    "bf16",      "fp16",
-      "f32",  "fp32", "mxfp4", "mxfp8", "nvfp4", "4bit", "8bit", "w4a16", "w8a8", "w8a16", "quantized", "imatrix"};
+      "gguf", "mlx",  "dwq",   "awq",  "gptq",  "exl2",      "fp8",    "int4",  "int8",
+      "bnb",  "f16",  "bf16",  "fp16", "f32",   "fp32",      "mxfp4",  "mxfp8", "nvfp4",
+      "4bit", "8bit", "w4a16", "w8a8", "w8a16", "quantized", "imatrix"};
   if (std::find(kWords.begin(), kWords.end(), word) != kWords.end()) return true;
   if (word.size() > 3 && word.ends_with("bit") && IsDigits(word.substr(0, word.size() - 3))) return true;
   if (word.starts_with("iq") || word.starts_with("tq")) word.remove_prefix(1);

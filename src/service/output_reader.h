@@ -18,8 +18,8 @@ namespace pensieve::service {
 
 struct OutputOptions {
   chat::OutputFormat format;
-  Json tools;                                // or null
-  std::vector<std::string> stop_sequences;   // looked for in text only, neither in reasoning nor in arguments
+  Json tools;                               // or null
+  std::vector<std::string> stop_sequences;  // looked for in text only, neither in reasoning nor in arguments
   bool parallel_tool_calls = true;
   bool logprobs = false;
 };
@@ -54,7 +54,7 @@ class OutputReader {
   std::unique_ptr<chat::OutputParser> parser_;
   std::optional<chat::StopMatcher> stops_;  // of the present run of text
   std::vector<chat::Segment> segments_;
-  std::vector<TokenLogprob> logprobs_;      // of tokens whose text has not gone out yet
+  std::vector<TokenLogprob> logprobs_;  // of tokens whose text has not gone out yet
   std::string call_id_;
   bool in_reasoning_ = false;
   bool ended_ = false;

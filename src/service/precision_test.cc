@@ -80,7 +80,7 @@ TEST_P(Precision, AnAnswerTakenOverHasTheBitsOfAComputedOne) {
     const Answer first = Run(turn);
     ASSERT_EQ(first.ids.size(), 30u);
     engine::GenerateRequest next = turn;
-    next.fine_ranges = {{70, 100}};
+    next.precise_ranges = {{70, 100}};
     next.new_tokens_max = 20;
     next.prompt.insert(next.prompt.end(), first.ids.begin(), first.ids.end());
     for (const int32_t token : Tokens(4, 7)) next.prompt.push_back(token);
@@ -100,16 +100,17 @@ TEST_P(Precision, MarkingATokenMatters) {
   ASSERT_NO_FATAL_FAILURE(Start(256));
   engine::GenerateRequest request = Ask(Tokens(110, 3), 16);
   const Answer coarse = Run(request);
-  request.fine_ranges = {{64, 105}};
+  request.precise_ranges = {{64, 105}};
   EXPECT_NE(Run(request).logprobs, coarse.logprobs);
-  request.fine_ranges = {{0, 64}};  // these are fine anyway
+  request.precise_ranges = {{0, 64}};  // these are precise anyway
   const Answer again = Run(request);
   EXPECT_EQ(again.logprobs, coarse.logprobs);
   EXPECT_EQ(again.cached, 96);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Precision,
-                         testing::Values("tiny-llama-q4_1.gguf", "tiny-llama-mlx", "tiny-gemma3-mlx", "tiny-mixtral-mlx"),
+                         testing::Values("tiny-llama-q4_1.gguf", "tiny-llama-mlx", "tiny-gemma3-mlx",
+                                         "tiny-mixtral-mlx"),
                          [](const auto& tested) {
                            std::string name = tested.param;
                            for (char& c : name) c = c == '-' || c == '.' ? '_' : c;

@@ -137,8 +137,8 @@ class PromptTokenizer {
 
   // A header may end earlier or later when a turn is generated than when it is history (<think>).
   std::optional<AnswerStore::Found> Stored(const chat::AnswerRange& answer, PrefixHasher& hasher) const {
-    const size_t first = std::max({answer.gap_begin, answer.own_begin - std::min(answer.own_begin, kHeaderBytesMax),
-                                   done_});
+    const size_t first =
+        std::max({answer.gap_begin, answer.own_begin - std::min(answer.own_begin, kHeaderBytesMax), done_});
     std::vector<PromptPrefix> candidates;
     for (size_t at = first; at <= answer.own_begin; ++at) candidates.push_back(hasher.At(at));
     auto found = model_.answers().Find(partition_, candidates, text_, answer.end);
@@ -188,8 +188,9 @@ class PromptTokenizer {
       if (encoded.marks[i] < 0) continue;
       // What the template writes of an answer behind its end (the call's name in a result's header) is none of it.
       const auto begin = encoded.ids.begin() + encoded.marks[i];
-      const auto behind = std::find_first_of(begin, encoded.ids.begin() + std::max(encoded.marks[i], encoded.marks[i + 1]),
-                                             stop_ids.begin(), stop_ids.end());
+      const auto behind =
+          std::find_first_of(begin, encoded.ids.begin() + std::max(encoded.marks[i], encoded.marks[i + 1]),
+                             stop_ids.begin(), stop_ids.end());
       if (behind != begin) out_.answers.push_back({first + encoded.marks[i], first + (behind - encoded.ids.begin())});
     }
     out_.ids.insert(out_.ids.end(), encoded.ids.begin(), encoded.ids.end());
@@ -239,9 +240,10 @@ Result<Prompt> RenderPrompt(const ServedModel& model, ChatRequest request) {
 Result<AnswerDemands> ReadDemands(const ChatRequest& request) {
   AnswerDemands demands;
   chat::AnswerRules& rules = demands.rules;
-  const int forms = static_cast<int>(!request.output_schema.is_null()) + static_cast<int>(!request.output_regex.empty()) +
-                    static_cast<int>(!request.output_grammar.empty());
-  if (forms > 1) return InvalidArgument("the answer can be a JSON value, match a pattern or follow a grammar, but not two of them");
+  const int forms = static_cast<int>(!request.output_schema.is_null()) +
+                    static_cast<int>(!request.output_regex.empty()) + static_cast<int>(!request.output_grammar.empty());
+  if (forms > 1)
+    return InvalidArgument("the answer can be a JSON value, match a pattern or follow a grammar, but not two of them");
   if (!request.output_schema.is_null()) {
     rules.form = chat::AnswerForm::kJsonSchema;
     rules.schema = request.output_schema;

@@ -22,9 +22,9 @@ struct Prompt {
   chat::RenderedPrompt rendered;
   std::shared_ptr<const tokenizer::TokenLimits> limits;
   bool continues_answer = false;  // the prompt ends within an assistant's turn
-  chat::OutputFormat format;  // how to read the answer
+  chat::OutputFormat format;      // how to read the answer
   std::string template_source;
-  Json tools;                 // what the model may call, or null
+  Json tools;  // what the model may call, or null
 };
 
 // What the answer must be, besides readable.

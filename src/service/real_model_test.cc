@@ -19,7 +19,7 @@ using Kind = GenerationEvent::Kind;
 std::unique_ptr<Service> Serve(const std::string& path, bool exact) {
   model::LoadOptions load;
   load.rows_max = 64;
-  if (exact) load.compute.activations = backend::ActivationMode::kF32;
+  if (exact) load.compute.activations = backend::InputPrecision::kF32;
   auto loaded = model::Load(path, load);
   EXPECT_TRUE(loaded.has_value()) << loaded.status().ToString();
   if (!loaded.has_value()) return nullptr;

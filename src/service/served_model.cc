@@ -22,7 +22,8 @@ int64_t FileTime(const std::string& path) {
 // Of the file, or of all files in the directory. 0 when the file system does not tell.
 int64_t FileBytes(const std::string& path) {
   std::error_code error;
-  if (std::filesystem::is_regular_file(path, error)) return static_cast<int64_t>(std::filesystem::file_size(path, error));
+  if (std::filesystem::is_regular_file(path, error))
+    return static_cast<int64_t>(std::filesystem::file_size(path, error));
   int64_t bytes = 0;
   for (const auto& entry : std::filesystem::directory_iterator(path, error)) {
     const auto size = entry.is_regular_file(error) ? entry.file_size(error) : 0;

@@ -111,8 +111,7 @@ class EngineService final : public Service {
   }
 
   Result<ModelDescription> FindModel(const std::string& name, bool embedding) const override {
-    PENSIEVE_TRY(const ModelPtr model,
-                 Resolve(name, embedding ? Task::kEmbed : Task::kGenerate, NameRule::kStrict));
+    PENSIEVE_TRY(const ModelPtr model, Resolve(name, embedding ? Task::kEmbed : Task::kGenerate, NameRule::kStrict));
     return model->description();
   }
 
@@ -250,7 +249,7 @@ Status EngineService::CheckOpen() const {
 }
 
 Result<std::shared_ptr<sampling::Constraint>> EngineService::Constrain(const ServedModel& model, const Prompt& prompt,
-                                                                      AnswerDemands demands) {
+                                                                       AnswerDemands demands) {
   demands.rules.tools = prompt.tools;
   demands.rules.format = prompt.format;
   demands.rules.template_source = prompt.template_source;
@@ -276,7 +275,7 @@ Result<std::unique_ptr<Generation>> EngineService::Submit(Submission submission,
   engine::GenerateRequest request;
   request.id = std::move(submission.id);
   request.prompt = submission.prompt_ids;
-  request.fine_ranges = std::move(submission.answers);
+  request.precise_ranges = std::move(submission.answers);
   request.new_tokens_max = std::min(wanted, room);
   request.cache_partition = submission.cache_partition;
   request.stop_ids = model.text().stop_ids;
@@ -369,8 +368,8 @@ Result<std::string> EngineService::Render(const ChatRequest& request) {
 
 std::function<void()> EngineService::Embed(EmbedRequest request, std::function<void(Result<EmbedResult>)> done) {
   // An exception below may come before or behind a call of `done`: the first call counts.
-  const auto once = [done = std::move(done), called = std::make_shared<std::atomic<bool>>(false)](
-                        Result<EmbedResult> result) {
+  const auto once = [done = std::move(done),
+                     called = std::make_shared<std::atomic<bool>>(false)](Result<EmbedResult> result) {
     if (!called->exchange(true)) done(std::move(result));
   };
   std::function<void()> cancel = [] {};

@@ -42,15 +42,15 @@ struct SamplingRequest {
 enum class ToolChoice : uint8_t { kAuto, kNone, kAny, kNamed };
 
 struct ChatRequest {
-  std::string id;               // request id, for logs
-  std::string model;            // as the client wrote it
-  bool any_model = false;       // an unknown name means the default generator instead of NotFound
-  Json messages;  // chat-template shape: [{role, content, tool_calls?, tool_call_id?, reasoning_content?}]
-  Json tools;                   // [{type: "function", function: {name, description, parameters}}] or null
-  Json deferred_tools;          // the same; the conversation may show them later, and then they may be called
+  std::string id;          // request id, for logs
+  std::string model;       // as the client wrote it
+  bool any_model = false;  // an unknown name means the default generator instead of NotFound
+  Json messages;           // chat-template shape: [{role, content, tool_calls?, tool_call_id?, reasoning_content?}]
+  Json tools;              // [{type: "function", function: {name, description, parameters}}] or null
+  Json deferred_tools;     // the same; the conversation may show them later, and then they may be called
   ToolChoice tool_choice = ToolChoice::kAuto;
-  std::string tool_choice_name;  // kNamed
-  bool parallel_tool_calls = true;  // false: the answer ends behind its first tool call
+  std::string tool_choice_name;         // kNamed
+  bool parallel_tool_calls = true;      // false: the answer ends behind its first tool call
   bool continue_final_message = false;  // the last message is an assistant prefill to continue
   std::optional<bool> thinking;         // absent: the template's default
   std::string effort;                   // "", "low", "medium", "high", ...
@@ -60,8 +60,8 @@ struct ChatRequest {
   Json output_schema;
   std::string output_regex;
   std::string output_grammar;
-  std::vector<std::string> strict_tools;  // names of tools whose arguments must match their schemas in any case
-  std::optional<int64_t> new_tokens_max;  // clamped to the room the context leaves
+  std::vector<std::string> strict_tools;    // names of tools whose arguments must match their schemas in any case
+  std::optional<int64_t> new_tokens_max;    // clamped to the room the context leaves
   std::vector<std::string> stop_sequences;  // at most 64, each 1..256 bytes; found in text, not in reasoning or calls
   SamplingRequest sampling;
   uint64_t cache_partition = 0;  // prompts share computed blocks, and count them as cached, only within one number
@@ -73,7 +73,7 @@ struct CompletionRequest {
   std::string model;
   bool any_model = false;
   std::string prompt;
-  std::vector<int32_t> prompt_ids;      // instead of `prompt`, when not empty
+  std::vector<int32_t> prompt_ids;  // instead of `prompt`, when not empty
   std::string suffix;  // not empty: the answer is what stands between `prompt`, which is text then, and this
   bool echo = false;   // the answer begins with the prompt's text; not with log-probabilities
   std::optional<int64_t> new_tokens_max;
@@ -108,13 +108,13 @@ struct GenerationEvent {
     kToolCallStart,      // call_id, tool_name
     kToolCallArguments,  // text: a fragment of a JSON object
     kToolCallEnd,
-    kDone,               // stop_reason, stop_sequence, usage
-    kError,              // error
+    kDone,   // stop_reason, stop_sequence, usage
+    kError,  // error
     kCancelled,
   };
   Kind kind = Kind::kText;
   std::string text;
-  std::string call_id;    // globally unique, without a dialect's prefix
+  std::string call_id;  // globally unique, without a dialect's prefix
   std::string tool_name;
   std::vector<TokenLogprob> logprobs;  // of the tokens that made this text, when asked for
   int64_t prefilled_tokens = 0;
@@ -156,15 +156,15 @@ enum class PoolingChoice : uint8_t {
 
 struct EmbedRequest {
   std::string id;
-  std::string model;                // "" or unknown: the default embedding model when `any_model`
-  bool any_model = false;           // AkiDB echoes any name and never answers 404
-  std::vector<std::string> texts;   // alternatively:
+  std::string model;                            // "" or unknown: the default embedding model when `any_model`
+  bool any_model = false;                       // AkiDB echoes any name and never answers 404
+  std::vector<std::string> texts;               // alternatively:
   std::vector<std::vector<int32_t>> token_ids;  // OpenAI's pre-tokenized input
   PoolingChoice pooling = PoolingChoice::kModelDefault;
-  std::optional<bool> normalize;    // absent: the model's recipe
-  int64_t dimensions = 0;           // > 0: Matryoshka truncation, then renormalized
-  bool truncate = true;             // else InvalidArgument (kPromptTooLong) for a text past the limit
-  int64_t tokens_max = 0;           // > 0: truncate earlier than the model would
+  std::optional<bool> normalize;  // absent: the model's recipe
+  int64_t dimensions = 0;         // > 0: Matryoshka truncation, then renormalized
+  bool truncate = true;           // else InvalidArgument (kPromptTooLong) for a text past the limit
+  int64_t tokens_max = 0;         // > 0: truncate earlier than the model would
 };
 
 // Tokens of one text to embed: all of them, and those that are left when it was cut to the limit.
@@ -197,16 +197,16 @@ struct ModelDescription {
   bool supports_tools = false;
   bool supports_thinking = false;
   backend::BackendDescription device = {};  // what computes it, and what that promises
-  std::string architecture;   // as the files name it
-  std::string quantization;   // as `inspect` shows it
-  std::string chat_template;  // "" for none
-  int64_t size_bytes = 0;     // of the files
+  std::string architecture;                 // as the files name it
+  std::string quantization;                 // as `inspect` shows it
+  std::string chat_template;                // "" for none
+  int64_t size_bytes = 0;                   // of the files
 };
 
 // How far a server is that loads its models.
 struct LoadProgress {
-  std::string model;     // the one at work
-  std::string step;      // "finding", "downloading", "loading"
+  std::string model;  // the one at work
+  std::string step;   // "finding", "downloading", "loading"
   int64_t models_loaded = 0;
   int64_t models_total = 0;
   int64_t done_bytes = 0;   // of a download
@@ -214,12 +214,12 @@ struct LoadProgress {
 };
 
 struct Health {
-  bool ready = false;          // every configured model is usable: loaded, and its device is not lost
+  bool ready = false;  // every configured model is usable: loaded, and its device is not lost
   bool draining = false;
   std::optional<LoadProgress> loading;  // while models are still to come
   std::vector<std::string> lost;        // models whose files were truncated while in use, one sentence each
   double uptime_s = 0;
-  std::string memory_status;   // "safe", "warning", "critical", "emergency"
+  std::string memory_status;  // "safe", "warning", "critical", "emergency"
   double memory_available_gb = 0;
   int64_t concurrent_limit = 0;
   std::optional<backend::BackendDescription> device = {};  // what models compute on; nothing before one is loaded
@@ -232,11 +232,11 @@ struct ModelMetrics {
 };
 
 struct ServiceOptions {
-  int64_t default_new_tokens = 4096;     // when a request names no limit
-  double memory_critical_gb = 1.0;       // below: new work is refused (kMemoryPressure)
+  int64_t default_new_tokens = 4096;  // when a request names no limit
+  double memory_critical_gb = 1.0;    // below: new work is refused (kMemoryPressure)
   double memory_emergency_gb = 0.5;
   bool memory_gate = true;
-  std::string device_reason = {};        // shown by /health: why models compute on the device that they do
+  std::string device_reason = {};  // shown by /health: why models compute on the device that they do
   std::vector<ModelAlias> aliases;
   bool strict_names = false;  // a single generator or embedder answers to its own names only
   engine::EngineOptions engine;

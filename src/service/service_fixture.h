@@ -98,9 +98,9 @@ class ScriptedModel : public model::Model {
   static void Store(const model::Batch& batch, engine::TestKvCache& cache) {
     for (const backend::SequenceRows& rows : batch.sequences) {
       for (int64_t i = 0; i < rows.num_rows; ++i) {
-        const bool fine = rows.first_row + i < batch.fine_rows;
+        const bool precise = rows.first_row + i < batch.precise_rows;
         cache.At(rows, rows.cached_len + i) =
-            engine::SlotValue(batch.ids[static_cast<size_t>(rows.first_row + i)], fine);
+            engine::SlotValue(batch.ids[static_cast<size_t>(rows.first_row + i)], precise);
       }
     }
   }
@@ -125,8 +125,8 @@ inline std::unique_ptr<tokenizer::Tokenizer> ByteTokenizer(bool closes) {
   }
   vocab["~~"] = kTildes;
   const auto added = [](int id, const char* content) {
-    return Json{{"id", id}, {"content", content}, {"single_word", false}, {"lstrip", false}, {"rstrip", false},
-                {"normalized", false}, {"special", true}};
+    return Json{{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
+                {"rstrip", false}, {"normalized", false}, {"special", true}};
   };
   const Json byte_level = {
       {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
@@ -160,7 +160,7 @@ inline constexpr char kTestTemplate[] =
 struct TestModelKind {
   bool is_encoder = false;
   bool is_embedding = false;
-  bool closes = false;        // the tokenizer ends every text with <|im_end|>
+  bool closes = false;  // the tokenizer ends every text with <|im_end|>
   bool has_template = true;
   int64_t context_max = 512;
 };

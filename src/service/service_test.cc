@@ -30,9 +30,7 @@ ServiceOptions Options() {
 
 class ServiceTest : public testing::Test {
  protected:
-  void SetUp() override {
-    ASSERT_TRUE(service_->AddModel("small", {"smaller"}, ScriptedLoadedModel(script_)).ok());
-  }
+  void SetUp() override { ASSERT_TRUE(service_->AddModel("small", {"smaller"}, ScriptedLoadedModel(script_)).ok()); }
 
   static ChatRequest Ask(const std::string& text = "hi") {
     ChatRequest request;
@@ -41,7 +39,8 @@ class ServiceTest : public testing::Test {
     return request;
   }
   static Json Tools() {
-    return {{{"type", "function"}, {"function", {{"name", "look"}, {"description", "d"}, {"parameters", {{"type", "object"}}}}}}};
+    return {{{"type", "function"},
+             {"function", {{"name", "look"}, {"description", "d"}, {"parameters", {{"type", "object"}}}}}}};
   }
 
   std::unique_ptr<Generation> Chat(ChatRequest request) {
@@ -162,7 +161,8 @@ TEST_F(ServiceTest, ThinkingAndCallsThatComeBackGoOnWhereTheyEnded) {
       "{{ {'name': c.function.name, 'arguments': c.function.arguments} | tojson }}\n</tool_call>{% endfor %}<|im_end|>\n"
       "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
   ASSERT_TRUE(service_->AddModel("agent", {}, std::move(loaded)).ok());
-  script_->Set("<think>\nhm ~~\n</think>\n\n<tool_call>\n{\"name\": \"look\", \"arguments\": {\"at\": \"~~\"}}\n</tool_call>");
+  script_->Set(
+      "<think>\nhm ~~\n</think>\n\n<tool_call>\n{\"name\": \"look\", \"arguments\": {\"at\": \"~~\"}}\n</tool_call>");
   ChatRequest request = Ask();
   request.model = "agent";
   request.tools = Tools();
@@ -170,9 +170,12 @@ TEST_F(ServiceTest, ThinkingAndCallsThatComeBackGoOnWhereTheyEnded) {
   const Answer answer = Collect(*first);
   ASSERT_EQ(answer.calls.size(), 1u);
   EXPECT_EQ(answer.reasoning, "hm ~~");
-  const Json call = {{"id", "c1"}, {"type", "function"},
+  const Json call = {{"id", "c1"},
+                     {"type", "function"},
                      {"function", {{"name", answer.calls[0].first}, {"arguments", answer.calls[0].second}}}};
-  request.messages.push_back({{"role", "assistant"}, {"content", answer.text}, {"reasoning_content", answer.reasoning},
+  request.messages.push_back({{"role", "assistant"},
+                              {"content", answer.text},
+                              {"reasoning_content", answer.reasoning},
                               {"tool_calls", Json::array({call})}});
   request.messages.push_back({{"role", "tool"}, {"tool_call_id", "c1"}, {"content", "~~"}});
   auto next = Chat(request);
@@ -249,7 +252,8 @@ TEST_F(ServiceTest, AVeryLongPromptIsRefusedByItsFirstPart) {
   raw.prompt = text;
   for (const Status& status : {service_->Chat(Ask(text)).status(), service_->Complete(raw).status()}) {
     EXPECT_EQ(status.reason(), ErrorReason::kPromptTooLong);
-    EXPECT_TRUE(std::regex_match(status.message(), std::regex("prompt is too long: (49|50)\\d{5} tokens > 511 maximum")))
+    EXPECT_TRUE(
+        std::regex_match(status.message(), std::regex("prompt is too long: (49|50)\\d{5} tokens > 511 maximum")))
         << status.message();
   }
 }
@@ -349,9 +353,14 @@ TEST_F(ServiceTest, AnAnswerHasTheFormThatIsAsked) {
 TEST_F(ServiceTest, ADemandedCallComes) {
   script_->Set("<tool_call>");  // rather than reasoning, which may come first
   ChatRequest request = Ask();
-  request.tools = Json::array({{{"type", "function"}, {"function", {{"name", "look"}, {"parameters", {
-      {"type", "object"}, {"properties", {{"n", {{"const", 5}}}}}, {"required", {"n"}},
-      {"additionalProperties", false}}}}}}});
+  request.tools = Json::array({{{"type", "function"},
+                                {"function",
+                                 {{"name", "look"},
+                                  {"parameters",
+                                   {{"type", "object"},
+                                    {"properties", {{"n", {{"const", 5}}}}},
+                                    {"required", {"n"}},
+                                    {"additionalProperties", false}}}}}}});
   request.tool_choice = ToolChoice::kAny;
   request.parallel_tool_calls = false;
   const Answer answer = AnswerTo(request);
@@ -405,10 +414,16 @@ TEST_F(ServiceTest, ASeedRepeats) {
 }
 
 TEST_F(ServiceTest, OutOfRangeSamplingIsRefused) {
-  const std::function<void(SamplingRequest&)> changes[] = {
-      [](SamplingRequest& s) { s.temperature = -1.0f; },       [](SamplingRequest& s) { s.top_p = 1.5f; },
-      [](SamplingRequest& s) { s.repetition_penalty = 0.0f; }, [](SamplingRequest& s) { s.logit_bias = {{999'999, 1.0f}}; },
-      [](SamplingRequest& s) { s.top_logprobs = 21; s.logprobs = true; }};
+  const std::function<void(SamplingRequest&)> changes[] = {[](SamplingRequest& s) { s.temperature = -1.0f; },
+                                                           [](SamplingRequest& s) { s.top_p = 1.5f; },
+                                                           [](SamplingRequest& s) { s.repetition_penalty = 0.0f; },
+                                                           [](SamplingRequest& s) {
+                                                             s.logit_bias = {{999'999, 1.0f}};
+                                                           },
+                                                           [](SamplingRequest& s) {
+                                                             s.top_logprobs = 21;
+                                                             s.logprobs = true;
+                                                           }};
   for (const auto& change : changes) {
     ChatRequest request = Ask();
     change(request.sampling);
@@ -452,7 +467,8 @@ TEST_F(ServiceTest, Completions) {
 
 TEST_F(ServiceTest, NamesResolve) {
   script_->Set("ok");
-  for (const char* name : {"small", "smaller", "", "claude-haiku-4-5-20251001", "SMALL-q4_k_m", "org/Smaller", "gpt-9"}) {
+  for (const char* name :
+       {"small", "smaller", "", "claude-haiku-4-5-20251001", "SMALL-q4_k_m", "org/Smaller", "gpt-9"}) {
     ChatRequest request = Ask();
     request.model = name;
     EXPECT_EQ(AnswerTo(request).text, "ok") << name;

@@ -57,8 +57,9 @@ TEST(StopIds, ComeFromEveryFile) {
   // "a".."e" are 4..8, "z" is 29.
   copy.Merge("config.json", {{"eos_token_id", 4}});
   copy.Merge("generation_config.json", {{"eos_token_id", Json::array({5, 6})}});
-  copy.Merge("tokenizer_config.json",
-             {{"eos_token", "d"}, {"chat_template", "{% for m in messages %}{{ m.content }}<turn_over>\n{% endfor %}"}});
+  copy.Merge(
+      "tokenizer_config.json",
+      {{"eos_token", "d"}, {"chat_template", "{% for m in messages %}{{ m.content }}<turn_over>\n{% endfor %}"}});
   Json tokenizer = copy.Read("tokenizer.json");
   tokenizer["model"]["vocab"].erase("z");
   tokenizer["model"]["vocab"]["<turn_over>"] = 29;

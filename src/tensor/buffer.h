@@ -25,9 +25,13 @@ class Buffer {
   std::byte* data() const { return data_; }
   size_t size() const { return size_; }
   template <typename T>
-  T* as() const { return reinterpret_cast<T*>(data_); }
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
   template <typename T>
-  std::span<T> span() const { return {as<T>(), size_ / sizeof(T)}; }
+  std::span<T> span() const {
+    return {as<T>(), size_ / sizeof(T)};
+  }
 
  private:
   Buffer(std::byte* data, size_t size, size_t mapped) : data_(data), size_(size), mapped_(mapped) {}

@@ -28,15 +28,22 @@ TEST(Weight, UnpacksEveryWidthAsTheFormatSays) {
   const float scale = 0.5f;
   const float bias = -1.25f;
   for (const auto& [bits, words] : kPacking) {
-    AffineWeight w{.rows = 1, .cols = 32, .bits = bits, .group = 32,
-                   .codes = reinterpret_cast<const uint8_t*>(words.data()), .scale_dtype = DType::kF32,
-                   .scales = &scale, .biases = &bias};
+    AffineWeight w{.rows = 1,
+                   .cols = 32,
+                   .bits = bits,
+                   .group = 32,
+                   .codes = reinterpret_cast<const uint8_t*>(words.data()),
+                   .scale_dtype = DType::kF32,
+                   .scales = &scale,
+                   .biases = &bias};
     std::vector<float> row(32);
     DequantizeRow(w, 0, row.data());
-    for (int i = 0; i < 32; ++i) EXPECT_EQ(row[i], 0.5f * static_cast<float>((7 * i + 3) % (1 << bits)) - 1.25f) << bits;
+    for (int i = 0; i < 32; ++i)
+      EXPECT_EQ(row[i], 0.5f * static_cast<float>((7 * i + 3) % (1 << bits)) - 1.25f) << bits;
     w.biases = nullptr;
     DequantizeRow(w, 0, row.data());
-    for (int i = 0; i < 32; ++i) EXPECT_EQ(row[i], 0.5f * static_cast<float>((7 * i + 3) % (1 << bits) - (1 << (bits - 1))));
+    for (int i = 0; i < 32; ++i)
+      EXPECT_EQ(row[i], 0.5f * static_cast<float>((7 * i + 3) % (1 << bits) - (1 << (bits - 1))));
   }
 }
 
@@ -46,16 +53,22 @@ TEST(Weight, DecodesMxfp4) {
   const Mxfp4Weight w{.rows = 1, .cols = 32, .codes = reinterpret_cast<const uint8_t*>(words.data()), .scales = &scale};
   std::vector<float> row(32);
   DequantizeRow(w, 0, row.data());
-  const std::vector<float> expected = {0, .125f, .25f, .375f, .5f, .75f, 1, 1.5f, 0, -.125f, -.25f, -.375f, -.5f, -.75f, -1, -1.5f};
+  const std::vector<float> expected = {0, .125f,  .25f,  .375f,  .5f,  .75f,  1,  1.5f,
+                                       0, -.125f, -.25f, -.375f, -.5f, -.75f, -1, -1.5f};
   for (size_t i = 0; i < expected.size(); ++i) EXPECT_EQ(row[i], expected[i]);
 }
 
 TEST(Weight, SlicedRowsKeepTheirScales) {
   const std::vector<uint8_t> codes = {0x10, 0x32, 0x54, 0x76, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-                                      0xff, 0xee, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+                                      0xff, 0xee, 0,    0,    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
   const std::vector<uint16_t> scales = {F32ToF16(1), F32ToF16(2)};
-  const AffineWeight w{.rows = 2, .cols = 32, .bits = 4, .group = 32, .codes = codes.data(),
-                       .scale_dtype = DType::kF16, .scales = scales.data()};
+  const AffineWeight w{.rows = 2,
+                       .cols = 32,
+                       .bits = 4,
+                       .group = 32,
+                       .codes = codes.data(),
+                       .scale_dtype = DType::kF16,
+                       .scales = scales.data()};
   std::vector<float> row(32);
   DequantizeRow(SliceRows(w, 1, 1), 0, row.data());
   EXPECT_EQ(row[0], 14.0f);

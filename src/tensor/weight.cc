@@ -49,7 +49,8 @@ void DequantizeForm(const AffineWeight& w, int64_t row, float* out) {
 }
 
 void DequantizeForm(const Mxfp4Weight& w, int64_t row, float* out) {
-  static constexpr std::array<float, 16> kE2m1 = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+  static constexpr std::array<float, 16> kE2m1 = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
+                                                  -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
   const uint8_t* codes = w.codes + row * (w.cols / 2);
   const uint8_t* scales = w.scales + row * (w.cols / 32);
   for (int64_t k = 0; k < w.cols; ++k) {

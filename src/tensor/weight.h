@@ -19,13 +19,13 @@ namespace pensieve::tensor {
 // 32 elements. Without biases the form is symmetric: w = scale * (q - 2^(bits-1)). Scales may be negative.
 struct AffineWeight {
   int64_t rows = 0;
-  int64_t cols = 0;               // a multiple of group
-  int bits = 4;                   // 2, 3, 4, 5, 6 or 8
-  int group = 64;                 // 16, 32, 64 or 128 elements along a row
-  const uint8_t* codes = nullptr;  // [rows, cols * bits / 8]; no alignment promised
+  int64_t cols = 0;                 // a multiple of group
+  int bits = 4;                     // 2, 3, 4, 5, 6 or 8
+  int group = 64;                   // 16, 32, 64 or 128 elements along a row
+  const uint8_t* codes = nullptr;   // [rows, cols * bits / 8]; no alignment promised
   DType scale_dtype = DType::kF16;  // of scales and biases: kF16, kBF16 or kF32
-  const void* scales = nullptr;   // [rows, cols / group]; no alignment promised
-  const void* biases = nullptr;   // [rows, cols / group], or null: symmetric
+  const void* scales = nullptr;     // [rows, cols / group]; no alignment promised
+  const void* biases = nullptr;     // [rows, cols / group], or null: symmetric
 
   int64_t row_bytes() const { return cols * bits / 8; }
   int64_t groups() const { return cols / group; }
@@ -34,7 +34,7 @@ struct AffineWeight {
 // w[n][k] = e2m1(q[n][k]) * 2^(scale[n][k / 32] - 127): OCP mxfp4. Nibbles packed as AffineWeight with bits = 4.
 struct Mxfp4Weight {
   int64_t rows = 0;
-  int64_t cols = 0;  // a multiple of 32
+  int64_t cols = 0;                 // a multiple of 32
   const uint8_t* codes = nullptr;   // [rows, cols / 2]
   const uint8_t* scales = nullptr;  // [rows, cols / 32], E8M0
 };
@@ -50,8 +50,12 @@ struct DenseWeight {
 
 using Weight = std::variant<DenseWeight, AffineWeight, Mxfp4Weight>;
 
-inline int64_t Rows(const Weight& w) { return std::visit([](const auto& form) { return form.rows; }, w); }
-inline int64_t Cols(const Weight& w) { return std::visit([](const auto& form) { return form.cols; }, w); }
+inline int64_t Rows(const Weight& w) {
+  return std::visit([](const auto& form) { return form.rows; }, w);
+}
+inline int64_t Cols(const Weight& w) {
+  return std::visit([](const auto& form) { return form.cols; }, w);
+}
 
 // Bytes that a kernel reads when it streams the whole matrix once.
 size_t WeightBytes(const Weight& w);

@@ -59,7 +59,8 @@ class AddedTokens {
   enum class Pass { kRaw, kNormalized };
   // Covers `text` with pieces, leftmost-longest. Special tokens stay text unless `parse_special`, and with `authors` also
   // the tokens that whoever wrote them may not write.
-  std::vector<Piece> Split(std::string_view text, Pass pass, bool parse_special, const Authors* authors = nullptr) const;
+  std::vector<Piece> Split(std::string_view text, Pass pass, bool parse_special,
+                           const Authors* authors = nullptr) const;
 
   // The token with this id, or null.
   const AddedToken* Find(int32_t id) const {
@@ -72,9 +73,9 @@ class AddedTokens {
 
  private:
   struct Match {
-    int32_t index = -1;    // of the longest token at a position, -1: none
+    int32_t index = -1;  // of the longest token at a position, -1: none
     size_t end = 0;
-    bool cut = false;      // no token, but the model must not make one of this text
+    bool cut = false;  // no token, but the model must not make one of this text
   };
   // `span` is the number of the span that `at` lies in.
   Match MatchAt(std::string_view text, size_t at, const ByteTrie& trie, const Authors* authors, size_t span) const;
@@ -82,7 +83,7 @@ class AddedTokens {
   std::vector<AddedToken> tokens_;
   std::unordered_map<int32_t, size_t> by_id_;
   std::unordered_map<std::string, int32_t> by_content_;
-  ByteTrie raw_;         // values are indexes into tokens_
+  ByteTrie raw_;  // values are indexes into tokens_
   ByteTrie normalized_;
 };
 

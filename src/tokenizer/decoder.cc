@@ -336,8 +336,17 @@ class WordPieceStage final : public TokenwiseStage {
     }
     if (!cleanup_) return text;
     static constexpr std::array<std::pair<std::string_view, std::string_view>, 11> kCleanups = {{
-        {" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"}, {" n't", "n't"},
-        {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+        {" .", "."},
+        {" ?", "?"},
+        {" !", "!"},
+        {" ,", ","},
+        {" ' ", "'"},
+        {" n't", "n't"},
+        {" 'm", "'m"},
+        {" do not", " don't"},
+        {" 's", "'s"},
+        {" 've", "'ve"},
+        {" 're", "'re"},
     }};
     for (const auto& [from, to] : kCleanups) text = ReplaceLiteral(text, from, to);
     return text;

@@ -94,7 +94,8 @@ class AuthoredEncoder {
       const size_t mark = input_.marks[out_.marks.size()];
       if (mark >= end) break;
       if (placed == kMarksPerPieceMax) {
-        while (out_.marks.size() < input_.marks.size() && input_.marks[out_.marks.size()] < end) out_.marks.push_back(-1);
+        while (out_.marks.size() < input_.marks.size() && input_.marks[out_.marks.size()] < end)
+          out_.marks.push_back(-1);
         break;
       }
       std::vector<int32_t> before;
@@ -147,8 +148,8 @@ void EncodePiece(const TokenizerParts& parts, NormalizedText piece, bool parse_s
   const std::string_view text = piece.text;
   std::optional<Authors> normalized;
   if (authors != nullptr) normalized.emplace(Authors{authors->limits, spans});
-  for (const auto& part : parts.added.Split(text, AddedTokens::Pass::kNormalized, parse_special,
-                                            normalized ? &*normalized : nullptr)) {
+  for (const auto& part :
+       parts.added.Split(text, AddedTokens::Pass::kNormalized, parse_special, normalized ? &*normalized : nullptr)) {
     if (part.id >= 0) {
       ids.push_back(part.id);
     } else {

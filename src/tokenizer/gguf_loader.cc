@@ -13,8 +13,7 @@ namespace {
 
 enum TokenType : int32_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
 
-constexpr const char* kGpt2 =
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+constexpr const char* kGpt2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 constexpr const char* kLlama3 =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
@@ -120,8 +119,12 @@ constexpr std::array kSplittings = std::to_array<NamedSplitting>({
     {"roberta-bpe", kGpt2Splitting},
     {"deepseek-v3", {{"\\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", kDeepseek3}, false, false, false}},
     {"deepseek-llm",
-     {{"[\\r\\n]", kDeepseekLetters, kDeepseekPunctuation, "\\s+$", "[一-龥ࠀ-一가-퟿]+", "\\p{N}+"}, false, false, false}},
-    {"deepseek-coder", {{"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[一-龥ࠀ-一가-퟿]+", "\\p{N}"}, false, false, false}},
+     {{"[\\r\\n]", kDeepseekLetters, kDeepseekPunctuation, "\\s+$", "[一-龥ࠀ-一가-퟿]+", "\\p{N}+"},
+      false,
+      false,
+      false}},
+    {"deepseek-coder",
+     {{"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[一-龥ࠀ-一가-퟿]+", "\\p{N}"}, false, false, false}},
     {"falcon", {{"[\\p{P}\\$\\+<=>\\^~\\|`]+", kGpt2, "[0-9][0-9][0-9]"}, false, false, false}},
     {"default", kDefaultSplitting},
     {"", kDefaultSplitting},
@@ -215,7 +218,7 @@ Status ReadSpecialTokens(const GgufVocabulary& source, size_t tokens_end, Tokeni
   PENSIEVE_TRY(special.mask, ReadId(source.mask_id, "mask_token_id", source, tokens_end));
   std::vector<int32_t> ends;
   std::vector<std::pair<std::optional<int64_t>, const char*>> ids = {{source.eot_id, "eot_token_id"},
-                                                                    {source.eom_id, "eom_token_id"}};
+                                                                     {source.eom_id, "eom_token_id"}};
   for (const int64_t id : source.eos_ids) ids.emplace_back(id, "eos_token_ids");
   for (const auto& [id, key] : ids) {
     PENSIEVE_TRY(const auto token, ReadId(id, key, source, tokens_end));

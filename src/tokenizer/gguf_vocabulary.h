@@ -18,7 +18,7 @@ struct GgufVocabulary {
   std::vector<std::string> merges = {};  // "left right"
   std::optional<int64_t> bos_id = {}, eos_id = {}, eot_id = {}, eom_id = {}, unk_id = {}, sep_id = {}, pad_id = {},
                          cls_id = {}, mask_id = {};
-  std::vector<int64_t> eos_ids = {};     // tokenizer.ggml.eos_token_ids
+  std::vector<int64_t> eos_ids = {};  // tokenizer.ggml.eos_token_ids
   std::optional<bool> add_bos = {}, add_eos = {}, add_space_prefix = {}, remove_extra_whitespaces = {};
 };
 

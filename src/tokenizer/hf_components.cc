@@ -175,8 +175,7 @@ Result<PairTemplate> BuildPairTemplate(const JsonFields& fields) {
   std::string order;
   int32_t last_type = 0;
   for (size_t i = 0; i < items->size(); ++i) {
-    PENSIEVE_TRY(const JsonFields item,
-                 JsonFields::Of((*items)[i], fmt::format("{}[{}]", fields.PlaceOf("pair"), i)));
+    PENSIEVE_TRY(const JsonFields item, JsonFields::Of((*items)[i], fmt::format("{}[{}]", fields.PlaceOf("pair"), i)));
     const bool is_text = item.Find("Sequence") != nullptr;
     PENSIEVE_TRY(const JsonFields entry, item.Object(is_text ? "Sequence" : "SpecialToken"));
     PENSIEVE_TRY(const std::string name, entry.String("id"));

@@ -31,22 +31,19 @@ class Handler {
 
   bool string(string_t& value) {
     switch (place_) {
-      case Place::kTree:
-        return Value(std::move(value));
+      case Place::kTree: return Value(std::move(value));
       case Place::kPiece:
         if (item_ != 0) return Fail("model.vocab: a piece is not [string, number]");
         ++item_;
         document_.vocabulary.push_back({std::move(value), static_cast<int64_t>(document_.vocabulary.size())});
         return true;
-      case Place::kMerges:
-        return MergeLine(value);
+      case Place::kMerges: return MergeLine(value);
       case Place::kMergePair:
         if (item_ > 1) return Fail("model.merges: a pair has more than two parts");
         (item_ == 0 ? pair_.first : pair_.second) = std::move(value);
         ++item_;
         return true;
-      default:
-        return Unexpected();
+      default: return Unexpected();
     }
   }
 
@@ -98,8 +95,7 @@ class Handler {
         place_ = Place::kMergePair;
         item_ = 0;
         return true;
-      default:
-        return Unexpected();
+      default: return Unexpected();
     }
   }
   bool end_array() {
@@ -113,11 +109,8 @@ class Handler {
         document_.merges.push_back(std::move(pair_));
         return true;
       case Place::kPieces:
-      case Place::kMerges:
-        place_ = Place::kTree;
-        return true;
-      default:
-        return Close();
+      case Place::kMerges: place_ = Place::kTree; return true;
+      default: return Close();
     }
   }
 

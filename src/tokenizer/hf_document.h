@@ -16,10 +16,10 @@ namespace pensieve::tokenizer {
 struct HfDocument {
   enum class VocabularyForm { kNone, kObject, kArray };
 
-  Json root;                                                 // without model.vocab and model.merges
+  Json root;  // without model.vocab and model.merges
   VocabularyForm vocabulary_form = VocabularyForm::kNone;
-  std::vector<VocabularyEntry> vocabulary;                   // object form; in the array form ids are indexes
-  std::vector<double> scores;                                // array form
+  std::vector<VocabularyEntry> vocabulary;  // object form; in the array form ids are indexes
+  std::vector<double> scores;               // array form
   bool has_merges = false;
   std::vector<std::pair<std::string, std::string>> merges;
 };

@@ -132,20 +132,22 @@ Result<std::optional<SpecialToken>> ReadSpecialToken(const JsonFields& config, c
 Status ReadSpecialTokens(const JsonFields& config, TokenizerParts& parts) {
   SpecialTokens& special = parts.special;
   const std::array<std::pair<const char*, std::optional<SpecialToken>*>, 7> targets = {{
-      {"bos_token", &special.bos}, {"eos_token", &special.eos}, {"unk_token", &special.unk},
-      {"pad_token", &special.pad}, {"cls_token", &special.cls}, {"sep_token", &special.sep},
+      {"bos_token", &special.bos},
+      {"eos_token", &special.eos},
+      {"unk_token", &special.unk},
+      {"pad_token", &special.pad},
+      {"cls_token", &special.cls},
+      {"sep_token", &special.sep},
       {"mask_token", &special.mask},
   }};
-  for (const auto& [key, target] : targets) {
-    PENSIEVE_TRY(*target, ReadSpecialToken(config, key, parts));
-  }
+  for (const auto& [key, target] : targets) { PENSIEVE_TRY(*target, ReadSpecialToken(config, key, parts)); }
   return OkStatus();
 }
 
 // The Llama and Gemma classes rebuild the template from these flags when tokenizer_config.json has them.
 Status ApplyBosEosFlags(const JsonFields& config, TokenizerParts& parts) {
   static constexpr std::array<std::string_view, 7> kClasses = {
-      "LlamaTokenizer", "LlamaTokenizerFast", "GemmaTokenizer", "GemmaTokenizerFast",
+      "LlamaTokenizer",     "LlamaTokenizerFast",     "GemmaTokenizer",     "GemmaTokenizerFast",
       "CodeLlamaTokenizer", "CodeLlamaTokenizerFast", "CohereTokenizerFast"};
   PENSIEVE_TRY(const std::string name, config.StringOr("tokenizer_class", ""));
   if (std::find(kClasses.begin(), kClasses.end(), name) == kClasses.end()) return OkStatus();
@@ -205,15 +207,15 @@ Result<TokenizerParts> LoadHuggingFace(std::string_view tokenizer_json, const Js
   TokenizerParts parts;
   PENSIEVE_TRY(std::vector<AddedToken> added, ReadAddedTokens(root));
   const Json no_config = Json::object();
-  PENSIEVE_TRY(const JsonFields config, JsonFields::Of(tokenizer_config.is_null() ? no_config : tokenizer_config,
-                                                       "tokenizer_config.json"));
+  PENSIEVE_TRY(const JsonFields config,
+               JsonFields::Of(tokenizer_config.is_null() ? no_config : tokenizer_config, "tokenizer_config.json"));
   PENSIEVE_RETURN_IF_ERROR(AddConfiguredTokens(config, added, parts.warnings));
   LeaveOutTokens(options.ids_end, added, document);
   PENSIEVE_RETURN_IF_ERROR(ReadComponents(root, document, parts));
   if (options.lowercase && !Lowercases(root)) PutFirst(MakeLowercaseNormalizer(), parts.normalizer);
   const Normalizer* normalizer = parts.normalizer.get();
-  parts.added = AddedTokens(std::move(added),
-                            [normalizer](std::string_view text) { return NormalizePiece(normalizer, text); });
+  parts.added =
+      AddedTokens(std::move(added), [normalizer](std::string_view text) { return NormalizePiece(normalizer, text); });
   PENSIEVE_RETURN_IF_ERROR(ReadSpecialTokens(config, parts));
   PENSIEVE_RETURN_IF_ERROR(ApplyBosEosFlags(config, parts));
   const auto& special = parts.special;

@@ -19,8 +19,8 @@ std::string JsonFields::PlaceOf(std::string_view key) const {
 }
 
 Status JsonFields::Malformed(std::string_view key, std::string_view expected) const {
-  return DataLoss(fmt::format("{} {} {}", PlaceOf(key), Find(key) == nullptr ? "is missing: expected" : "is not",
-                              expected));
+  return DataLoss(
+      fmt::format("{} {} {}", PlaceOf(key), Find(key) == nullptr ? "is missing: expected" : "is not", expected));
 }
 
 Result<std::string> JsonFields::String(std::string_view key) const {

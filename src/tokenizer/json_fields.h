@@ -28,8 +28,8 @@ class JsonFields {
   Result<bool> BoolOr(std::string_view key, bool fallback) const;
   Result<int64_t> Integer(std::string_view key) const;  // required
   Result<int64_t> IntegerOr(std::string_view key, int64_t fallback) const;
-  Result<JsonFields> Object(std::string_view key) const;    // required
-  Result<const Json*> Array(std::string_view key) const;    // required
+  Result<JsonFields> Object(std::string_view key) const;  // required
+  Result<const Json*> Array(std::string_view key) const;  // required
 
  private:
   JsonFields(const Json& object, std::string place) : object_(&object), place_(std::move(place)) {}

@@ -48,14 +48,11 @@ void GlueMatches(std::vector<Segment>& segments) {
 
 void ApplyBehavior(SplitBehavior behavior, std::vector<Segment>& segments) {
   switch (behavior) {
-    case SplitBehavior::kIsolated:
-      return;
+    case SplitBehavior::kIsolated: return;
     case SplitBehavior::kRemoved:
       std::erase_if(segments, [](const Segment& segment) { return segment.is_match; });
       return;
-    case SplitBehavior::kMergedWithPrevious:
-      GlueMatches(segments);
-      return;
+    case SplitBehavior::kMergedWithPrevious: GlueMatches(segments); return;
     case SplitBehavior::kMergedWithNext:
       std::reverse(segments.begin(), segments.end());
       GlueMatches(segments);
@@ -80,8 +77,8 @@ void ApplyBehavior(SplitBehavior behavior, std::vector<Segment>& segments) {
 void AppendSegments(const Word& word, const std::vector<Segment>& segments, std::vector<Word>& words) {
   for (const Segment& segment : segments) {
     if (segment.begin == segment.end) continue;
-    words.push_back({word.text.substr(segment.begin, segment.end - segment.begin),
-                     word.starts_text && segment.begin == 0});
+    words.push_back(
+        {word.text.substr(segment.begin, segment.end - segment.begin), word.starts_text && segment.begin == 0});
   }
 }
 

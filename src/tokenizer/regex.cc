@@ -109,8 +109,7 @@ class PatternTranslator {
     if (at_ + 1 >= pattern_.size()) return InvalidArgument(fmt::format("regex \"{}\" ends in a backslash", pattern_));
     switch (pattern_[at_ + 1]) {
       case 'h':
-      case 'H':
-        return Refuse("\\h");
+      case 'H': return Refuse("\\h");
       case 'w':
         out_.append(in_class_ ? std::string(kWordClass) : fmt::format("[{}{}]", kWordClass, kLatin1Numbers));
         at_ += 2;
@@ -127,11 +126,8 @@ class PatternTranslator {
         at_ += 2;
         return OkStatus();
       case 'p':
-      case 'P':
-        return TranslateProperty();
-      default:
-        Copy(2);
-        return OkStatus();
+      case 'P': return TranslateProperty();
+      default: Copy(2); return OkStatus();
     }
   }
 
@@ -145,9 +141,20 @@ class PatternTranslator {
   // Oniguruma also knows the long names of categories.
   Status TranslateProperty() {
     static constexpr std::array<std::pair<std::string_view, std::string_view>, 14> kLongNames = {{
-        {"Letter", "L"}, {"Mark", "M"}, {"Number", "N"}, {"Punctuation", "P"}, {"Punct", "P"}, {"Symbol", "S"},
-        {"Separator", "Z"}, {"Other", "C"}, {"Uppercase_Letter", "Lu"}, {"Lowercase_Letter", "Ll"},
-        {"Titlecase_Letter", "Lt"}, {"Modifier_Letter", "Lm"}, {"Other_Letter", "Lo"}, {"Decimal_Number", "Nd"},
+        {"Letter", "L"},
+        {"Mark", "M"},
+        {"Number", "N"},
+        {"Punctuation", "P"},
+        {"Punct", "P"},
+        {"Symbol", "S"},
+        {"Separator", "Z"},
+        {"Other", "C"},
+        {"Uppercase_Letter", "Lu"},
+        {"Lowercase_Letter", "Ll"},
+        {"Titlecase_Letter", "Lt"},
+        {"Modifier_Letter", "Lm"},
+        {"Other_Letter", "Lo"},
+        {"Decimal_Number", "Nd"},
     }};
     const size_t close = pattern_.find('}', at_);
     if (!(pattern_.substr(at_ + 2, 1) == "{") || close == std::string_view::npos) return Refuse("\\p without braces");
@@ -206,14 +213,14 @@ Result<Regex> Regex::Compile(const std::string& pattern) {
   PCRE2_SIZE offset = 0;
   auto code = std::make_unique<Code>();
   // Ruby's ^ and $ match at every line.
-  code->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
-                             nullptr);
+  code->code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr);
   if (code->code == nullptr) {
     std::array<PCRE2_UCHAR, 200> message{};
     pcre2_get_error_message(error, message.data(), message.size());
-    return InvalidArgument(fmt::format("regex \"{}\" at {}: {}", pattern, offset,
-                                       reinterpret_cast<const char*>(message.data())));
+    return InvalidArgument(
+        fmt::format("regex \"{}\" at {}: {}", pattern, offset, reinterpret_cast<const char*>(message.data())));
   }
   // Without JIT (an architecture PCRE2 does not know) matching is slower and just as right.
   (void)pcre2_jit_compile(code->code, PCRE2_JIT_COMPLETE);
@@ -240,8 +247,8 @@ std::vector<TextRange> Regex::FindAll(std::string_view text) const {
   size_t at = 0;
   size_t last_end = std::string_view::npos;
   while (at <= subject.size()) {
-    int found = pcre2_match(code_->code, bytes, subject.size(), at, PCRE2_NO_UTF_CHECK, scratch.data(),
-                            scratch.context());
+    int found =
+        pcre2_match(code_->code, bytes, subject.size(), at, PCRE2_NO_UTF_CHECK, scratch.data(), scratch.context());
     if (found == PCRE2_ERROR_JIT_STACKLIMIT) {  // the interpreter keeps its state on the heap
       found = pcre2_match(code_->code, bytes, subject.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, scratch.data(),
                           scratch.context());

@@ -119,8 +119,8 @@ class ScoredBpeModel final : public Model {
 Result<std::unique_ptr<Model>> CreateScoredBpe(Vocabulary vocabulary, ScoredBpeOptions options) {
   const auto count = static_cast<size_t>(vocabulary.size());
   if (options.scores.size() != count || options.kinds.size() != count) {
-    return DataLoss(fmt::format("{} tokens, but {} scores and {} token types", count, options.scores.size(),
-                                options.kinds.size()));
+    return DataLoss(
+        fmt::format("{} tokens, but {} scores and {} token types", count, options.scores.size(), options.kinds.size()));
   }
   return std::unique_ptr<Model>(std::make_unique<ScoredBpeModel>(std::move(vocabulary), std::move(options)));
 }

@@ -75,7 +75,7 @@ void CollectEndOfGeneration(std::vector<int32_t> ids, TokenizerParts& parts) {
   // In gpt-oss's format (it has <|return|>) an <|end|> ends a message and not the turn.
   const bool harmony = parts.added.FindId("<|return|>") >= 0 && parts.added.FindId("<|channel|>") >= 0;
   static constexpr std::array<std::string_view, 11> kTurnEnds = {
-      "<|eot_id|>", "<|im_end|>", "<|end|>",  "<end_of_turn>", "<|endoftext|>", "<|eom_id|>",
+      "<|eot_id|>", "<|im_end|>", "<|end|>",  "<end_of_turn>", "<|endoftext|>",  "<|eom_id|>",
       "<EOT>",      "<|return|>", "<|call|>", "<turn|>",       "<|end_of_text|>"};
   for (const std::string_view token : kTurnEnds) {
     if (harmony && token == "<|end|>") continue;

@@ -42,8 +42,8 @@ struct TokenizerOptions {
 // Two texts as one list of ids, as the tokenizer's post-processor joins them.
 struct EncodedPair {
   std::vector<int32_t> ids;
-  int32_t second_from = 0;   // tokens from here on are of type 1; the number of ids: none is
-  int64_t tokens_seen = 0;   // with all of both texts
+  int32_t second_from = 0;  // tokens from here on are of type 1; the number of ids: none is
+  int64_t tokens_seen = 0;  // with all of both texts
 };
 
 struct PairOptions {
@@ -118,7 +118,8 @@ class Tokenizer {
   // O(n log n) in the bytes of the text.
   std::vector<int32_t> Encode(std::string_view text, const EncodeOptions& options = {}) const;
   // Unimplemented when the tokenizer joins pairs in an unusual way; InvalidArgument when nothing of the texts would fit.
-  Result<EncodedPair> EncodePair(std::string_view first, std::string_view second, const PairOptions& options = {}) const;
+  Result<EncodedPair> EncodePair(std::string_view first, std::string_view second,
+                                 const PairOptions& options = {}) const;
   // For a text that is cut behind `tokens_max` ids: those come first as in Encode, and there are more exactly when Encode
   // gives more. What follows may be the ids of a part of the text only, closed by the post-processor as ever. Costs what
   // tokens_max tokens cost, where the text has spaces near the place to stop at, and else what Encode does.

@@ -211,12 +211,15 @@ TEST_P(GoldenTest, TheFirstTokensOfALongTextNeedNotAllOfIt) {
   ASSERT_TRUE(golden.has_value());
   for (const std::string& text : LongTexts(*golden)) {
     const std::vector<int32_t> all = (*tokenizer)->Encode(text);
-    for (const size_t wanted : {size_t{0}, size_t{1}, size_t{7}, size_t{100}, size_t{333}, all.size() - 1, all.size()}) {
+    for (const size_t wanted :
+         {size_t{0}, size_t{1}, size_t{7}, size_t{100}, size_t{333}, all.size() - 1, all.size()}) {
       const auto some = (*tokenizer)->EncodeAtMost(text, static_cast<int64_t>(wanted));
       ASSERT_EQ(some.size() > wanted, all.size() > wanted) << wanted;
       const auto same = static_cast<std::ptrdiff_t>(std::min(wanted, some.size()));
       ASSERT_TRUE(std::equal(some.begin(), some.begin() + same, all.begin())) << wanted;
-      ASSERT_EQ(some.empty() ? -1 : some.back(), all.empty() ? -1 : (*tokenizer)->special().add_eos ? all.back() : some.back());
+      ASSERT_EQ(some.empty() ? -1 : some.back(), all.empty()                       ? -1
+                                                 : (*tokenizer)->special().add_eos ? all.back()
+                                                                                   : some.back());
     }
   }
 }
@@ -257,7 +260,8 @@ TEST(Pairs, AreJoinedAndCutAsByThePackage) {
 INSTANTIATE_TEST_SUITE_P(Tokenizers, GoldenTest, testing::ValuesIn(GoldenFiles()), [](const auto& test) {
   std::string name = test.param.filename().string();
   name = name.substr(0, name.find(".golden"));
-  std::replace_if(name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
   return name + "_" + std::to_string(test.index);
 });
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GoldenTest);

@@ -17,14 +17,14 @@
 namespace pensieve::tokenizer {
 
 struct TokenizerParts {
-  NormalizerPtr normalizer;            // null: none
-  PreTokenizerPtr pre_tokenizer;       // null: a piece is one word
-  std::unique_ptr<Model> model;        // never null
+  NormalizerPtr normalizer;       // null: none
+  PreTokenizerPtr pre_tokenizer;  // null: a piece is one word
+  std::unique_ptr<Model> model;   // never null
   AddedTokens added;
   std::vector<DecoderStagePtr> decoder;
-  std::vector<int32_t> prefix_ids;     // what the post-processor puts in front
-  std::vector<int32_t> suffix_ids;     // and behind
-  PairTemplate pair;                   // no parts: one text behind the other
+  std::vector<int32_t> prefix_ids;  // what the post-processor puts in front
+  std::vector<int32_t> suffix_ids;  // and behind
+  PairTemplate pair;                // no parts: one text behind the other
   SpecialTokens special;
   std::unordered_set<int32_t> special_aliases;  // ids without an added token, but spelled like a special one
   std::vector<std::string> warnings;

@@ -27,9 +27,8 @@ std::string File(const std::string& model, const std::string& others = "") {
   return fmt::format(R"({{"version":"1.0","added_tokens":[]{}{},"model":{}}})", comma, others, model);
 }
 
-const std::string kTinyBpe =
-    R"({"type":"BPE","vocab":{"a":0,"b":1,"c":2,"ab":3,"bc":4,"abc":5,"Ġ":6,"Ġa":7},)"
-    R"("merges":["b c","a b","a bc","Ġ a"]})";
+const std::string kTinyBpe = R"({"type":"BPE","vocab":{"a":0,"b":1,"c":2,"ab":3,"bc":4,"abc":5,"Ġ":6,"Ġa":7},)"
+                             R"("merges":["b c","a b","a bc","Ġ a"]})";
 
 std::unique_ptr<Tokenizer> Load(const std::string& text, const Json& config = Json()) {
   auto tokenizer = Tokenizer::FromHuggingFace(text, config, "test.json");
@@ -38,8 +37,8 @@ std::unique_ptr<Tokenizer> Load(const std::string& text, const Json& config = Js
 }
 
 std::unique_ptr<Tokenizer> LoadSample(const std::string& name) {
-  const auto text = ReadFile(std::string(PENSIEVE_SOURCE_DIR) + "/tests/data/tokenizer/" + name + ".tokenizer.json",
-                             1 << 20);
+  const auto text =
+      ReadFile(std::string(PENSIEVE_SOURCE_DIR) + "/tests/data/tokenizer/" + name + ".tokenizer.json", 1 << 20);
   EXPECT_TRUE(text.has_value());
   return Load(*text);
 }
@@ -47,8 +46,8 @@ std::unique_ptr<Tokenizer> LoadSample(const std::string& name) {
 // SentencePiece rules with one entry: "a" becomes the text at `offset` of "\xC3\xA9", that is "é".
 std::string CharsmapFrom(uint32_t offset) {
   std::vector<uint32_t> units(98, 0);
-  units[0] = 1u << 10;                             // its children: 1 ^ byte
-  units['a' ^ 1u] = 1u << 10 | 1u << 8 | 'a';      // ends a rule, whose value is one slot further on
+  units[0] = 1u << 10;                         // its children: 1 ^ byte
+  units['a' ^ 1u] = 1u << 10 | 1u << 8 | 'a';  // ends a rule, whose value is one slot further on
   units['a'] = offset;
   std::string charsmap;
   const auto append = [&](uint32_t unit) {
@@ -66,7 +65,9 @@ TEST(Normalizers, AReplacementInsideOfACharacterIsNone) {
     (*normalizer)->Apply(text);
     return text.text;
   };
-  EXPECT_EQ(normalized(0), "b\xC3\xA9" "b");
+  EXPECT_EQ(normalized(0),
+            "b\xC3\xA9"
+            "b");
   EXPECT_EQ(normalized(1), "bab");
   EXPECT_EQ(normalized(2), "bb");
   EXPECT_EQ(normalized(1000), "bab");
@@ -157,8 +158,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "normalizer.normalizers[0]"},
         BadFile{"charsmap", File(kTinyBpe, R"("normalizer":{"type":"Precompiled","precompiled_charsmap":"//////8="})"),
                 kLoss, "precompiled_charsmap"},
-        BadFile{"charsmap_base64",
-                File(kTinyBpe, R"("normalizer":{"type":"Precompiled","precompiled_charsmap":"*"})"), kLoss, "base64"},
+        BadFile{"charsmap_base64", File(kTinyBpe, R"("normalizer":{"type":"Precompiled","precompiled_charsmap":"*"})"),
+                kLoss, "base64"},
         BadFile{"split_type", File(kTinyBpe, R"("pre_tokenizer":{"type":"UnicodeScripts"})"), kUnknownType,
                 "UnicodeScripts"},
         BadFile{"split_behavior",
@@ -167,10 +168,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"split_regex",
                 File(kTinyBpe, R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a"},"behavior":"Isolated"})"),
                 kLoss, "pre_tokenizer.pattern"},
-        BadFile{"split_class",
-                File(kTinyBpe,
-                     R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"[a&&b]"},"behavior":"Isolated"})"),
-                kUnknownType, "intersection"},
+        BadFile{
+            "split_class",
+            File(kTinyBpe, R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"[a&&b]"},"behavior":"Isolated"})"),
+            kUnknownType, "intersection"},
         BadFile{"split_empty",
                 File(kTinyBpe, R"("pre_tokenizer":{"type":"Split","pattern":{"String":""},"behavior":"Isolated"})"),
                 kLoss, "pattern is empty"},
@@ -214,8 +215,8 @@ TEST(BadFile, EveryCutOfARealFileIsRefused) {
 TEST(BadFile, ChangedBytesNeverCrash) {
   std::mt19937 random(1);
   for (const char* name : {"llama2", "unigram", "precompiled", "bert_uncased", "clip"}) {
-    const auto text = ReadFile(std::string(PENSIEVE_SOURCE_DIR) + "/tests/data/tokenizer/" + name + ".tokenizer.json",
-                               1 << 20);
+    const auto text =
+        ReadFile(std::string(PENSIEVE_SOURCE_DIR) + "/tests/data/tokenizer/" + name + ".tokenizer.json", 1 << 20);
     ASSERT_TRUE(text.has_value());
     for (int round = 0; round < 60; ++round) {
       std::string changed = *text;
@@ -254,10 +255,10 @@ TEST(Phi3, TokensSwallowTheLineBreakBehindThem) {
 
 TEST(AddedTokens, WhitespaceBelongsToTheFirstThatTakesIt) {
   const auto with = [](const char* lstrip) {
-    return Load(fmt::format(
-        R"({{"version":"1.0","added_tokens":[)"
-        R"({{"id":8,"content":"<m>","rstrip":true,"special":true,"normalized":false}},)"
-        R"({{"id":9,"content":"  ","lstrip":{},"special":false,"normalized":false}}],"model":{}}})", lstrip, kTinyBpe));
+    return Load(fmt::format(R"({{"version":"1.0","added_tokens":[)"
+                            R"({{"id":8,"content":"<m>","rstrip":true,"special":true,"normalized":false}},)"
+                            R"({{"id":9,"content":"  ","lstrip":{},"special":false,"normalized":false}}],"model":{}}})",
+                            lstrip, kTinyBpe));
   };
   // "<m>" took both spaces. A token that may reach to the left shrinks to nothing, any other counts all the same.
   EXPECT_THAT(with("true")->Encode("a<m>  b"), ElementsAre(0, 8, 1));
@@ -326,9 +327,8 @@ TEST(Authors, WhatTheTemplateNamesIsForAnswersAndOtherAddedTokensForAll) {
 }
 
 TEST(Authors, NormalizersKeepTheBorders) {
-  const std::string sequence =
-      R"(,"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Lowercase"},)"
-      R"({"type":"Replace","pattern":{"String":"ww"},"content":""}]})";
+  const std::string sequence = R"(,"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Lowercase"},)"
+                               R"({"type":"Replace","pattern":{"String":"ww"},"content":""}]})";
   const auto tokenizer = LoadMarked("true", sequence);
   const auto limits = tokenizer->Limit("", "", {});
   EXPECT_THAT(Parts({{"ww<S>", kRequest}, {"ww", kRequest}, {"<S>", kTemplate}}).Encode(*tokenizer, *limits),
@@ -336,15 +336,15 @@ TEST(Authors, NormalizersKeepTheBorders) {
   // Letters that join over a border: what comes behind them is found all the same.
   EXPECT_THAT(Parts({{"e", kTemplate}, {"\u0301<s>", kRequest}, {"<s>", kTemplate}}).Encode(*tokenizer, *limits),
               ElementsAre(4, 6, 5, 20));
-  EXPECT_THAT(Parts({{"<s>\xff", kRequest}, {"<s>", kTemplate}}).Encode(*tokenizer, *limits),
-              ElementsAre(4, 6, 5, 20)) << "invalid UTF-8";
+  EXPECT_THAT(Parts({{"<s>\xff", kRequest}, {"<s>", kTemplate}}).Encode(*tokenizer, *limits), ElementsAre(4, 6, 5, 20))
+      << "invalid UTF-8";
 }
 
 // "<s>" can be merged of plain text here, as in vocabularies that were converted from SentencePiece.
 TEST(Authors, TheModelMakesNoSpecialTokenOfPlainText) {
-  const auto tokenizer = Load(
-      R"({"version":"1.0","added_tokens":[{"id":5,"content":"<s>","special":true,"normalized":false}],)"
-      R"("model":{"type":"BPE","vocab":{"<":0,"s":1,">":2,"s>":3,"a":4,"<s>":5},"merges":["s >","< s>"]}})");
+  const auto tokenizer =
+      Load(R"({"version":"1.0","added_tokens":[{"id":5,"content":"<s>","special":true,"normalized":false}],)"
+           R"("model":{"type":"BPE","vocab":{"<":0,"s":1,">":2,"s>":3,"a":4,"<s>":5},"merges":["s >","< s>"]}})");
   const auto limits = tokenizer->Limit("", "", {});
   EXPECT_THAT(tokenizer->Encode("a<s>", {.parse_special = false}), ElementsAre(4, 5));
   EXPECT_THAT(Parts({{"a<s>", kRequest}, {"<s>", kTemplate}}).Encode(*tokenizer, *limits), ElementsAre(4, 0, 3, 5));
@@ -446,11 +446,10 @@ TEST(Gguf, WordPieceVocabulariesWithCapitalsAreNotLowercased) {
 }
 
 TEST(IdsBeyondTheEmbedding, AreLeftOutAndTheirTextIsPlain) {
-  const std::string text =
-      R"({"version":"1.0","added_tokens":[)"
-      R"({"id":3,"content":"<a>","special":true,"normalized":false},)"
-      R"({"id":4,"content":"ab","special":true,"normalized":false}],)"
-      R"("model":{"type":"BPE","vocab":{"a":0,"b":1,"<":2,"ab":4},"merges":[]}})";
+  const std::string text = R"({"version":"1.0","added_tokens":[)"
+                           R"({"id":3,"content":"<a>","special":true,"normalized":false},)"
+                           R"({"id":4,"content":"ab","special":true,"normalized":false}],)"
+                           R"("model":{"type":"BPE","vocab":{"a":0,"b":1,"<":2,"ab":4},"merges":[]}})";
   const auto all = Tokenizer::FromHuggingFace(text, Json(), "x");
   ASSERT_TRUE(all.has_value()) << all.error().ToString();
   EXPECT_THAT((*all)->Encode("ab<a>"), ElementsAre(4, 3));
@@ -468,9 +467,9 @@ TEST(IdsBeyondTheEmbedding, AreLeftOutAndTheirTextIsPlain) {
 }
 
 TEST(IdsBeyondTheEmbedding, CountWhereThePostProcessorPutsThem) {
-  const auto tokenizer = Load(
-      R"({"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0},"merges":[]},)"
-      R"("post_processor":{"type":"BertProcessing","sep":["s",70],"cls":["c",0]}})");
+  const auto tokenizer =
+      Load(R"({"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0},"merges":[]},)"
+           R"("post_processor":{"type":"BertProcessing","sep":["s",70],"cls":["c",0]}})");
   ASSERT_NE(tokenizer, nullptr);
   EXPECT_EQ(tokenizer->vocab_size(), 71);
 }
@@ -502,7 +501,8 @@ TEST(Pairs, ThatCannotBeJoinedAreRefused) {
   const auto pair = [](const std::string& template_pair, int64_t tokens_max) {
     const auto tokenizer =
         Load(File(kTinyBpe, R"("post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}}],)"
-                            R"("pair":)" + template_pair + R"(,"special_tokens":{"b":{"id":"b","ids":[1]}}})"));
+                            R"("pair":)" +
+                                template_pair + R"(,"special_tokens":{"b":{"id":"b","ids":[1]}}})"));
     const auto encoded = tokenizer->EncodePair("a", "c", {.tokens_max = tokens_max});
     return encoded ? testing::PrintToString(encoded->ids) : encoded.error().ToString();
   };

@@ -9,13 +9,13 @@
 
 namespace pensieve::tokenizer {
 
-bool IsWhitespace(char32_t c);      // White_Space
-bool IsNumeric(char32_t c);         // Nd, Nl, No: the Digits pre-tokenizer
-bool IsWordCharacter(char32_t c);   // \w of the Whitespace pre-tokenizer and of single_word tokens
-bool IsPunctuation(char32_t c);     // ASCII punctuation and P*: Punctuation and BertPreTokenizer
-bool IsMark(char32_t c);            // M*: StripAccents
-bool IsNonspacingMark(char32_t c);  // Mn: BertNormalizer's strip_accents
-bool IsBertControl(char32_t c);     // what BertNormalizer's clean_text drops: C* without \t \n \r, U+0000, U+FFFD
+bool IsWhitespace(char32_t c);        // White_Space
+bool IsNumeric(char32_t c);           // Nd, Nl, No: the Digits pre-tokenizer
+bool IsWordCharacter(char32_t c);     // \w of the Whitespace pre-tokenizer and of single_word tokens
+bool IsPunctuation(char32_t c);       // ASCII punctuation and P*: Punctuation and BertPreTokenizer
+bool IsMark(char32_t c);              // M*: StripAccents
+bool IsNonspacingMark(char32_t c);    // Mn: BertNormalizer's strip_accents
+bool IsBertControl(char32_t c);       // what BertNormalizer's clean_text drops: C* without \t \n \r, U+0000, U+FFFD
 bool IsChineseCharacter(char32_t c);  // the CJK blocks that BertNormalizer surrounds with spaces
 
 // A code point of the same UTF-8 length whose classes in the regex library are those that `c` has in the package;

@@ -41,10 +41,22 @@ TEST(AkiDbEmbed, BadRequests) {
   std::string many = R"({"texts":[)";
   for (int i = 0; i < 33; ++i) many += i == 0 ? "\"a\"" : ",\"a\"";
   const std::pair<std::string, int> cases[] = {
-      {R"({"texts":[]})", 400}, {many + "]}", 400}, {R"({"texts":["a"],"pooling":"best"})", 400}, {"{", 400}, {"", 400},
-      {R"({"texts":["a"]} x)", 400}, {"[]", 422}, {"{}", 422}, {R"({"texts":"a"})", 422}, {R"({"texts":[1]})", 422},
-      {R"({"texts":null})", 422}, {R"({"texts":["a"],"model":null})", 422}, {R"({"texts":["a"],"pooling":null})", 422},
-      {R"({"texts":["a"],"normalize":null})", 422}, {R"({"texts":["a"],"normalize":1})", 422}, {R"({"inputs":["a"]})", 422},
+      {R"({"texts":[]})", 400},
+      {many + "]}", 400},
+      {R"({"texts":["a"],"pooling":"best"})", 400},
+      {"{", 400},
+      {"", 400},
+      {R"({"texts":["a"]} x)", 400},
+      {"[]", 422},
+      {"{}", 422},
+      {R"({"texts":"a"})", 422},
+      {R"({"texts":[1]})", 422},
+      {R"({"texts":null})", 422},
+      {R"({"texts":["a"],"model":null})", 422},
+      {R"({"texts":["a"],"pooling":null})", 422},
+      {R"({"texts":["a"],"normalize":null})", 422},
+      {R"({"texts":["a"],"normalize":1})", 422},
+      {R"({"inputs":["a"]})", 422},
   };
   for (const auto& [body, http_status] : cases) {
     const auto call = Call(body);
@@ -63,8 +75,9 @@ TEST(AkiDbEmbed, ReplyHasTheContractsFieldOrder) {
   result.dimension = 2;
   result.embeddings = {{0.5f, -1.0f}, {0.25f, 3e-9f}};
   result.total_s = 0.0129;
-  EXPECT_EQ(ToEmbedReply(result, *call).body,
-            R"({"embeddings":[[0.5,-1],[0.25,3e-09]],"model":"m","dimension":2,"usage":{"total_tokens":2,"duration_ms":12}})");
+  EXPECT_EQ(
+      ToEmbedReply(result, *call).body,
+      R"({"embeddings":[[0.5,-1],[0.25,3e-09]],"model":"m","dimension":2,"usage":{"total_tokens":2,"duration_ms":12}})");
 }
 
 }  // namespace

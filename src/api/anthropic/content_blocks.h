@@ -18,11 +18,11 @@ struct ToolAnswer {
 };
 
 struct MessageParts {
-  std::string text;        // of all blocks that are text in some way, in order
+  std::string text;  // of all blocks that are text in some way, in order
   std::string reasoning;
-  Json tool_calls = Json::array();       // [{id, type: "function", function: {name, arguments: object}}]
+  Json tool_calls = Json::array();  // [{id, type: "function", function: {name, arguments: object}}]
   std::vector<ToolAnswer> tool_answers;
-  bool ends_in_text_block = false;       // `text` may be continued without a line break
+  bool ends_in_text_block = false;  // `text` may be continued without a line break
 };
 
 struct BlockContext {

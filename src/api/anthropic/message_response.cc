@@ -15,9 +15,9 @@ std::string Sse(std::string_view event, const Json& body) {
 }
 
 Json EmptyMessage(const MessageOptions& options) {
-  return {{"id", options.id},       {"type", "message"},        {"role", "assistant"},
-          {"model", options.model}, {"content", Json::array()}, {"stop_reason", nullptr},
-          {"stop_sequence", nullptr}, {"stop_details", nullptr}, {"container", nullptr}};
+  return {{"id", options.id},         {"type", "message"},        {"role", "assistant"},
+          {"model", options.model},   {"content", Json::array()}, {"stop_reason", nullptr},
+          {"stop_sequence", nullptr}, {"stop_details", nullptr},  {"container", nullptr}};
 }
 
 Json StopSequence(const service::GenerationEvent& done) {

@@ -11,9 +11,9 @@
 namespace pensieve::api::anthropic {
 
 struct MessageOptions {
-  std::string id = {};                 // "msg_..." from NewId
-  std::string model = {};              // exactly as the request spelled it: clients drop thinking of a foreign model
-  std::string request_id = {};         // for error events
+  std::string id = {};            // "msg_..." from NewId
+  std::string model = {};         // exactly as the request spelled it: clients drop thinking of a foreign model
+  std::string request_id = {};    // for error events
   int64_t prompt_tokens = 0;      // known before the first event
   bool thinking_omitted = false;  // thinking blocks without their text
 };
@@ -41,8 +41,8 @@ class MessageBuilder {
 
   const MessageOptions options_;
   Json content_ = Json::array();
-  std::string text_;            // of the open block
-  std::string open_type_;       // "", "text", "thinking" or "tool_use"
+  std::string text_;       // of the open block
+  std::string open_type_;  // "", "text", "thinking" or "tool_use"
   service::GenerationEvent done_;
 };
 

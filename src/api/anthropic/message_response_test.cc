@@ -37,8 +37,7 @@ GenerationEvent Done(service::StopReason reason, std::string stop_sequence = "")
 
 MessageOptions Options() { return {.id = "msg_1", .model = "claude-x", .request_id = "req_1", .prompt_tokens = 12}; }
 
-constexpr char kUsageTail[] =
-    R"("cache_creation":{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0},)";
+constexpr char kUsageTail[] = R"("cache_creation":{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0},)";
 const std::string kStart =
     R"(event: message_start
 data: {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","model":"claude-x","content":[],"stop_reason":null,"stop_sequence":null,"stop_details":null,"container":null,"usage":{"input_tokens":12,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,)" +
@@ -73,8 +72,8 @@ std::string Stream(const std::vector<GenerationEvent>& events, MessageOptions op
 }
 
 TEST(MessageStream, Text) {
-  EXPECT_EQ(Stream({Piece(Kind::kProgress, ""), Piece(Kind::kText, "Hel"), Piece(Kind::kText, ""), Piece(Kind::kText, "lo \"é\n"),
-                    Done(service::StopReason::kEnd)}),
+  EXPECT_EQ(Stream({Piece(Kind::kProgress, ""), Piece(Kind::kText, "Hel"), Piece(Kind::kText, ""),
+                    Piece(Kind::kText, "lo \"é\n"), Done(service::StopReason::kEnd)}),
             kStart + R"(event: content_block_start
 data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":"","citations":null}}
 
@@ -196,9 +195,10 @@ TEST(MessageStream, BytesThatAreNoUtf8NeverBreakTheJson) {
 
 TEST(Message, HoldsEveryBlock) {
   MessageBuilder builder(Options());
-  for (const auto& event : {Piece(Kind::kReasoning, "hm"), Piece(Kind::kText, "a"), Piece(Kind::kText, "b"), CallStart("1", "T"),
-                            Piece(Kind::kToolCallArguments, "{\"x\":1}"), Piece(Kind::kToolCallEnd, ""), CallStart("2", "U"),
-                            Piece(Kind::kToolCallArguments, "{\"x\":"), Done(service::StopReason::kToolUse)}) {
+  for (const auto& event :
+       {Piece(Kind::kReasoning, "hm"), Piece(Kind::kText, "a"), Piece(Kind::kText, "b"), CallStart("1", "T"),
+        Piece(Kind::kToolCallArguments, "{\"x\":1}"), Piece(Kind::kToolCallEnd, ""), CallStart("2", "U"),
+        Piece(Kind::kToolCallArguments, "{\"x\":"), Done(service::StopReason::kToolUse)}) {
     builder.Add(event);
   }
   const Json message = builder.Finish();
@@ -218,7 +218,8 @@ TEST(Message, HoldsEveryBlock) {
   EXPECT_TRUE(message["stop_sequence"].is_null());
   const Json& usage = message["usage"];
   EXPECT_EQ(usage["input_tokens"].get<int>() + usage["cache_read_input_tokens"].get<int>() +
-                usage["cache_creation_input_tokens"].get<int>(), 12);
+                usage["cache_creation_input_tokens"].get<int>(),
+            12);
 }
 
 TEST(Message, EmptyAnswerHasNoContent) {

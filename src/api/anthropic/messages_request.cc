@@ -90,8 +90,7 @@ Status AddMessage(const Json& message, const std::string& path, std::map<std::st
   PENSIEVE_RETURN_IF_ERROR(fields.status());
   PENSIEVE_TRY(const Role role, RoleOf(role_name, path));
   const Json* content = fields.Any("content");
-  if (role == Role::kUser && (content->is_string() || content->is_array()) &&
-      (content->empty() || *content == "")) {
+  if (role == Role::kUser && (content->is_string() || content->is_array()) && (content->empty() || *content == "")) {
     return InvalidArgument(path + ".content: a user message must not be empty");
   }
   const BlockContext context{.role = role, .deferred_tools = &deferred_tools};

@@ -88,51 +88,65 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         TurnsCase{"neighbours", R"([{"role":"user","content":"a"},{"role":"user","content":"b"}])",
                   R"([{"role":"user","content":"a\n\nb"}])"},
-        TurnsCase{"assistant_pieces",
-                  R"([{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"text","text":"x"},{"type":"text","text":"y"}]},{"role":"user","content":"b"}])",
-                  R"([{"role":"user","content":"a"},{"role":"assistant","content":"xy"},{"role":"user","content":"b"}])"},
-        TurnsCase{"answers_first",
-                  R"([{"role":"user","content":[{"type":"text","text":"t"},{"type":"tool_result","tool_use_id":"i"}]}])",
-                  R"([{"role":"tool","tool_call_id":"i","content":""},{"role":"user","content":"t"}])"},
-        TurnsCase{"error_answer",
-                  R"([{"role":"user","content":[{"type":"tool_result","tool_use_id":"i","content":"no such file","is_error":true}]}])",
-                  R"([{"role":"tool","tool_call_id":"i","content":"Error: no such file"}])"},
-        TurnsCase{"error_said_already",
-                  R"([{"role":"user","content":[{"type":"tool_result","tool_use_id":"i","content":"<tool_use_error>x</tool_use_error>","is_error":true}]}])",
-                  R"([{"role":"tool","tool_call_id":"i","content":"<tool_use_error>x</tool_use_error>"}])"},
-        TurnsCase{"image_in_answer",
-                  R"([{"role":"user","content":[{"type":"tool_result","tool_use_id":"i","content":[{"type":"text","text":"shot"},{"type":"image","source":{"type":"base64","media_type":"image/png","data":"iVBO"}}]}]}])",
-                  R"([{"role":"tool","tool_call_id":"i","content":"shot\n[an image that cannot be seen here]"}])"},
-        TurnsCase{"document_text",
-                  R"([{"role":"user","content":[{"type":"document","title":"A \"b\"","source":{"type":"text","media_type":"text/plain","data":"body"}},{"type":"text","text":"?"}]}])",
-                  R"([{"role":"user","content":"<document title=\"A &quot;b&quot;\">\nbody\n</document>\n?"}])"},
-        TurnsCase{"document_blocks",
-                  R"([{"role":"user","content":[{"type":"document","source":{"type":"content","content":[{"type":"text","text":"one"},{"type":"text","text":"two"}]}}]}])",
-                  R"([{"role":"user","content":"<document>\none\ntwo\n</document>"}])"},
-        TurnsCase{"document_pdf",
-                  R"([{"role":"user","content":[{"type":"document","source":{"type":"base64","media_type":"application/pdf","data":"JVBE"}}]}])",
-                  R"([{"role":"user","content":"<document>\n[a document that cannot be read here: application/pdf]\n</document>"}])"},
-        TurnsCase{"search_result",
-                  R"([{"role":"user","content":[{"type":"search_result","source":"s","title":"t","content":[{"type":"text","text":"x"}],"citations":{"enabled":true}}]}])",
-                  R"([{"role":"user","content":"<search_result source=\"s\" title=\"t\">\nx\n</search_result>"}])"},
-        TurnsCase{"server_tools_of_a_history",
-                  R"([{"role":"user","content":"q"},{"role":"assistant","content":[{"type":"server_tool_use","id":"srvtoolu_1","name":"web_search","input":{"query":"x"}},{"type":"web_search_tool_result","tool_use_id":"srvtoolu_1","content":[{"type":"web_search_result","title":"T","url":"http://u","encrypted_content":"zz"}]},{"type":"text","text":"done"}]},{"role":"user","content":"b"}])",
-                  R"([{"role":"user","content":"q"},{"role":"assistant","content":"[web_search {\"query\":\"x\"}]\nT\nhttp://u\ndone"},{"role":"user","content":"b"}])"},
-        TurnsCase{"unknown_and_empty_blocks",
-                  R"([{"role":"user","content":[{"type":"hologram","x":1},{"type":"container_upload","file_id":"f"},{"type":"text","text":"a"}]},{"role":"assistant","content":[{"type":"text","text":""},{"type":"redacted_thinking","data":"x"},{"type":"text","text":"b"}]},{"role":"user","content":"c"}])",
-                  R"([{"role":"user","content":"[a hologram block that cannot be read here]\n[a container_upload block that cannot be read here]\na"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}])"},
+        TurnsCase{
+            "assistant_pieces",
+            R"([{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"text","text":"x"},{"type":"text","text":"y"}]},{"role":"user","content":"b"}])",
+            R"([{"role":"user","content":"a"},{"role":"assistant","content":"xy"},{"role":"user","content":"b"}])"},
+        TurnsCase{
+            "answers_first",
+            R"([{"role":"user","content":[{"type":"text","text":"t"},{"type":"tool_result","tool_use_id":"i"}]}])",
+            R"([{"role":"tool","tool_call_id":"i","content":""},{"role":"user","content":"t"}])"},
+        TurnsCase{
+            "error_answer",
+            R"([{"role":"user","content":[{"type":"tool_result","tool_use_id":"i","content":"no such file","is_error":true}]}])",
+            R"([{"role":"tool","tool_call_id":"i","content":"Error: no such file"}])"},
+        TurnsCase{
+            "error_said_already",
+            R"([{"role":"user","content":[{"type":"tool_result","tool_use_id":"i","content":"<tool_use_error>x</tool_use_error>","is_error":true}]}])",
+            R"([{"role":"tool","tool_call_id":"i","content":"<tool_use_error>x</tool_use_error>"}])"},
+        TurnsCase{
+            "image_in_answer",
+            R"([{"role":"user","content":[{"type":"tool_result","tool_use_id":"i","content":[{"type":"text","text":"shot"},{"type":"image","source":{"type":"base64","media_type":"image/png","data":"iVBO"}}]}]}])",
+            R"([{"role":"tool","tool_call_id":"i","content":"shot\n[an image that cannot be seen here]"}])"},
+        TurnsCase{
+            "document_text",
+            R"([{"role":"user","content":[{"type":"document","title":"A \"b\"","source":{"type":"text","media_type":"text/plain","data":"body"}},{"type":"text","text":"?"}]}])",
+            R"([{"role":"user","content":"<document title=\"A &quot;b&quot;\">\nbody\n</document>\n?"}])"},
+        TurnsCase{
+            "document_blocks",
+            R"([{"role":"user","content":[{"type":"document","source":{"type":"content","content":[{"type":"text","text":"one"},{"type":"text","text":"two"}]}}]}])",
+            R"([{"role":"user","content":"<document>\none\ntwo\n</document>"}])"},
+        TurnsCase{
+            "document_pdf",
+            R"([{"role":"user","content":[{"type":"document","source":{"type":"base64","media_type":"application/pdf","data":"JVBE"}}]}])",
+            R"([{"role":"user","content":"<document>\n[a document that cannot be read here: application/pdf]\n</document>"}])"},
+        TurnsCase{
+            "search_result",
+            R"([{"role":"user","content":[{"type":"search_result","source":"s","title":"t","content":[{"type":"text","text":"x"}],"citations":{"enabled":true}}]}])",
+            R"([{"role":"user","content":"<search_result source=\"s\" title=\"t\">\nx\n</search_result>"}])"},
+        TurnsCase{
+            "server_tools_of_a_history",
+            R"([{"role":"user","content":"q"},{"role":"assistant","content":[{"type":"server_tool_use","id":"srvtoolu_1","name":"web_search","input":{"query":"x"}},{"type":"web_search_tool_result","tool_use_id":"srvtoolu_1","content":[{"type":"web_search_result","title":"T","url":"http://u","encrypted_content":"zz"}]},{"type":"text","text":"done"}]},{"role":"user","content":"b"}])",
+            R"([{"role":"user","content":"q"},{"role":"assistant","content":"[web_search {\"query\":\"x\"}]\nT\nhttp://u\ndone"},{"role":"user","content":"b"}])"},
+        TurnsCase{
+            "unknown_and_empty_blocks",
+            R"([{"role":"user","content":[{"type":"hologram","x":1},{"type":"container_upload","file_id":"f"},{"type":"text","text":"a"}]},{"role":"assistant","content":[{"type":"text","text":""},{"type":"redacted_thinking","data":"x"},{"type":"text","text":"b"}]},{"role":"user","content":"c"}])",
+            R"([{"role":"user","content":"[a hologram block that cannot be read here]\n[a container_upload block that cannot be read here]\na"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}])"},
         TurnsCase{"empty_answer_in_history",
                   R"([{"role":"user","content":"a"},{"role":"assistant","content":[]},{"role":"user","content":"b"}])",
                   R"([{"role":"user","content":"a\n\nb"}])"},
-        TurnsCase{"tool_changes",
-                  R"([{"role":"user","content":"a"},{"role":"system","content":[{"type":"tool_addition","tool":{"name":"T","description":"d","input_schema":{"type":"object"}}},{"type":"tool_removal","tool_name":"U"}]}])",
-                  R"([{"role":"user","content":"a"},{"role":"system","content":"<functions>\n<function>{\"description\":\"d\",\"name\":\"T\",\"parameters\":{\"type\":\"object\"}}</function>\n</functions>\nThe tool U is no longer available."}])"}),
+        TurnsCase{
+            "tool_changes",
+            R"([{"role":"user","content":"a"},{"role":"system","content":[{"type":"tool_addition","tool":{"name":"T","description":"d","input_schema":{"type":"object"}}},{"type":"tool_removal","tool_name":"U"}]}])",
+            R"([{"role":"user","content":"a"},{"role":"system","content":"<functions>\n<function>{\"description\":\"d\",\"name\":\"T\",\"parameters\":{\"type\":\"object\"}}</function>\n</functions>\nThe tool U is no longer available."}])"}),
     [](const auto& turns) { return std::string(turns.param.name); });
 
 TEST(MessagesRequest, LastAssistantMessageIsContinued) {
-  const auto request = Translate(Body(R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"The answer is"}]})"));
+  const auto request =
+      Translate(Body(R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"The answer is"}]})"));
   EXPECT_TRUE(request.chat.continue_final_message);
-  const auto empty = Translate(Body(R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":""}]})"));
+  const auto empty =
+      Translate(Body(R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":""}]})"));
   EXPECT_FALSE(empty.chat.continue_final_message);
   EXPECT_EQ(empty.chat.messages.size(), 1u);
   const auto answered = Translate(Body(
@@ -160,7 +174,8 @@ TEST(MessagesRequest, TypedToolsGetTheirSchemas) {
     names.push_back(tool["function"]["name"]);
     EXPECT_TRUE(tool["function"]["parameters"].is_object());
   }
-  EXPECT_THAT(names, testing::ElementsAre("bash", "str_replace_based_edit_tool", "memory", "computer", "mine", "other"));
+  EXPECT_THAT(names,
+              testing::ElementsAre("bash", "str_replace_based_edit_tool", "memory", "computer", "mine", "other"));
   EXPECT_EQ(request.chat.tools[0]["function"]["parameters"]["properties"]["command"]["type"], "string");
   EXPECT_THAT(request.chat.tools[3]["function"]["description"].get<std::string>(), HasSubstr("1024x768"));
 }
@@ -171,10 +186,12 @@ TEST(MessagesRequest, DeferredToolsAreShownOnceAndOnlyWhereReferenced) {
   body["tools"] = {*ParseJson(tool)};
   EXPECT_TRUE(Translate(body).chat.tools.is_null());
   const Json reference = {{"type", "tool_reference"}, {"tool_name", "T"}};
-  body["messages"][0]["content"] = {{{"type", "tool_result"}, {"tool_use_id", "i"}, {"content", {reference, reference}}}};
-  EXPECT_EQ(Translate(body).chat.messages[0]["content"],
-            "<functions>\n<function>{\"description\":\"\",\"name\":\"T\",\"parameters\":{\"type\":\"object\"}}</function>\n"
-            "</functions>\n[tool T]");
+  body["messages"][0]["content"] = {
+      {{"type", "tool_result"}, {"tool_use_id", "i"}, {"content", {reference, reference}}}};
+  EXPECT_EQ(
+      Translate(body).chat.messages[0]["content"],
+      "<functions>\n<function>{\"description\":\"\",\"name\":\"T\",\"parameters\":{\"type\":\"object\"}}</function>\n"
+      "</functions>\n[tool T]");
   // With Anthropic's own search nothing could ever load it.
   body["tools"].push_back({{"type", "tool_search_tool_regex_20251119"}, {"name", "tool_search"}});
   EXPECT_EQ(Translate(body).chat.tools.size(), 1u);
@@ -203,7 +220,12 @@ TEST(MessagesRequest, ThinkingKinds) {
   EXPECT_EQ(Translate(Body()).chat.thinking, std::nullopt);
   EXPECT_EQ(Translate(Body(R"({"thinking":{"type":"enabled","budget_tokens":2048}})")).chat.thinking, true);
   EXPECT_EQ(Translate(Body(R"({"thinking":{"type":"between_tools"}})")).chat.thinking, false);
-  EXPECT_EQ(Translate(Body(R"({"thinking":{"type":"between_tools"},"messages":[{"role":"user","content":[{"type":"tool_result","tool_use_id":"i"}]}]})")).chat.thinking, true);
+  EXPECT_EQ(
+      Translate(
+          Body(
+              R"({"thinking":{"type":"between_tools"},"messages":[{"role":"user","content":[{"type":"tool_result","tool_use_id":"i"}]}]})"))
+          .chat.thinking,
+      true);
   EXPECT_EQ(Translate(Body(R"({"thinking":{"type":"from_the_future"}})")).chat.thinking, std::nullopt);
 }
 
@@ -228,16 +250,20 @@ TEST(MessagesRequest, ErrorsNameTheField) {
       {R"({"messages":[]})", "messages: at least one message is required"},
       {R"({"messages":["x"]})", "messages.0: must be an object"},
       {R"({"messages":[{"content":"x"}]})", "messages.0.role: Field required"},
-      {R"({"messages":[{"role":"tool","content":"x"}]})", "messages.0.role: must be \"user\", \"assistant\" or \"system\""},
+      {R"({"messages":[{"role":"tool","content":"x"}]})",
+       "messages.0.role: must be \"user\", \"assistant\" or \"system\""},
       {R"({"messages":[{"role":"user"}]})", "messages.0.content: Field required"},
       {R"({"messages":[{"role":"user","content":""}]})", "messages.0.content: a user message must not be empty"},
       {R"({"messages":[{"role":"user","content":[]}]})", "messages.0.content: a user message must not be empty"},
-      {R"({"messages":[{"role":"user","content":5}]})", "messages.0.content: must be a string or an array of content blocks"},
+      {R"({"messages":[{"role":"user","content":5}]})",
+       "messages.0.content: must be a string or an array of content blocks"},
       {R"({"messages":[{"role":"user","content":[5]}]})", "messages.0.content.0: must be an object"},
       {R"({"messages":[{"role":"user","content":[{}]}]})", "messages.0.content.0.type: Field required"},
       {R"({"messages":[{"role":"user","content":[{"type":"text"}]}]})", "messages.0.content.0.text: Field required"},
-      {R"({"messages":[{"role":"user","content":[{"type":"tool_result"}]}]})", "messages.0.content.0.tool_use_id: Field required"},
-      {R"({"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"a"}]}]})", "messages.0.content.0.name: Field required"},
+      {R"({"messages":[{"role":"user","content":[{"type":"tool_result"}]}]})",
+       "messages.0.content.0.tool_use_id: Field required"},
+      {R"({"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"a"}]}]})",
+       "messages.0.content.0.name: Field required"},
       {R"({"messages":[{"role":"assistant","content":[]}]})", "messages: every message is empty"},
       {R"({"max_tokens":-1})", "max_tokens: must be at least 0"},
       {R"({"max_tokens":1.5})", "max_tokens: must be an integer"},

@@ -47,12 +47,9 @@ void AppendLogprobs(const std::vector<service::TokenLogprob>& tokens, Json& out)
 std::string Line(const Json& json) { return DumpJson(json) + "\n"; }
 
 Json Details(const service::ModelDescription& model) {
-  return {{"parent_model", ""},
-          {"format", model.path.ends_with(".gguf") ? "gguf" : "safetensors"},
-          {"family", model.architecture},
-          {"families", Json::array({model.architecture})},
-          {"parameter_size", ""},
-          {"quantization_level", model.quantization}};
+  return {{"parent_model", ""},           {"format", model.path.ends_with(".gguf") ? "gguf" : "safetensors"},
+          {"family", model.architecture}, {"families", Json::array({model.architecture})},
+          {"parameter_size", ""},         {"quantization_level", model.quantization}};
 }
 
 Json Entry(const service::ModelDescription& model) {
@@ -147,18 +144,16 @@ std::string TextFormat::Write(size_t, const service::GenerationEvent& event) {
     case Kind::kDone: return Line(Done(Part("", "", Json::array()), event));
     case Kind::kError: return Line(ErrorBody(event.error, kDialect.errors, ""));
     case Kind::kCancelled:
-      return Line(ErrorBody(Unavailable("the request was cancelled because the server is shutting down"),
-                            kDialect.errors, ""));
+      return Line(
+          ErrorBody(Unavailable("the request was cancelled because the server is shutting down"), kDialect.errors, ""));
   }
   PENSIEVE_UNREACHABLE();
 }
 
 HttpReply ToLoadReply(const TextOptions& options, bool unload) {
   Json out = {{"model", options.model}, {"created_at", Now()}};
-  if (options.chat)
-    out["message"] = {{"role", "assistant"}, {"content", ""}};
-  else
-    out["response"] = "";
+  if (options.chat) out["message"] = {{"role", "assistant"}, {"content", ""}};
+  else out["response"] = "";
   out["done"] = true;
   out["done_reason"] = unload ? "unload" : "load";
   return ToReply(out);

@@ -37,8 +37,8 @@ class TextFormat final : public AnswerFormat {
   Json Done(Json head, const service::GenerationEvent& event) const;
 
   const TextOptions options_;
-  std::string text_;       // of a whole answer
-  std::string thinking_;   // likewise
+  std::string text_;                 // of a whole answer
+  std::string thinking_;             // likewise
   Json tool_calls_ = Json::array();  // likewise
   Json logprobs_ = Json::array();    // likewise
   service::GenerationEvent done_;

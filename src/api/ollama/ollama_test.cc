@@ -109,12 +109,12 @@ TEST(OllamaAnswers, LinesOfAStream) {
   EXPECT_EQ(format.Start() + format.Ping(), "");
   std::string out;
   for (const auto& [kind, text] : std::vector<std::pair<Kind, std::string>>{{Kind::kReasoning, "hm"},
-                                                                              {Kind::kText, "hi"},
-                                                                              {Kind::kToolCallStart, ""},
-                                                                              {Kind::kToolCallArguments, "{\"a\""},
-                                                                              {Kind::kToolCallArguments, ":1}"},
-                                                                              {Kind::kToolCallEnd, ""},
-                                                                              {Kind::kDone, ""}})
+                                                                            {Kind::kText, "hi"},
+                                                                            {Kind::kToolCallStart, ""},
+                                                                            {Kind::kToolCallArguments, "{\"a\""},
+                                                                            {Kind::kToolCallArguments, ":1}"},
+                                                                            {Kind::kToolCallEnd, ""},
+                                                                            {Kind::kDone, ""}})
     out += format.Write(0, Event(kind, text));
   std::vector<Json> lines;
   for (size_t at = 0; at < out.size(); at = out.find('\n', at) + 1)

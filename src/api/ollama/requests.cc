@@ -229,8 +229,7 @@ Result<TextRequest> FromChat(const Json& body, const std::string& request_id) {
   PENSIEVE_TRY(chat.tools, FromTools(tools));
   // As Ollama does: a conversation that ends with the model's own words is gone on with.
   const Json& last = chat.messages.back();
-  chat.continue_final_message =
-      last["role"] == "assistant" && !last.contains("tool_calls") && last["content"] != "";
+  chat.continue_final_message = last["role"] == "assistant" && !last.contains("tool_calls") && last["content"] != "";
   request.text = std::move(chat);
   return request;
 }

@@ -76,7 +76,9 @@ TEST(OpenAiChat, OptionsAreRead) {
 }
 
 TEST(OpenAiChat, FormsOfAnAnswer) {
-  const auto format = [](const std::string& text) { return Translate(Chat((R"({"response_format":)" + text + "}").c_str())).chat; };
+  const auto format = [](const std::string& text) {
+    return Translate(Chat((R"({"response_format":)" + text + "}").c_str())).chat;
+  };
   EXPECT_EQ(format(R"({"type":"regex","pattern":"a+"})").output_regex, "a+");
   EXPECT_EQ(format(R"({"type":"grammar","grammar":"root ::= \"a\""})").output_grammar, "root ::= \"a\"");
   EXPECT_EQ(format(R"({"type":"json_object"})").output_schema, (Json{{"type", "object"}}));
@@ -84,7 +86,8 @@ TEST(OpenAiChat, FormsOfAnAnswer) {
 }
 
 TEST(OpenAiChat, OlderFunctionsAndReasoningNone) {
-  const auto request = Translate(Chat(R"({"functions":[{"name":"f","parameters":{}}],"function_call":{"name":"f"},"reasoning_effort":"none"})"));
+  const auto request = Translate(
+      Chat(R"({"functions":[{"name":"f","parameters":{}}],"function_call":{"name":"f"},"reasoning_effort":"none"})"));
   EXPECT_EQ(request.chat.tools[0]["function"]["name"], "f");
   EXPECT_EQ(request.chat.tool_choice, service::ToolChoice::kNamed);
   EXPECT_EQ(request.chat.thinking, false);
@@ -106,12 +109,14 @@ TEST(OpenAiChat, ErrorsNameTheField) {
   const std::pair<const char*, const char*> cases[] = {
       {R"({"model":null})", "model: Field required"},
       {R"({"messages":[]})", "messages: at least one message is required"},
-      {R"({"messages":[{"role":"wizard","content":"x"}]})", "messages.0.role: must be one of system, developer, user, assistant, tool, function"},
+      {R"({"messages":[{"role":"wizard","content":"x"}]})",
+       "messages.0.role: must be one of system, developer, user, assistant, tool, function"},
       {R"({"messages":[{"role":"user","content":7}]})", "messages.0.content: must be a string or an array of parts"},
       {R"({"messages":[{"role":"user"}]})", "messages.0.content: Field required"},
       {R"({"messages":[{"role":"user","content":[{"type":"text"}]}]})", "messages.0.content.0.text: Field required"},
       {R"({"messages":[{"role":"tool","content":"x"}]})", "messages.0.tool_call_id: Field required"},
-      {R"({"messages":[{"role":"assistant","tool_calls":[{"function":{}}]}]})", "messages.0.tool_calls.0.function.name: Field required"},
+      {R"({"messages":[{"role":"assistant","tool_calls":[{"function":{}}]}]})",
+       "messages.0.tool_calls.0.function.name: Field required"},
       {R"({"n":0})", "n: must be an integer from 1 to 128"},
       {R"({"stop":["a",2]})", "stop.1: must be a string"},
       {R"({"stop":""})", "stop: each must have 1 to 256 bytes"},
@@ -126,7 +131,8 @@ TEST(OpenAiChat, ErrorsNameTheField) {
       {R"({"function_call":{"name":"f"}})", "tool_choice: a call needs tools"},
       {R"({"max_tokens":-2})", "max_tokens: must be at least -1"},
       {R"({"response_format":{"type":"json_schema"}})", "response_format.json_schema: Field required"},
-      {R"({"response_format":{"type":"yaml"}})", "response_format.type: must be \"text\", \"json_object\", \"json_schema\", \"regex\" or \"grammar\""},
+      {R"({"response_format":{"type":"yaml"}})",
+       "response_format.type: must be \"text\", \"json_object\", \"json_schema\", \"regex\" or \"grammar\""},
       {R"({"continue_final_message":true})", "continue_final_message: the last message must be an assistant message"},
       {R"({"stream_options":{"include_usage":1}})", "stream_options.include_usage: must be true or false"},
   };
@@ -153,7 +159,8 @@ std::vector<GenerationEvent> ToolAnswer() {
   done.kind = Kind::kDone;
   done.stop_reason = service::StopReason::kToolUse;
   done.usage = {.prompt_tokens = 12, .cached_prompt_tokens = 8, .completion_tokens = 5, .reasoning_tokens = 2};
-  return {Piece(Kind::kReasoning, "hm"), start, Piece(Kind::kToolCallArguments, "{}"), Piece(Kind::kToolCallEnd, ""), done};
+  return {Piece(Kind::kReasoning, "hm"), start, Piece(Kind::kToolCallArguments, "{}"), Piece(Kind::kToolCallEnd, ""),
+          done};
 }
 
 TEST(OpenAiChat, StreamIsByteExact) {
@@ -163,18 +170,25 @@ TEST(OpenAiChat, StreamIsByteExact) {
   EXPECT_TRUE(writer.finished());
   const std::string head =
       R"(data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":9,"model":"m","system_fingerprint":null,"choices":[)";
-  EXPECT_EQ(out,
-      head + R"({"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"usage":null}
+  EXPECT_EQ(
+      out,
+      head +
+          R"({"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"usage":null}
 
-)" + head + R"({"index":0,"delta":{"reasoning_content":"hm"},"logprobs":null,"finish_reason":null}],"usage":null}
+)" + head +
+          R"({"index":0,"delta":{"reasoning_content":"hm"},"logprobs":null,"finish_reason":null}],"usage":null}
 
-)" + head + R"({"index":0,"delta":{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]},"logprobs":null,"finish_reason":null}],"usage":null}
+)" + head +
+          R"({"index":0,"delta":{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]},"logprobs":null,"finish_reason":null}],"usage":null}
 
-)" + head + R"({"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]},"logprobs":null,"finish_reason":null}],"usage":null}
+)" + head +
+          R"({"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]},"logprobs":null,"finish_reason":null}],"usage":null}
 
-)" + head + R"({"index":0,"delta":{},"logprobs":null,"finish_reason":"tool_calls"}],"usage":null}
+)" + head +
+          R"({"index":0,"delta":{},"logprobs":null,"finish_reason":"tool_calls"}],"usage":null}
 
-)" + head + R"(],"usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":8},"completion_tokens_details":{"reasoning_tokens":2}}}
+)" + head +
+          R"(],"usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":8},"completion_tokens_details":{"reasoning_tokens":2}}}
 
 data: [DONE]
 
@@ -185,15 +199,17 @@ TEST(OpenAiChat, WholeAnswer) {
   CompletionBuilder builder({.id = "chatcmpl-1", .model = "m", .created_unix_s = 9});
   for (const auto& event : ToolAnswer()) builder.Add(0, event);
   const Json answer = builder.Finish();
-  EXPECT_EQ(DumpJson(answer["choices"][0]),
-            R"({"index":0,"message":{"role":"assistant","content":null,"refusal":null,"reasoning_content":"hm","tool_calls":[{"id":"call_1","type":"function","function":{"name":"f","arguments":"{}"}}]},"logprobs":null,"finish_reason":"tool_calls"})");
+  EXPECT_EQ(
+      DumpJson(answer["choices"][0]),
+      R"({"index":0,"message":{"role":"assistant","content":null,"refusal":null,"reasoning_content":"hm","tool_calls":[{"id":"call_1","type":"function","function":{"name":"f","arguments":"{}"}}]},"logprobs":null,"finish_reason":"tool_calls"})");
   EXPECT_EQ(answer["usage"]["total_tokens"], 17);
 }
 
 TEST(OpenAiChat, LogprobsShowBytes) {
   GenerationEvent text = Piece(Kind::kText, "é");
-  text.logprobs = {{.id = 1, .bytes = "\xC3", .logprob = -0.5f, .top = {{.id = 2, .bytes = "a", .logprob = -1.0f, .top = {}}}},
-                   {.id = 3, .bytes = "\xA9", .logprob = -0.25f, .top = {}}};
+  text.logprobs = {
+      {.id = 1, .bytes = "\xC3", .logprob = -0.5f, .top = {{.id = 2, .bytes = "a", .logprob = -1.0f, .top = {}}}},
+      {.id = 3, .bytes = "\xA9", .logprob = -0.25f, .top = {}}};
   CompletionBuilder builder({.id = "i", .model = "m", .logprobs = true});
   builder.Add(0, text);
   const Json logprobs = builder.Finish()["choices"][0]["logprobs"];
@@ -208,7 +224,8 @@ TEST(OpenAiChat, ErrorEndsTheStream) {
   GenerationEvent error;
   error.kind = Kind::kError;
   error.error = Internal("broken");
-  EXPECT_EQ(writer.Write(0, error), "data: {\"error\":{\"message\":\"broken\",\"type\":\"server_error\",\"param\":null,\"code\":null}}\n\n");
+  EXPECT_EQ(writer.Write(0, error),
+            "data: {\"error\":{\"message\":\"broken\",\"type\":\"server_error\",\"param\":null,\"code\":null}}\n\n");
   EXPECT_TRUE(writer.finished());
 }
 
@@ -231,7 +248,9 @@ TEST(OpenAiCompletions, PromptForms) {
 
 TEST(OpenAiCompletions, EndAtSixteenTokensUnlessTold) {
   const auto limit = [](const Json& max_tokens) {
-    return FromCompletion({{"model", "m"}, {"prompt", "p"}, {"max_tokens", max_tokens}}, "r")->completions[0].new_tokens_max;
+    return FromCompletion({{"model", "m"}, {"prompt", "p"}, {"max_tokens", max_tokens}}, "r")
+        ->completions[0]
+        .new_tokens_max;
   };
   EXPECT_EQ(limit(nullptr), 16);
   EXPECT_EQ(limit(0), 0);
@@ -258,7 +277,8 @@ TEST(OpenAiCompletions, ChoicesAreBounded) {
 }
 
 TEST(OpenAiChat, ChoicesAreToldApart) {
-  const CompletionOptions options{.id = "i", .model = "m", .include_usage = true, .choices = 4, .choices_per_prompt = 2};
+  const CompletionOptions options{
+      .id = "i", .model = "m", .include_usage = true, .choices = 4, .choices_per_prompt = 2};
   CompletionBuilder builder(options);
   CompletionStreamWriter writer(options);
   std::string out = writer.Start();
@@ -288,7 +308,8 @@ TEST(OpenAiCompletions, StreamCountsOffsets) {
   CompletionStreamWriter writer({.id = "cmpl-1", .model = "m", .logprobs = true, .chat = false});
   EXPECT_EQ(writer.Start(), "");
   GenerationEvent text = Piece(Kind::kText, "ab");
-  text.logprobs = {{.id = 1, .bytes = "a", .logprob = -1, .top = {}}, {.id = 2, .bytes = "b", .logprob = -2, .top = {}}};
+  text.logprobs = {{.id = 1, .bytes = "a", .logprob = -1, .top = {}},
+                   {.id = 2, .bytes = "b", .logprob = -2, .top = {}}};
   writer.Write(0, text);
   EXPECT_NE(writer.Write(0, text).find(R"("text_offset":[2,3])"), std::string::npos);
 }
@@ -302,14 +323,16 @@ TEST(OpenAiEmbeddings, InputsAndOptions) {
   EXPECT_THAT(read(R"({"input":"a"})")->embed.texts, testing::ElementsAre("a"));
   EXPECT_THAT(read(R"({"input":["a",""]})")->embed.texts, testing::ElementsAre("a", ""));
   EXPECT_EQ(read(R"({"input":[[1],[2,3]]})")->embed.token_ids.size(), 2u);
-  const auto full = read(R"({"input":[5],"encoding_format":"base64","dimensions":64,"truncate":false,"pooling":"cls","user":"u"})");
+  const auto full =
+      read(R"({"input":[5],"encoding_format":"base64","dimensions":64,"truncate":false,"pooling":"cls","user":"u"})");
   EXPECT_TRUE(full->base64);
   EXPECT_EQ(full->embed.dimensions, 64);
   EXPECT_FALSE(full->embed.truncate);
   EXPECT_TRUE(read(R"({"input":"a"})")->embed.truncate);
   EXPECT_EQ(full->embed.pooling, service::PoolingChoice::kCls);
-  for (const char* bad : {R"({})", R"({"input":[]})", R"({"input":{}})", R"({"input":"a","encoding_format":"hex"})",
-                          R"({"input":"a","dimensions":0})", R"({"input":"a","pooling":"best"})", R"({"input":["a",[1]]})"}) {
+  for (const char* bad :
+       {R"({})", R"({"input":[]})", R"({"input":{}})", R"({"input":"a","encoding_format":"hex"})",
+        R"({"input":"a","dimensions":0})", R"({"input":"a","pooling":"best"})", R"({"input":["a",[1]]})"}) {
     EXPECT_EQ(read(bad).status().code(), StatusCode::kInvalidArgument) << bad;
   }
 }
@@ -319,8 +342,9 @@ TEST(OpenAiEmbeddings, ReplyInBothEncodings) {
   result.model_name = "m\"1";
   result.embeddings = {{0.1f, -2e-5f}, {1.0f, 0.0f}};
   result.prompt_tokens = 7;
-  EXPECT_EQ(ToEmbeddingsReply(result, false).body,
-            R"({"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.1,-2e-05]},{"object":"embedding","index":1,"embedding":[1,0]}],"model":"m\"1","usage":{"prompt_tokens":7,"total_tokens":7}})");
+  EXPECT_EQ(
+      ToEmbeddingsReply(result, false).body,
+      R"({"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.1,-2e-05]},{"object":"embedding","index":1,"embedding":[1,0]}],"model":"m\"1","usage":{"prompt_tokens":7,"total_tokens":7}})");
   EXPECT_NE(ToEmbeddingsReply(result, true).body.find(R"("embedding":"AACAPwAAAAA=")"), std::string::npos);
   result.tokens = {{.seen = 4, .used = 4}, {.seen = 9, .used = 3}};
   const Json cut = *ParseJson(ToEmbeddingsReply(result, false).body);
@@ -340,11 +364,13 @@ TEST(NumberText, ShortestSpellingReadsBack) {
 }
 
 TEST(Errors, OpenAiNamesParameterAndCode) {
-  EXPECT_EQ(ErrorBody(InvalidArgument("messages.0.content: bad: worse"), kDialect.errors, "")["error"]["param"], "messages.0.content");
+  EXPECT_EQ(ErrorBody(InvalidArgument("messages.0.content: bad: worse"), kDialect.errors, "")["error"]["param"],
+            "messages.0.content");
   EXPECT_TRUE(ErrorBody(InvalidArgument("Something is bad: really"), kDialect.errors, "")["error"]["param"].is_null());
   EXPECT_EQ(ErrorBody(NotFound("model: no such model"), kDialect.errors, "")["error"]["code"], "model_not_found");
   EXPECT_EQ(ErrorBody(NotFound("no such route"), kDialect.errors, "")["error"]["code"], "unknown_url");
-  const Status longer = InvalidArgument("prompt is too long: 9 tokens > 8 maximum").WithReason(ErrorReason::kPromptTooLong);
+  const Status longer =
+      InvalidArgument("prompt is too long: 9 tokens > 8 maximum").WithReason(ErrorReason::kPromptTooLong);
   EXPECT_EQ(ErrorBody(longer, kDialect.errors, "")["error"]["code"], "context_length_exceeded");
 }
 

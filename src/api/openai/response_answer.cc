@@ -166,8 +166,7 @@ void ResponseFormat::CloseReasoning(Json& item) {
 
 void ResponseFormat::CloseCall(Json& item) {
   item["arguments"] = text_.empty() ? "{}" : text_;
-  Emit("response.function_call_arguments.done",
-       Place({{"arguments", item["arguments"]}, {"name", item["name"]}}));
+  Emit("response.function_call_arguments.done", Place({{"arguments", item["arguments"]}, {"name", item["name"]}}));
 }
 
 void ResponseFormat::CloseItem() {
@@ -189,8 +188,8 @@ void ResponseFormat::Keep() {
 }
 
 void ResponseFormat::End(const service::GenerationEvent& event) {
-  const bool cut = event.stop_reason == service::StopReason::kMaxTokens ||
-                   event.stop_reason == service::StopReason::kContextFull;
+  const bool cut =
+      event.stop_reason == service::StopReason::kMaxTokens || event.stop_reason == service::StopReason::kContextFull;
   CloseItem();
   if (cut && !response_["output"].empty()) response_["output"].back()["status"] = "incomplete";
   response_["status"] = cut ? "incomplete" : "completed";

@@ -227,7 +227,8 @@ Status ReadReasoning(FieldReader& fields, service::ChatRequest& chat) {
 
 // What would be a different answer if it were ignored.
 Status RefuseUnserved(FieldReader& fields) {
-  if (fields.Bool("background").value_or(false)) fields.Fail("background", "answers are only made while their client waits");
+  if (fields.Bool("background").value_or(false))
+    fields.Fail("background", "answers are only made while their client waits");
   if (fields.Any("conversation") != nullptr) fields.Fail("conversation", "is not kept here; use previous_response_id");
   if (fields.Any("prompt") != nullptr) fields.Fail("prompt", "no prompts are stored here");
   return fields.status();

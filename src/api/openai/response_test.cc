@@ -72,9 +72,10 @@ TEST(ResponsesRequest, HistoryComesBehindTheInstructions) {
 
 TEST(ResponsesRequest, SealedReasoningComesBack) {
   Json body = Body("{}");
-  body["input"] = Json::array({{{"type", "reasoning"}, {"summary", Json::array()}, {"encrypted_content", SealReasoning("hm")}},
-                               {{"type", "reasoning"}, {"encrypted_content", "of another vendor"}},
-                               {{"role", "user"}, {"content", "go on"}}});
+  body["input"] =
+      Json::array({{{"type", "reasoning"}, {"summary", Json::array()}, {"encrypted_content", SealReasoning("hm")}},
+                   {{"type", "reasoning"}, {"encrypted_content", "of another vendor"}},
+                   {{"role", "user"}, {"content", "go on"}}});
   const auto request = FromResponses(body, Json::array(), "r");
   ASSERT_TRUE(request.has_value()) << request.error().ToString();
   EXPECT_EQ(request->chat.messages[0]["reasoning_content"], "hm");
@@ -87,14 +88,16 @@ TEST(ResponsesRequest, ErrorsNameTheField) {
       {R"({"input":null})", "input: Field required"},
       {R"({"input":[]})", "input: at least one item is required"},
       {R"({"input":[1]})", "input.0: must be an object"},
-      {R"({"input":[{"role":"king","content":""}]})", "input.0.role: must be one of user, assistant, system, developer"},
+      {R"({"input":[{"role":"king","content":""}]})",
+       "input.0.role: must be one of user, assistant, system, developer"},
       {R"({"input":[{"type":"function_call","call_id":"1"}]})", "input.0.name: Field required"},
       {R"({"background":true})", "background: answers are only made while their client waits"},
       {R"({"conversation":"c"})", "conversation: is not kept here; use previous_response_id"},
       {R"({"tool_choice":"required"})", "tool_choice: a call needs tools"},
       {R"({"tool_choice":7})", "tool_choice: must be \"auto\", \"none\", \"required\" or an object"},
       {R"({"text":{"format":{"type":"json_schema"}}})", "text.format.schema: Field required"},
-      {R"({"text":{"format":{"type":"yaml"}}})", "text.format.type: must be \"text\", \"json_object\" or \"json_schema\""},
+      {R"({"text":{"format":{"type":"yaml"}}})",
+       "text.format.type: must be \"text\", \"json_object\" or \"json_schema\""},
   };
   for (const auto& [changes, message] : cases) {
     const auto request = FromResponses(Body(changes), Json::array(), "r");
@@ -121,7 +124,8 @@ std::vector<Json> Events(const std::string& stream) {
 }
 
 ResponseOptions Options(bool stream) {
-  return {.id = "resp_1", .model = "m", .stream = stream, .owner = "o", .input = Json::array(), .settings = Json::object()};
+  return {
+      .id = "resp_1", .model = "m", .stream = stream, .owner = "o", .input = Json::array(), .settings = Json::object()};
 }
 
 TEST(ResponsesAnswer, EventsInOrder) {
@@ -129,12 +133,12 @@ TEST(ResponsesAnswer, EventsInOrder) {
   ResponseFormat format(Options(true), store);
   std::string out = format.Start();
   for (const auto& [kind, text] : std::vector<std::pair<Kind, std::string>>{{Kind::kReasoning, "hm"},
-                                                                              {Kind::kText, "h"},
-                                                                              {Kind::kText, "i"},
-                                                                              {Kind::kToolCallStart, ""},
-                                                                              {Kind::kToolCallArguments, "{}"},
-                                                                              {Kind::kToolCallEnd, ""},
-                                                                              {Kind::kDone, ""}})
+                                                                            {Kind::kText, "h"},
+                                                                            {Kind::kText, "i"},
+                                                                            {Kind::kToolCallStart, ""},
+                                                                            {Kind::kToolCallArguments, "{}"},
+                                                                            {Kind::kToolCallEnd, ""},
+                                                                            {Kind::kDone, ""}})
     out += format.Write(0, Event(kind, text));
   std::vector<std::string> types;
   int64_t number = 0;
@@ -142,14 +146,14 @@ TEST(ResponsesAnswer, EventsInOrder) {
     types.push_back(event["type"]);
     EXPECT_EQ(event["sequence_number"], number++);
   }
-  EXPECT_THAT(types, ElementsAre("response.created", "response.in_progress",
-      "response.output_item.added", "response.content_part.added", "response.reasoning_text.delta",
-      "response.reasoning_text.done", "response.content_part.done", "response.output_item.done",
-      "response.output_item.added", "response.content_part.added", "response.output_text.delta",
-      "response.output_text.delta", "response.output_text.done", "response.content_part.done",
-      "response.output_item.done",
-      "response.output_item.added", "response.function_call_arguments.delta",
-      "response.function_call_arguments.done", "response.output_item.done", "response.completed"));
+  EXPECT_THAT(
+      types, ElementsAre("response.created", "response.in_progress", "response.output_item.added",
+                         "response.content_part.added", "response.reasoning_text.delta", "response.reasoning_text.done",
+                         "response.content_part.done", "response.output_item.done", "response.output_item.added",
+                         "response.content_part.added", "response.output_text.delta", "response.output_text.delta",
+                         "response.output_text.done", "response.content_part.done", "response.output_item.done",
+                         "response.output_item.added", "response.function_call_arguments.delta",
+                         "response.function_call_arguments.done", "response.output_item.done", "response.completed"));
   const Json response = Events(out).back()["response"];
   EXPECT_EQ(response["status"], "completed");
   EXPECT_EQ(response["output"][1]["content"][0]["text"], "hi");

@@ -219,8 +219,8 @@ std::string CompletionStreamWriter::Write(size_t index, const service::Generatio
     case Kind::kError: finished_ = true; return Sse(ErrorBody(event.error, kDialect.errors, ""));
     case Kind::kCancelled:
       finished_ = true;
-      return Sse(ErrorBody(Unavailable("the request was cancelled because the server is shutting down"),
-                           kDialect.errors, ""));
+      return Sse(
+          ErrorBody(Unavailable("the request was cancelled because the server is shutting down"), kDialect.errors, ""));
   }
   PENSIEVE_UNREACHABLE();
 }

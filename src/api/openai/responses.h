@@ -13,12 +13,12 @@
 namespace pensieve::api::openai {
 
 struct CompletionOptions {
-  std::string id = {};              // "chatcmpl-..." or "cmpl-..."
-  std::string model = {};           // the name in the answer
+  std::string id = {};     // "chatcmpl-..." or "cmpl-..."
+  std::string model = {};  // the name in the answer
   int64_t created_unix_s = 0;
   bool include_usage = false;  // streams: a last chunk with usage
   bool logprobs = false;
-  bool chat = true;            // else text completions
+  bool chat = true;  // else text completions
   size_t choices = 1;
   size_t choices_per_prompt = 1;  // `n`: of these, all but the first have a prompt that is counted already
 };

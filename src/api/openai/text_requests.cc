@@ -121,7 +121,8 @@ Result<EmbeddingsRequest> FromEmbeddings(const Json& body, const std::string& re
   const bool is_text = inputs.front().ids.empty();
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].ids.empty() != is_text)
-      return InvalidArgument(fmt::format("input.{}: must be {}", i, is_text ? "a string like the first" : "a list of token ids"));
+      return InvalidArgument(
+          fmt::format("input.{}: must be {}", i, is_text ? "a string like the first" : "a list of token ids"));
     if (is_text) embed.texts.push_back(std::move(inputs[i].text));
     else embed.token_ids.push_back(std::move(inputs[i].ids));
   }

@@ -14,8 +14,12 @@ TEST(PensieveGenerate, DefaultsAndLimits) {
   EXPECT_EQ(request->completion.new_tokens_max, 100);
   EXPECT_EQ(request->completion.sampling.temperature, 0.7f);
   EXPECT_FALSE(request->stream);
-  const Json bad[] = {Json::object(), {{"prompt", 1}}, {{"prompt", "p"}, {"max_tokens", 2049}},
-                      {{"prompt", "p"}, {"temperature", 2.1}}, {{"prompt", "p"}, {"stream", "yes"}}, Json::array()};
+  const Json bad[] = {Json::object(),
+                      {{"prompt", 1}},
+                      {{"prompt", "p"}, {"max_tokens", 2049}},
+                      {{"prompt", "p"}, {"temperature", 2.1}},
+                      {{"prompt", "p"}, {"stream", "yes"}},
+                      Json::array()};
   for (const Json& body : bad) {
     const auto refused = FromGenerate(body, "r");
     ASSERT_FALSE(refused.has_value()) << DumpJson(body);

@@ -103,8 +103,8 @@ PENSIEVE_INLINE void AttendWith(const AttentionTile& t) {
   for (int64_t r = 0; blocks < AttentionTile::kMostBlocks && blocks * t.block_len < t.num_keys; ++blocks) {
     while (r < t.rows && t.end_seen[r] <= blocks * t.block_len) ++r;
     first_row[blocks] = r;
-    const F32Operands<T> scores = {t.q,        t.q_stride, static_cast<const T*>(t.keys[blocks]),
-                                   t.key_stride, t.head_dim, t.scores + blocks * t.key_stride,
+    const F32Operands<T> scores = {t.q,           t.q_stride, static_cast<const T*>(t.keys[blocks]),
+                                   t.key_stride,  t.head_dim, t.scores + blocks * t.key_stride,
                                    t.score_stride};
     MultiplyAsking<false>(scores.At(r, 0), t.rows - r, WholeVectors(KeysOf(t, blocks)), ahead_of_keys(blocks));
   }
@@ -122,16 +122,14 @@ PENSIEVE_INLINE void AttendWith(const AttentionTile& t) {
       ++end;
     }
     const int64_t depth = (end - 1 - b) * t.block_len + KeysOf(t, end - 1);
-    const F32Operands<T> mixed = {t.scores + b * t.key_stride, t.score_stride, values, t.value_stride, depth, t.mixed,
-                                  t.value_stride};
+    const F32Operands<T> mixed = {
+        t.scores + b * t.key_stride, t.score_stride, values, t.value_stride, depth, t.mixed, t.value_stride};
     MultiplyAsking<true>(mixed.At(first_row[b], 0), t.rows - first_row[b], t.value_stride, ahead_of_values(b));
     b = end;
   }
 }
 
-static void Attend(const AttentionTile& t) {
-  t.halves ? AttendWith<uint16_t>(t) : AttendWith<float>(t);
-}
+static void Attend(const AttentionTile& t) { t.halves ? AttendWith<uint16_t>(t) : AttendWith<float>(t); }
 
 static void MergeSegments(const float* mixed, float sum, float largest, int64_t n, float* mixed_total, float* sum_total,
                           float* largest_total) {

@@ -72,7 +72,7 @@ struct Attention::Work {
   MatrixView q;
   MatrixView out;
   const float* sinks = nullptr;
-  int64_t fine_rows = 0;
+  int64_t precise_rows = 0;
   int64_t head_dim = 0;
   int64_t kv_heads = 0;
   int64_t block_len = 0;
@@ -92,7 +92,7 @@ struct Attention::Work {
     const int64_t wanted = Pairs(sequence) ? kPairSegmentTokens : kSegmentTokens;
     return std::max<int64_t>(1, wanted / tile_tokens()) * tile_tokens();
   }
-  bool Pairs(const SequenceRows& sequence) const { return may_pair && sequence.first_row >= fine_rows; }
+  bool Pairs(const SequenceRows& sequence) const { return may_pair && sequence.first_row >= precise_rows; }
   // Numbers up to these keep sums of head_dim and of a tile's keys exact.
   float score_limit() const { return PairLimit(static_cast<double>(head_dim)); }
   float value_limit() const { return PairLimit(2.0 * static_cast<double>(tile_blocks() * key_stride)); }
@@ -265,8 +265,8 @@ struct Attention::TaskScratch {
 };
 
 // Block b of the tile: in place where its form allows, else converted.
-void Attention::TaskScratch::LoadPagedBlock(const KernelTable& kernels, const Work& work, int64_t page,
-                                                  int64_t head, int64_t b) {
+void Attention::TaskScratch::LoadPagedBlock(const KernelTable& kernels, const Work& work, int64_t page, int64_t head,
+                                            int64_t b) {
   const CpuKvCache& cache = *work.cache;
   const std::byte* k = cache.Keys(work.layer, page, head);
   const std::byte* v = cache.Values(work.layer, page, head);
@@ -299,8 +299,8 @@ void Attention::TaskScratch::LoadPagedBlock(const KernelTable& kernels, const Wo
 }
 
 // Keys from row `first` of an encoder's matrices on, of the head at column `column`.
-void Attention::TaskScratch::LoadDenseBlock(const KernelTable& kernels, const Work& work, int64_t first,
-                                                  int64_t column, int64_t b) {
+void Attention::TaskScratch::LoadDenseBlock(const KernelTable& kernels, const Work& work, int64_t first, int64_t column,
+                                            int64_t b) {
   const int64_t tokens = std::min(tile.block_len, tile.num_keys - b * tile.block_len);
   float* to_keys = keys + b * tile.head_dim * tile.key_stride;
   float* to_values = values + b * tile.block_len * tile.value_stride;
@@ -316,8 +316,7 @@ void Attention::TaskScratch::LoadDenseBlock(const KernelTable& kernels, const Wo
 }
 
 // The keys of one segment, into `state`.
-void Attention::AttendSegment(const Work& work, const Task& task, int64_t segment,
-                               TaskScratch& scratch) {
+void Attention::AttendSegment(const Work& work, const Task& task, int64_t segment, TaskScratch& scratch) {
   const SequenceRows& sequence = work.sequences[static_cast<size_t>(task.sequence)];
   const Range keys = work.SeenBy(task);
   const int64_t tile_tokens = work.tile_tokens();
@@ -429,8 +428,8 @@ void Attention::Paged(const CpuKvCache& cache, int64_t layer, const StepInputs& 
   work.sequences = step.sequences;
   work.params = params;
   work.sinks = View(params.sinks);
-  work.fine_rows = params.precision == RowPrecision::kFine ? step.rows : step.fine_rows;
-  work.may_pair = mode_ == ActivationMode::kInt8 && kernels_.attend_pairs != nullptr;
+  work.precise_rows = params.precision == RowPrecision::kPrecise ? step.rows : step.precise_rows;
+  work.may_pair = mode_ == InputPrecision::kInt8 && kernels_.attend_pairs != nullptr;
   work.q = q;
   work.out = out;
   work.head_dim = cache.shape().head_dim;
@@ -448,8 +447,8 @@ void Attention::Encoder(const EncoderInputs& inputs, const StepInputs& step, con
   work.sequences = step.sequences;
   work.params = params;
   work.sinks = View(params.sinks);
-  work.fine_rows = params.precision == RowPrecision::kFine ? step.rows : step.fine_rows;
-  work.may_pair = mode_ == ActivationMode::kInt8 && kernels_.attend_pairs != nullptr;
+  work.precise_rows = params.precision == RowPrecision::kPrecise ? step.rows : step.precise_rows;
+  work.may_pair = mode_ == InputPrecision::kInt8 && kernels_.attend_pairs != nullptr;
   work.q = inputs.q;
   work.out = out;
   work.head_dim = inputs.head_dim;

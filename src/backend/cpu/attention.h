@@ -21,9 +21,9 @@ class Attention {
 
   void Store(const CpuKvCache& cache, int64_t layer, std::span<const SequenceRows> sequences, MatrixView k,
              MatrixView v);
-  // Rows before step.fine_rows, and all in the exact modes, are multiplied in f32.
-  void Paged(const CpuKvCache& cache, int64_t layer, const StepInputs& step, const AttentionParams& params, MatrixView q,
-             MatrixView out);
+  // Rows before step.precise_rows, and all in the exact modes, are multiplied in f32.
+  void Paged(const CpuKvCache& cache, int64_t layer, const StepInputs& step, const AttentionParams& params,
+             MatrixView q, MatrixView out);
   struct EncoderInputs {
     int64_t head_dim;
     MatrixView q, k, v;
@@ -68,7 +68,7 @@ class Attention {
 
   const KernelTable& kernels_;
   WorkerPool& pool_;
-  const ActivationMode mode_;
+  const InputPrecision mode_;
   std::vector<WorkerScratch> scratch_;  // one a worker
 
   // Kept from step to step, so that steps allocate nothing.

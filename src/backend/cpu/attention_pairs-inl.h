@@ -48,16 +48,16 @@ PENSIEVE_INLINE F32 InverseScale(F32 magnitude, float limit) {
   return IfLess(Set(kLeastMagnitude), magnitude, Set(limit) / magnitude, Zero());
 }
 
-// The largest magnitude seen, and whether anything was not finite: then `poison` is NaN, else 0.
+// The largest magnitude seen, and whether anything was not finite: then `nan_or_zero` is NaN, else 0.
 struct Magnitude {
   F32 largest = Zero();
-  F32 poison = Zero();
+  F32 nan_or_zero = Zero();
 
   PENSIEVE_MEMBER void See(F32 x) {
     largest = Max(largest, Abs(x));
-    poison = poison + x * Zero();
+    nan_or_zero = nan_or_zero + x * Zero();
   }
-  PENSIEVE_MEMBER F32 Scale(float limit) const { return largest * Set(1.0f / limit) + poison; }
+  PENSIEVE_MEMBER F32 Scale(float limit) const { return largest * Set(1.0f / limit) + nan_or_zero; }
 };
 
 // One row of n values, zeros up to a whole vector. The scale: x ~ scale * out.
@@ -69,12 +69,12 @@ static float PairQuery(const float* x, int64_t n, float limit, int16_t* out) {
   for (int64_t i = 0; i < n; i += kLanes) {
     StoreI16(out + i, RoundToInt((n - i < kLanes ? LoadN(x + i, static_cast<int>(n - i)) : Load(x + i)) * inverse));
   }
-  return largest * (1.0f / limit) + SumLanes(m.poison);
+  return largest * (1.0f / limit) + SumLanes(m.nan_or_zero);
 }
 
 // keys: [head_dim][key_stride], transposed. out: [pairs of dimensions][columns][2], from the block's first column on.
-static void PairKeys(const float* keys, int64_t head_dim, int64_t key_stride, float limit, int64_t columns, int16_t* out,
-                     float* scales) {
+static void PairKeys(const float* keys, int64_t head_dim, int64_t key_stride, float limit, int64_t columns,
+                     int16_t* out, float* scales) {
   for (int64_t j = 0; j < key_stride; j += kLanes) {
     Magnitude m;
     for (int64_t d = 0; d < head_dim; ++d) m.See(Load(keys + d * key_stride + j));
@@ -92,7 +92,7 @@ PENSIEVE_INLINE F32 PairValueScale(const float* value, int64_t stride, float lim
   Magnitude m;
   for (int64_t d = 0; d < stride; d += kLanes) m.See(Load(value + d));
   const float largest = MaxLanes(m.largest);
-  *scale = largest * (1.0f / limit) + SumLanes(m.poison);
+  *scale = largest * (1.0f / limit) + SumLanes(m.nan_or_zero);
   return InverseScale(Set(largest), limit);
 }
 
@@ -164,8 +164,8 @@ struct ScorePairs {
   PENSIEVE_MEMBER static void Block(const AttentionTile& t, const PairPanel& p, int64_t r) {
     const AttentionPairs& pairs = t.pairs;
     I32 dots[kRows][kVectors];
-    DotPairs<kRows, kVectors>({pairs.q + r * pairs.q_stride, pairs.q_stride, pairs.keys + p.column * 2,
-                               pairs.columns * 2, p.pairs}, dots);
+    DotPairs<kRows, kVectors>(
+        {pairs.q + r * pairs.q_stride, pairs.q_stride, pairs.keys + p.column * 2, pairs.columns * 2, p.pairs}, dots);
     PENSIEVE_UNROLL
     for (int i = 0; i < kRows; ++i) {
       const F32 row_scale = Set(pairs.q_scales[r + i]);
@@ -188,8 +188,8 @@ struct MixPairs {
   PENSIEVE_MEMBER static void Block(const AttentionTile& t, const PairPanel& p, int64_t r) {
     const AttentionPairs& pairs = t.pairs;
     I32 dots[kRows][kVectors];
-    DotPairs<kRows, kVectors>({ProbabilitiesOf(t, r), t.score_stride * 2, pairs.values + p.column * 2,
-                               t.value_stride * 2, p.pairs}, dots);
+    DotPairs<kRows, kVectors>(
+        {ProbabilitiesOf(t, r), t.score_stride * 2, pairs.values + p.column * 2, t.value_stride * 2, p.pairs}, dots);
     PENSIEVE_UNROLL
     for (int i = 0; i < kRows; ++i) {
       const F32 row_scale = Set(pairs.p_scales[r + i]);
@@ -256,13 +256,14 @@ PENSIEVE_INLINE void Exponentiate(const AttentionTile& t, int64_t r, int64_t col
   row.sum = SumLanes(sums);
 }
 
-// poison: 0, or NaN if a value's scale is.
-PENSIEVE_INLINE void RoundRow(const AttentionTile& t, int64_t r, int64_t columns, const SoftenedRow& row, float poison) {
+// nan_or_zero: 0, or NaN if a value's scale is.
+PENSIEVE_INLINE void RoundRow(const AttentionTile& t, int64_t r, int64_t columns, const SoftenedRow& row,
+                              float nan_or_zero) {
   const float* p = t.scores + r * t.score_stride;
   const F32 inverse = Set(row.magnitude > kLeastMagnitude ? t.pairs.p_limit / row.magnitude : 0.0f);
   int16_t* out = ProbabilitiesOf(t, r);
   for (int64_t j = 0; j < columns; j += kLanes) StoreI16(out + j, RoundToInt(Load(p + j) * inverse));
-  t.pairs.p_scales[r] = row.magnitude * (1.0f / t.pairs.p_limit) + poison;
+  t.pairs.p_scales[r] = row.magnitude * (1.0f / t.pairs.p_limit) + nan_or_zero;
   if (row.largest == t.largest[r]) {
     t.sum[r] += row.sum;
     return;
@@ -277,15 +278,15 @@ PENSIEVE_INLINE void RoundRow(const AttentionTile& t, int64_t r, int64_t columns
 // Scores of the first `columns` columns become rounded probabilities times their values' scales, and the rows' state
 // that of more keys.
 PENSIEVE_INLINE void SoftenRows(const AttentionTile& t, int64_t first, int64_t end, int64_t seen, int64_t columns) {
-  F32 poison = Zero();
-  for (int64_t j = 0; j < columns; j += kLanes) poison = poison + Load(t.pairs.value_scales + j) * Zero();
-  const float poison_sum = SumLanes(poison);
+  F32 nan_or_zero = Zero();
+  for (int64_t j = 0; j < columns; j += kLanes) nan_or_zero = nan_or_zero + Load(t.pairs.value_scales + j) * Zero();
+  const float not_finite = SumLanes(nan_or_zero);
   for (; first < end; first += kSoftenRows) {
     SoftenedRow rows[kSoftenRows];
     const int64_t count = end - first < kSoftenRows ? end - first : kSoftenRows;
     for (int64_t i = 0; i < count; ++i) rows[i].largest = LargestScore(t, first + i, seen, columns);
     for (int64_t i = 0; i < count; ++i) Exponentiate(t, first + i, columns, rows[i]);
-    for (int64_t i = 0; i < count; ++i) RoundRow(t, first + i, columns, rows[i], poison_sum);
+    for (int64_t i = 0; i < count; ++i) RoundRow(t, first + i, columns, rows[i], not_finite);
   }
 }
 

@@ -18,7 +18,7 @@ inline constexpr int64_t kChunkValues = 16384;
 struct Compute {
   const KernelTable& kernels;
   WorkerPool& pool;
-  ActivationMode mode;
+  InputPrecision mode;
 
   // fn(row, worker) for every row, in chunks of at least kChunkValues values.
   template <typename Fn>

@@ -57,7 +57,7 @@ class CpuBackend final : public HostBackend {
   void L2Normalize(Matrix x) override;
 
  private:
-  ProductInput InputOf(const MatMulInput& input) const { return {View(input.x), FineRows(input)}; }
+  ProductInput InputOf(const MatMulInput& input) const { return {View(input.x), PreciseRows(input)}; }
 
   CpuDevice& device_;
   const BackendOptions options_;

@@ -62,7 +62,7 @@ BackendDescription CpuDevice::Describe(const BackendOptions& options) const {
   description.name = fmt::format("cpu ({})", kernels_.isa);
   description.threads = pool_.threads();
   description.memory_bytes = pages * static_cast<int64_t>(::sysconf(_SC_PAGESIZE));
-  description.precision_differs = options.activations == ActivationMode::kInt8;
+  description.precision_differs = options.activations == InputPrecision::kInt8;
   description.kv_dtypes = {KvDType::kF16, KvDType::kF32, KvDType::kInt8};
   return description;
 }
@@ -88,7 +88,8 @@ Result<std::shared_ptr<Device>> NewCpuDevice(const CpuOptions& options) {
     if (options.isa == available.tables[i]->isa) chosen = available.tables[i];
   }
   if (chosen == nullptr) {
-    return InvalidArgument(fmt::format("instruction set \"{}\" is not available here; there are {}", options.isa, names));
+    return InvalidArgument(
+        fmt::format("instruction set \"{}\" is not available here; there are {}", options.isa, names));
   }
   const int threads = options.threads > 0 ? options.threads : std::min(cpu::PhysicalCores(), kMostThreads);
   return std::shared_ptr<Device>(std::make_shared<cpu::CpuDevice>(*chosen, threads));

@@ -1,4 +1,4 @@
-// The product of one or two fine rows with weights of 4 or 8 bits, the codes used as they are read: what UnpackCodes and
+// The product of one or two precise rows with weights of 4 or 8 bits, the codes used as they are read: what UnpackCodes and
 // QuantTile give together, bit for bit, without writing the codes down.
 //
 // Weights are streamed row by row. A vector of a row's codes times the activations at the same columns leaves a part of

@@ -99,7 +99,8 @@ void ExpertOps::ActivatePairs(MatrixView both, const CpuExperts& layer, MatrixVi
     std::fill(gate + width, gate + padded, 0.0f);
     std::fill(up + width, up + padded, 0.0f);
     if (layer.limit > 0.0f) Clamp(layer.limit, width, gate, up);
-    compute_.kernels.store_gated(gate, up, padded, {nullptr, layer.activation, false, inner.row(r), inner.stride, 1, width});
+    compute_.kernels.store_gated(gate, up, padded,
+                                 {nullptr, layer.activation, false, inner.row(r), inner.stride, 1, width});
   });
 }
 
@@ -141,14 +142,14 @@ void ExpertOps::Run(const ProductInput& input, MatrixView logits, const CpuExper
     if (begin == end) continue;
     const std::span<const ChosenRow> chosen(chosen_.data() + begin, end - begin);
     const auto rows = static_cast<int64_t>(chosen.size());
-    const auto fine = std::partition_point(chosen.begin(), chosen.end(),
-                                           [&](const ChosenRow& c) { return c.row < input.fine_rows; });
-    const int64_t fine_rows = fine - chosen.begin();
+    const auto precise = std::partition_point(chosen.begin(), chosen.end(),
+                                              [&](const ChosenRow& c) { return c.row < input.precise_rows; });
+    const int64_t precise_rows = precise - chosen.begin();
     const CpuExpert& expert = layer.experts[e];
-    const MatrixView inner = Inner({GatherChosen(input.x, chosen), fine_rows}, expert, layer);
+    const MatrixView inner = Inner({GatherChosen(input.x, chosen), precise_rows}, expert, layer);
     const MatrixView result = {result_.Need<float>(rows * out.cols), rows, out.cols, out.cols};
     const ProductTask down = {.weight = &expert.down, .bias = DataOf(expert.down_bias), .out = result};
-    products_.Multiply({inner, fine_rows}, {&down, 1});
+    products_.Multiply({inner, precise_rows}, {&down, 1});
     compute_.ForRows(rows, out.cols, [&](int64_t r, int) {
       const ChosenRow& target = chosen[static_cast<size_t>(r)];
       compute_.kernels.scale(result.row(r), out.cols, target.weight);

@@ -23,7 +23,7 @@ struct QuantWeight {
   int64_t row_bytes = 0;
   tensor::DType scale_dtype = tensor::DType::kF16;  // kU8 for mxfp4's E8M0
   const uint8_t* scales = nullptr;
-  const uint8_t* biases = nullptr;  // null: the bias follows from the scale, `zero` codes below nought
+  const uint8_t* biases = nullptr;  // null: the bias follows from the scale, `zero` codes below zero
   float zero = 0.0f;                // w = scale * (q - zero) when biases is null
   float scale_factor = 1.0f;        // applied to every scale: 0.5 for mxfp4's doubled values
 
@@ -71,12 +71,12 @@ struct QuantGroup {
 };
 
 // One activation row: x[k] ~ scale[g] * v[k], v = low[k] + 128 * high[k], both signed bytes.
-// Fine rows have the whole plane `high`; v has about 15 bits. Coarse rows have `high` only for the few quads of a group
+// Precise rows have the whole plane `high`; v has about 15 bits. Coarse rows have `high` only for the few quads of a group
 // that hold its largest values (`big_offset`, `big_value`, BigQuads of a group), so that those do not coarsen the scale
 // of the others; v of the others has 8 bits.
 struct QuantRow {
-  int8_t* low = nullptr;       // [cols], quad order
-  int8_t* high = nullptr;      // [cols], quad order; fine rows
+  int8_t* low = nullptr;         // [cols], quad order
+  int8_t* high = nullptr;        // [cols], quad order; precise rows
   QuantGroup* groups = nullptr;  // [cols / group]
 };
 // 1.5 * 2^23: an integer below 2^22 in magnitude added to this number's bits is the float kCenter + integer.
@@ -128,8 +128,8 @@ struct AttentionTile {
   int64_t q_stride = 0;
   int64_t rows = 0;  // ascending positions: end_seen never falls
   int64_t head_dim = 0;
-  int64_t block_len = 0;      // keys a block
-  int64_t num_keys = 0;       // of all blocks
+  int64_t block_len = 0;  // keys a block
+  int64_t num_keys = 0;   // of all blocks
   bool halves = false;
   const void* keys[kMostBlocks] = {};    // [head_dim][key_stride] each: transposed
   const void* values[kMostBlocks] = {};  // [block_len][value_stride] each
@@ -155,19 +155,20 @@ struct AttentionTile {
 
 struct KernelTable {
   const char* isa;
-  int lanes;      // floats a vector
-  int panel;      // output channels a panel: two vectors
+  int lanes;  // floats a vector
+  int panel;  // output channels a panel: two vectors
 
   // --- products
-  void (*quantize_row)(const float* x, int64_t cols, int group, bool fine, const QuantRow& out);
+  void (*quantize_row)(const float* x, int64_t cols, int group, bool precise, const QuantRow& out);
   // Channels [first_row, first_row + count), count <= panel; channels beyond are filled with copies of the last.
   // Scales and biases of all groups; codes of the panel's present groups.
   void (*unpack_groups)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantPanel& panel);
   void (*unpack_codes)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantPanel& panel);
   // tile[r][c] = sum of the present groups' products of row (first + r), channel c, upon what the tile holds of the
   // groups before; tile stride = panel.
-  void (*quant_tile)(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, bool fine, float* tile);
-  // Unpacking and quant_tile in one, for one or two fine rows and weights that DecodesDirectly holds for.
+  void (*quant_tile)(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, bool precise,
+                     float* tile);
+  // Unpacking and quant_tile in one, for one or two precise rows and weights that DecodesDirectly holds for.
   void (*decode_tile)(const QuantWeight& weight, int64_t first_row, int64_t count, const QuantRows& rows, int64_t first,
                       int64_t count_rows, float* tile);
   // A plane [cols] in quad order, the even quads first (QuantRows::split_high).

@@ -17,15 +17,16 @@ namespace {
 constexpr int64_t kNever = INT64_MAX;
 
 // How many rows it takes for tiles to be faster; measured (docs/performance.md).
-int64_t LeastRows(int group, bool fine) {
-  if (group == 64) return fine ? 4 : 8;
-  return group == 32 && fine ? 8 : kNever;
+int64_t LeastRows(int group, bool precise) {
+  if (group == 64) return precise ? 4 : 8;
+  return group == 32 && precise ? 8 : kNever;
 }
 
-void MultiplyRows(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, bool fine,
+void MultiplyRows(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, bool precise,
                   float* tile) {
-  if (count < LeastRows(panel.group, fine)) return kAvx512Kernels.quant_tile(panel, rows, first, count, fine, tile);
-  if (!fine) return MultiplyByTiles<false, 16>(panel, rows, first, count, tile);
+  if (count < LeastRows(panel.group, precise))
+    return kAvx512Kernels.quant_tile(panel, rows, first, count, precise, tile);
+  if (!precise) return MultiplyByTiles<false, 16>(panel, rows, first, count, tile);
   panel.group == 64 ? MultiplyByTiles<true, 16>(panel, rows, first, count, tile)
                     : MultiplyByTiles<true, 8>(panel, rows, first, count, tile);
 }

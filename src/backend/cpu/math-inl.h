@@ -52,7 +52,7 @@ PENSIEVE_INLINE F32 Erf(F32 x) {
   p = Fma(p, square, Set(0.112835975f));
   p = Fma(p, square, Set(-0.376126269f));
   p = Fma(p, square, Set(1.12837917f));
-  // erfc x = e^(-x^2) / x * q(1 / x) from 1 on; beyond 10 the exponential is nought.
+  // erfc x = e^(-x^2) / x * q(1 / x) from 1 on; beyond 10 the exponential is zero.
   const F32 t = Set(1.0f) / Max(Set(1.0f), magnitude);
   F32 q = Set(0.0813245932f);
   q = Fma(q, t, Set(-0.445165192f));

@@ -26,12 +26,12 @@ constexpr int64_t kMostDirectRows = 2;
 
 }  // namespace
 
-int64_t Products::FineRows(const ProductInput& input) const {
-  return mode_ == ActivationMode::kInt16 ? input.x.rows : input.fine_rows;
+int64_t Products::PreciseRows(const ProductInput& input) const {
+  return mode_ == InputPrecision::kInt16 ? input.x.rows : input.precise_rows;
 }
 
-bool Products::FewFineRows(const ProductInput& input) const {
-  return input.x.rows <= kMostDirectRows && FineRows(input) == input.x.rows;
+bool Products::FewPreciseRows(const ProductInput& input) const {
+  return input.x.rows <= kMostDirectRows && PreciseRows(input) == input.x.rows;
 }
 
 const QuantRows* Products::QuantizeInput(const ProductInput& input, int group) {
@@ -44,7 +44,7 @@ const QuantRows* Products::QuantizeInput(const ProductInput& input, int group) {
   cutter.Reserve<int8_t>(rows * cols);
   cutter.Reserve<int8_t>(rows * cols);
   cutter.Reserve<QuantGroup>(rows * groups);
-  const bool split = FewFineRows(input);
+  const bool split = FewPreciseRows(input);
   if (split) {
     cutter.Reserve<int8_t>(rows * cols);
     cutter.Reserve<int8_t>(rows * cols);
@@ -58,7 +58,7 @@ const QuantRows* Products::QuantizeInput(const ProductInput& input, int group) {
   q.rows.split_high = split ? cutter.Take<int8_t>(rows * cols) : nullptr;
   q.rows.split_low = split ? cutter.Take<int8_t>(rows * cols) : nullptr;
   q.valid = true;
-  const int64_t fine = FineRows(input);
+  const int64_t precise = PreciseRows(input);
   // Four rows a chunk: a few microseconds of work against a tenth of one for a claim.
   constexpr int64_t kChunk = 4;
   pool_.Run(CeilDiv(rows, kChunk), [&](int64_t chunk, int) {
@@ -67,7 +67,7 @@ const QuantRows* Products::QuantizeInput(const ProductInput& input, int group) {
       row.low += r * cols;
       row.high += r * cols;
       row.groups += r * groups;
-      kernels_.quantize_row(input.x.row(r), cols, group, r < fine, row);
+      kernels_.quantize_row(input.x.row(r), cols, group, r < precise, row);
       if (!split) continue;
       kernels_.split_quads(row.high, cols, q.rows.split_high + r * cols);
       kernels_.split_quads(row.low, cols, q.rows.split_low + r * cols);
@@ -79,9 +79,9 @@ const QuantRows* Products::QuantizeInput(const ProductInput& input, int group) {
 Products::Operand Products::MakeOperand(const ProductInput& input, const CpuWeight& weight) {
   Operand operand;
   operand.weight = &weight;
-  if (weight.quant && mode_ != ActivationMode::kF32) {
+  if (weight.quant && mode_ != InputPrecision::kF32) {
     operand.rows = QuantizeInput(input, weight.quant->activation_group());
-    operand.direct = DecodesDirectly(*weight.quant) && FewFineRows(input);
+    operand.direct = DecodesDirectly(*weight.quant) && FewPreciseRows(input);
   }
   return operand;
 }
@@ -107,13 +107,14 @@ QuantPanel Products::NewPanel(const Operand& operand, int64_t first, Scratch& sc
 }
 
 // The present columns of a panel with every row.
-void Products::MultiplyCodes(const QuantPanel& panel, const Operand& operand, int64_t fine_rows, RowRange rows,
+void Products::MultiplyCodes(const QuantPanel& panel, const Operand& operand, int64_t precise_rows, RowRange rows,
                              float* tile) const {
   const int64_t count = rows.end - rows.first;
-  const int64_t fine = std::clamp<int64_t>(fine_rows - rows.first, 0, count);
-  if (fine > 0) kernels_.quant_tile(panel, *operand.rows, rows.first, fine, true, tile);
-  if (fine < count) {
-    kernels_.quant_tile(panel, *operand.rows, rows.first + fine, count - fine, false, tile + fine * kernels_.panel);
+  const int64_t precise = std::clamp<int64_t>(precise_rows - rows.first, 0, count);
+  if (precise > 0) kernels_.quant_tile(panel, *operand.rows, rows.first, precise, true, tile);
+  if (precise < count) {
+    kernels_.quant_tile(panel, *operand.rows, rows.first + precise, count - precise, false,
+                        tile + precise * kernels_.panel);
   }
 }
 
@@ -151,7 +152,8 @@ const float* Products::MultiplyPanel(const ProductInput& input, const Operand& o
   const int64_t count = rows.end - rows.first;
   float* tile = tile_memory.Need<float>(count * kernels_.panel);
   if (operand.direct) {
-    kernels_.decode_tile(*operand.weight->quant, channels.first, channels.count, *operand.rows, rows.first, count, tile);
+    kernels_.decode_tile(*operand.weight->quant, channels.first, channels.count, *operand.rows, rows.first, count,
+                         tile);
     return tile;
   }
   if (operand.rows == nullptr) {
@@ -161,11 +163,12 @@ const float* Products::MultiplyPanel(const ProductInput& input, const Operand& o
   QuantPanel panel = NewPanel(operand, channels.first, scratch.codes);
   kernels_.unpack_groups(*operand.weight->quant, channels.first, channels.count, panel);
   const int64_t groups = panel.cols / panel.group;
-  const int64_t step = CeilDiv(groups, CeilDiv(panel.cols, kDepthColumns));  // equal ones: short runs of groups cost most
+  const int64_t step =
+      CeilDiv(groups, CeilDiv(panel.cols, kDepthColumns));  // equal ones: short runs of groups cost most
   for (; panel.first_group < groups; panel.first_group = panel.end_group) {
     panel.end_group = std::min(groups, panel.first_group + step);
     kernels_.unpack_codes(*operand.weight->quant, channels.first, channels.count, panel);
-    MultiplyCodes(panel, operand, FineRows(input), rows, tile);
+    MultiplyCodes(panel, operand, PreciseRows(input), rows, tile);
   }
   return tile;
 }
@@ -240,9 +243,9 @@ void Products::MultiplyGated(const ProductInput& input, const CpuWeight& gate, c
     WorkerScratch& scratch = scratch_[static_cast<size_t>(worker)];
     const float* gates = MultiplyPanel(input, gate_operand, {channel, count}, range, scratch.tiles[0], worker);
     const float* ups = MultiplyPanel(input, up_operand, {channel, count}, range, scratch.tiles[1], worker);
-    kernels_.store_gated(gates, ups, panel_channels,
-                         {nullptr, activation, false, out.row(range.first) + channel, out.stride,
-                          range.end - range.first, count});
+    kernels_.store_gated(
+        gates, ups, panel_channels,
+        {nullptr, activation, false, out.row(range.first) + channel, out.stride, range.end - range.first, count});
   };
   ForPanels(rows, input.x.cols, CeilDiv(out.cols, panel_channels), multiply_panel);
 }

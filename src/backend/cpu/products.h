@@ -13,8 +13,8 @@
 namespace pensieve::backend::cpu {
 
 struct ProductInput {
-  MatrixView x;           // [M, K]
-  int64_t fine_rows = 0;  // the first ones
+  MatrixView x;              // [M, K]
+  int64_t precise_rows = 0;  // the first ones
 };
 
 // y = act(x . W^T + bias), stored into out or added to it.
@@ -65,9 +65,9 @@ class Products {
 
   Operand MakeOperand(const ProductInput& input, const CpuWeight& weight);
   const QuantRows* QuantizeInput(const ProductInput& input, int group);
-  int64_t FineRows(const ProductInput& input) const;
+  int64_t PreciseRows(const ProductInput& input) const;
   // Whether decode_tile may take the rows.
-  bool FewFineRows(const ProductInput& input) const;
+  bool FewPreciseRows(const ProductInput& input) const;
   int64_t RowBlock(int64_t rows, int64_t cols, int64_t panels) const;
   int64_t PanelRun(int64_t rows, int64_t panels) const;
   // multiply_panel(panel, rows, worker) for every panel and block of rows, shared among the workers.
@@ -75,7 +75,7 @@ class Products {
   void ForPanels(int64_t rows, int64_t cols, int64_t panels, Fn multiply_panel);
 
   QuantPanel NewPanel(const Operand& operand, int64_t first, Scratch& scratch) const;
-  void MultiplyCodes(const QuantPanel& panel, const Operand& operand, int64_t fine_rows, RowRange rows,
+  void MultiplyCodes(const QuantPanel& panel, const Operand& operand, int64_t precise_rows, RowRange rows,
                      float* tile) const;
   void MultiplyFloats(const ProductInput& input, const Operand& operand, ChannelRange channels, RowRange rows,
                       float* tile, WorkerScratch& scratch) const;
@@ -85,7 +85,7 @@ class Products {
 
   const KernelTable& kernels_;
   WorkerPool& pool_;
-  const ActivationMode mode_;
+  const InputPrecision mode_;
   std::vector<WorkerScratch> scratch_;  // one a worker
 
   // The planes of the present input, by activation group: 16, 32, 64. Valid within one call.

@@ -32,7 +32,7 @@ PENSIEVE_INLINE F32 AddGroup(F32 acc, I32 dot, F32 activation_scale, F32 activat
   return Fma(weight_bias, activation_sum, acc);
 }
 
-// high and low += the group's codes times both planes, each code loaded once: for one or two fine rows, whose few sums
+// high and low += the group's codes times both planes, each code loaded once: for one or two precise rows, whose few sums
 // would otherwise wait for one another. Even and odd quads go to separate sums.
 template <int kRows, bool kWide>
 PENSIEVE_INLINE void AddBothPlanes(I32 (&dots)[kRows][2], const uint8_t* codes, const int8_t* high, const int8_t* low,
@@ -165,10 +165,10 @@ PENSIEVE_INLINE void FetchAhead(const QuantPanel& panel, int64_t g, AheadRange r
 // kRows rows by two vectors of channels, sums of groups and of rows both in registers: 6 rows keep 24 of 32.
 // Limited by the integer dot product ports: a group of 64 is 32 dots a row, 2 x 2 for its big quads, and 2 x 4
 // operations to scale the sums. Codes and planes come from the L1 and L2 caches.
-template <int kRows, bool kFine, Codes kCodes, int kQuads>
+template <int kRows, bool kPrecise, Codes kCodes, int kQuads>
 static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t first, AheadRange ahead, float* tile) {
   constexpr bool kWide = kCodes == Codes::kWide;
-  constexpr bool kCentered = kCentersSums && !kFine && kCodes == Codes::kSmall;
+  constexpr bool kCentered = kCentersSums && !kPrecise && kCodes == Codes::kSmall;
   const int64_t cols = rows.cols;
   const int64_t skipped = panel.first_group * kQuads * 4;
   const int8_t* low = rows.first.low + first * cols + skipped;
@@ -188,13 +188,13 @@ static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t f
     RowsAt<QuantGroup, kRows> group(groups + g, rows.groups);
     group.KeepInRegisters();
     I32 dots[kRows][2];
-    if constexpr (kFine && kRows <= 2) {
+    if constexpr (kPrecise && kRows <= 2) {
       AddBothPlanes<kRows, kWide>(dots, codes, high, low, cols, kQuads);
     } else {
       // kCenter's bits are shifted into place with the upper parts.
       PENSIEVE_UNROLL
       for (int r = 0; r < kRows; ++r) dots[r][0] = dots[r][1] = SetInt(kCentered ? 0x4b400000 >> 7 : 0);
-      if constexpr (kFine) {
+      if constexpr (kPrecise) {
         AddPlane<kRows, kWide, kQuads>(dots, codes, high, cols);
       } else {
         AddBigQuads<kRows, kWide, BigQuads(kQuads * 4)>(dots, codes, group);
@@ -222,41 +222,41 @@ static void QuantBlock(const QuantPanel& panel, const QuantRows& rows, int64_t f
 }
 
 // Rows from r on, kRows at a time: the first that are left over.
-template <int kRows, bool kFine, Codes kCodes, int kQuads>
+template <int kRows, bool kPrecise, Codes kCodes, int kQuads>
 PENSIEVE_INLINE int64_t QuantBlocks(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t r,
                                     int64_t count, float* tile) {
   for (; r + kRows <= count; r += kRows) {
-    QuantBlock<kRows, kFine, kCodes, kQuads>(panel, rows, first + r, AheadOfRows(panel, r, kRows, count),
-                                             tile + r * kPanel);
+    QuantBlock<kRows, kPrecise, kCodes, kQuads>(panel, rows, first + r, AheadOfRows(panel, r, kRows, count),
+                                                tile + r * kPanel);
   }
   return r;
 }
 
-template <bool kFine, Codes kCodes, int kQuads>
+template <bool kPrecise, Codes kCodes, int kQuads>
 static void QuantRowsOf(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, float* tile) {
   int64_t r = 0;
-  if constexpr (kRegisters == 32) r = QuantBlocks<6, kFine, kCodes, kQuads>(panel, rows, first, r, count, tile);
-  r = QuantBlocks<4, kFine, kCodes, kQuads>(panel, rows, first, r, count, tile);
-  r = QuantBlocks<2, kFine, kCodes, kQuads>(panel, rows, first, r, count, tile);
-  QuantBlocks<1, kFine, kCodes, kQuads>(panel, rows, first, r, count, tile);
+  if constexpr (kRegisters == 32) r = QuantBlocks<6, kPrecise, kCodes, kQuads>(panel, rows, first, r, count, tile);
+  r = QuantBlocks<4, kPrecise, kCodes, kQuads>(panel, rows, first, r, count, tile);
+  r = QuantBlocks<2, kPrecise, kCodes, kQuads>(panel, rows, first, r, count, tile);
+  QuantBlocks<1, kPrecise, kCodes, kQuads>(panel, rows, first, r, count, tile);
 }
 
-template <bool kFine, Codes kCodes>
+template <bool kPrecise, Codes kCodes>
 PENSIEVE_INLINE void QuantGroupsOf(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count,
                                    float* tile) {
   switch (panel.group) {
-    case 16: return QuantRowsOf<kFine, kCodes, 4>(panel, rows, first, count, tile);
-    case 32: return QuantRowsOf<kFine, kCodes, 8>(panel, rows, first, count, tile);
-    default: return QuantRowsOf<kFine, kCodes, 16>(panel, rows, first, count, tile);
+    case 16: return QuantRowsOf<kPrecise, kCodes, 4>(panel, rows, first, count, tile);
+    case 32: return QuantRowsOf<kPrecise, kCodes, 8>(panel, rows, first, count, tile);
+    default: return QuantRowsOf<kPrecise, kCodes, 16>(panel, rows, first, count, tile);
   }
 }
 
-static void QuantTile(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, bool fine,
+static void QuantTile(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, bool precise,
                       float* tile) {
   if (panel.code_max > 127) {
-    fine ? QuantGroupsOf<true, Codes::kWide>(panel, rows, first, count, tile)
-         : QuantGroupsOf<false, Codes::kWide>(panel, rows, first, count, tile);
-  } else if (fine) {
+    precise ? QuantGroupsOf<true, Codes::kWide>(panel, rows, first, count, tile)
+            : QuantGroupsOf<false, Codes::kWide>(panel, rows, first, count, tile);
+  } else if (precise) {
     QuantGroupsOf<true, Codes::kMedium>(panel, rows, first, count, tile);
   } else if (panel.code_max > SmallCodeMax(panel.group)) {
     QuantGroupsOf<false, Codes::kMedium>(panel, rows, first, count, tile);

@@ -15,10 +15,10 @@
 
 namespace pensieve::backend::cpu::PENSIEVE_ISA {
 
-// A row's sums of one group: two vectors of channels of the plane `low`, in fine rows two more of `high`.
-template <bool kFine>
+// A row's sums of one group: two vectors of channels of the plane `low`, in precise rows two more of `high`.
+template <bool kPrecise>
 struct alignas(64) StepSums {
-  int32_t rows[kTileHeight][kFine ? 4 : 2][kLanes];
+  int32_t rows[kTileHeight][kPrecise ? 4 : 2][kLanes];
 };
 
 // What is left to do with the sums of a step, which is one group of a row tile.
@@ -44,23 +44,23 @@ PENSIEVE_INLINE void ShapeTilesFor(int64_t group, int64_t rows) {
   ShapeTiles(shapes);
 }
 
-template <int kTile, bool kFine>
-PENSIEVE_INLINE void StoreSums(StepSums<kFine>* sums) {
+template <int kTile, bool kPrecise>
+PENSIEVE_INLINE void StoreSums(StepSums<kPrecise>* sums) {
   StoreTile<kTile>(sums->rows[0][kTile - 4], sizeof(sums->rows[0]));
 }
 
 // The products of a step; what their tiles held is stored before.
-template <bool kFine>
-PENSIEVE_INLINE void StoreAndMultiply(const int8_t* low, const int8_t* high, int64_t stride, StepSums<kFine>* sums) {
+template <bool kPrecise>
+PENSIEVE_INLINE void StoreAndMultiply(const int8_t* low, const int8_t* high, int64_t stride, StepSums<kPrecise>* sums) {
   LoadTile<2>(low, stride);
   StoreSums<4>(sums);
   ZeroTile<4>();
   DotTiles<4, 2, 0>();
-  if constexpr (kFine) LoadTile<3>(high, stride);
+  if constexpr (kPrecise) LoadTile<3>(high, stride);
   StoreSums<5>(sums);
   ZeroTile<5>();
   DotTiles<5, 2, 1>();
-  if constexpr (kFine) {
+  if constexpr (kPrecise) {
     StoreSums<6>(sums);
     ZeroTile<6>();
     DotTiles<6, 3, 0>();
@@ -70,21 +70,21 @@ PENSIEVE_INLINE void StoreAndMultiply(const int8_t* low, const int8_t* high, int
   }
 }
 
-template <bool kFine>
-PENSIEVE_INLINE void StoreLast(StepSums<kFine>* sums) {
+template <bool kPrecise>
+PENSIEVE_INLINE void StoreLast(StepSums<kPrecise>* sums) {
   StoreSums<4>(sums);
   StoreSums<5>(sums);
-  if constexpr (kFine) {
+  if constexpr (kPrecise) {
     StoreSums<6>(sums);
     StoreSums<7>(sums);
   }
 }
 
 // What the upper parts of a row add to a group's sums, but for a factor of 128.
-template <bool kFine, int kQuads>
-PENSIEVE_INLINE void LoadUpperSums(const StepSums<kFine>& sums, int row, const QuantGroup& group, const uint8_t* codes,
-                                   I32 (&upper)[2]) {
-  if constexpr (kFine) {
+template <bool kPrecise, int kQuads>
+PENSIEVE_INLINE void LoadUpperSums(const StepSums<kPrecise>& sums, int row, const QuantGroup& group,
+                                   const uint8_t* codes, I32 (&upper)[2]) {
+  if constexpr (kPrecise) {
     upper[0] = LoadInt(sums.rows[row][2]);
     upper[1] = LoadInt(sums.rows[row][3]);
   } else {
@@ -100,15 +100,15 @@ PENSIEVE_INLINE void LoadUpperSums(const StepSums<kFine>& sums, int row, const Q
   }
 }
 
-template <bool kFine, int kQuads>
-PENSIEVE_INLINE void FlushRows(const DueRows& due, const StepSums<kFine>& sums, int64_t groups_stride) {
+template <bool kPrecise, int kQuads>
+PENSIEVE_INLINE void FlushRows(const DueRows& due, const StepSums<kPrecise>& sums, int64_t groups_stride) {
   const F32 scale[2] = {Load(due.scale), Load(due.scale + kLanes)};
   const F32 bias[2] = {Load(due.bias), Load(due.bias + kLanes)};
   const QuantGroup* group = due.groups + due.first * groups_stride;
   float* acc = due.acc + due.first * kPanel;
   for (int r = due.first; r < due.end; ++r) {
     I32 upper[2];
-    LoadUpperSums<kFine, kQuads>(sums, r, *group, due.codes, upper);
+    LoadUpperSums<kPrecise, kQuads>(sums, r, *group, due.codes, upper);
     const F32 activation_scale = Set(group->scale);
     const F32 activation_sum = Set(group->sum);
     PENSIEVE_UNROLL
@@ -124,12 +124,13 @@ PENSIEVE_INLINE void FlushRows(const DueRows& due, const StepSums<kFine>& sums, 
 
 // As quant_tile. The last tile begins early enough to be whole where there are 16 rows at all; its first rows, which
 // the one before it has too, are not wanted.
-template <bool kFine, int kQuads>
+template <bool kPrecise, int kQuads>
 static void MultiplyByTiles(const QuantPanel& panel, const QuantRows& rows, int64_t first, int64_t count, float* tile) {
   constexpr int64_t kGroup = kQuads * 4;
-  constexpr int64_t kShared = (kFine ? 2 : 4) * kTileHeight;  // rows that use a group's codes while those are in tiles
+  constexpr int64_t kShared =
+      (kPrecise ? 2 : 4) * kTileHeight;  // rows that use a group's codes while those are in tiles
   const int64_t height = count < kTileHeight ? count : kTileHeight;
-  StepSums<kFine> sums;
+  StepSums<kPrecise> sums;
   DueRows due = {0, 0, rows.first.groups, panel.codes, panel.scales, panel.biases, tile};
   if (panel.first_group == 0) memset(tile, 0, static_cast<size_t>(count * kPanel) * sizeof(float));
   ShapeTilesFor(kGroup, height);
@@ -144,18 +145,22 @@ static void MultiplyByTiles(const QuantPanel& panel, const QuantRows& rows, int6
       for (int64_t wanted = r; wanted < end; wanted += kTileHeight) {
         const int64_t top = wanted < count - height ? wanted : count - height;
         const int64_t at = (first + top) * rows.cols + g * kGroup;
-        StoreAndMultiply<kFine>(rows.first.low + at, rows.first.high + at, rows.cols, &sums);
-        FlushRows<kFine, kQuads>(due, sums, rows.groups);
-        due = {static_cast<int>(wanted - top), static_cast<int>(height),
-               rows.first.groups + (first + top) * rows.groups + g, codes,
-               panel.scales + g * kPanel, panel.biases + g * kPanel, tile + top * kPanel};
+        StoreAndMultiply<kPrecise>(rows.first.low + at, rows.first.high + at, rows.cols, &sums);
+        FlushRows<kPrecise, kQuads>(due, sums, rows.groups);
+        due = {static_cast<int>(wanted - top),
+               static_cast<int>(height),
+               rows.first.groups + (first + top) * rows.groups + g,
+               codes,
+               panel.scales + g * kPanel,
+               panel.biases + g * kPanel,
+               tile + top * kPanel};
       }
       codes += kGroup * kPanel;
     }
   }
-  StoreLast<kFine>(&sums);
+  StoreLast<kPrecise>(&sums);
   ReleaseTiles();
-  FlushRows<kFine, kQuads>(due, sums, rows.groups);
+  FlushRows<kPrecise, kQuads>(due, sums, rows.groups);
 }
 
 }  // namespace pensieve::backend::cpu::PENSIEVE_ISA

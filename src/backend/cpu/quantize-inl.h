@@ -1,6 +1,6 @@
 // f32 activations to integer planes, one row at a time (QuantRow). A row's numbers depend on nothing but the row.
 //
-// The scale of a group is its largest magnitude / 16256 in fine rows: v = round(x / scale) = low + 128 * high, low in
+// The scale of a group is its largest magnitude / 16256 in precise rows: v = round(x / scale) = low + 128 * high, low in
 // [-64, 63]. In coarse rows it is the largest magnitude outside the big quads / 127, or what keeps the largest of all
 // within 16256, whichever is more.
 #pragma once
@@ -9,21 +9,21 @@
 
 namespace pensieve::backend::cpu::PENSIEVE_ISA {
 
-inline constexpr float kMostFine = 16256.0f;  // 127 * 128
+inline constexpr float kPreciseLimit = 16256.0f;  // 127 * 128
 inline constexpr int kMostQuads = 16;
 // Below this a group counts as zero: the inverse of its scale would not be finite.
 inline constexpr float kLeastScale = 1e-35f;
 
-PENSIEVE_INLINE void QuantizeFineGroup(const float* x, int64_t at, int64_t g, int group, const QuantRow& out) {
+PENSIEVE_INLINE void QuantizePreciseGroup(const float* x, int64_t at, int64_t g, int group, const QuantRow& out) {
   F32 largest = Zero();
-  F32 nought = Zero();
+  F32 nan_or_zero = Zero();
   for (int k = 0; k < group; k += kLanes) {
     const F32 v = Load(x + k);
     largest = Max(largest, Abs(v));
-    nought = Fma(v, Zero(), nought);
+    nan_or_zero = Fma(v, Zero(), nan_or_zero);
   }
-  const float poison = SumLanes(nought);
-  float scale = MaxLanes(largest) / kMostFine;
+  const float not_finite = SumLanes(nan_or_zero);
+  float scale = MaxLanes(largest) / kPreciseLimit;
   if (scale < kLeastScale) scale = 0.0f;
   const F32 inverse = Set(scale > 0.0f ? 1.0f / scale : 0.0f);
   I32 sum = SetInt(0);
@@ -35,15 +35,13 @@ PENSIEVE_INLINE void QuantizeFineGroup(const float* x, int64_t at, int64_t g, in
     StoreI8(out.high + at + k, high);
     StoreI8(out.low + at + k, SubInt(v, ShiftLeft<7>(high)));
   }
-  const float exposed = scale + poison;
+  const float exposed = scale + not_finite;
   const int32_t total = SumInts(sum);
   out.groups[g] = {exposed, exposed * static_cast<float>(total), 0.0f, total, {}, {}};
 }
 
 // So that kCenter, two bits wide, times a scale is exact: scales of coarse rows have 22 bits.
-PENSIEVE_INLINE F32 RoundUpTo22Bits(F32 x) {
-  return BitsToFloat(And(AddInt(FloatBits(x), SetInt(3)), SetInt(~3)));
-}
+PENSIEVE_INLINE F32 RoundUpTo22Bits(F32 x) { return BitsToFloat(And(AddInt(FloatBits(x), SetInt(3)), SetInt(~3))); }
 
 // kLanes groups of a coarse row at a time, a lane each, for what is decided per group.
 struct GroupBatch {
@@ -51,7 +49,7 @@ struct GroupBatch {
   int32_t quad_max[kLanes][kMostQuads];  // bits of the largest magnitude of every quad; -1 beyond the group
   float exposed[kLanes];                 // the scale, or NaN when some value is not finite
   float inverse[kLanes];
-  int32_t big[kMostBigQuads][kLanes];    // the quads with the largest values
+  int32_t big[kMostBigQuads][kLanes];  // the quads with the largest values
 };
 
 PENSIEVE_INLINE void GatherGroup(const float* x, int group, int lane, GroupBatch* batch) {
@@ -88,7 +86,7 @@ PENSIEVE_INLINE void ChooseScales(int group, GroupBatch* batch) {
   }
   const auto bound = [](I32 key) { return BitsToFloat(Or(key, SetInt(15))); };  // not below the magnitude
   const F32 rest = bound(best[count]) * Set(1.0f / 127.0f);
-  const F32 most = bound(best[0]) * Set(1.0f / kMostFine);
+  const F32 most = bound(best[0]) * Set(1.0f / kPreciseLimit);
   F32 scale = RoundUpTo22Bits(Max(rest, most));
   scale = IfLess(scale, Set(kLeastScale), Zero(), scale);
   Store(batch->inverse, IfLess(Zero(), scale, Set(1.0f) / scale, Zero()));
@@ -137,9 +135,9 @@ static void QuantizeCoarseRow(const float* x, int64_t cols, int group, const Qua
 }
 
 // cols a multiple of group, group 16, 32 or 64.
-static void QuantizeRow(const float* x, int64_t cols, int group, bool fine, const QuantRow& out) {
-  if (!fine) return QuantizeCoarseRow(x, cols, group, out);
-  for (int64_t k = 0, g = 0; k < cols; k += group, ++g) QuantizeFineGroup(x + k, k, g, group, out);
+static void QuantizeRow(const float* x, int64_t cols, int group, bool precise, const QuantRow& out) {
+  if (!precise) return QuantizeCoarseRow(x, cols, group, out);
+  for (int64_t k = 0, g = 0; k < cols; k += group, ++g) QuantizePreciseGroup(x + k, k, g, group, out);
 }
 
 }  // namespace pensieve::backend::cpu::PENSIEVE_ISA

@@ -11,7 +11,8 @@ namespace pensieve::backend::cpu {
 CpuRope::CpuRope(const RopeTable& usual, const RopeTable& for_long) {
   const auto copy = [](const RopeTable& table) {
     CheckRopeTable(table);
-    return Table{{table.frequencies.begin(), table.frequencies.end()}, table.rotated, table.interleaved, table.magnitude};
+    return Table{
+        {table.frequencies.begin(), table.frequencies.end()}, table.rotated, table.interleaved, table.magnitude};
   };
   usual_ = copy(usual);
   for_long_ = copy(for_long);
@@ -31,9 +32,8 @@ void RowOps::EmbedRow(const CpuWeight& table, int64_t table_row, float scale, fl
 }
 
 void RowOps::RmsNorm(MatrixView x, const float* weight, float eps, MatrixView out) {
-  compute_.ForRows(x.rows, x.cols, [&](int64_t r, int) {
-    compute_.kernels.rms_norm(x.row(r), weight, eps, x.cols, out.row(r));
-  });
+  compute_.ForRows(x.rows, x.cols,
+                   [&](int64_t r, int) { compute_.kernels.rms_norm(x.row(r), weight, eps, x.cols, out.row(r)); });
 }
 
 void RowOps::RmsNormHeads(MatrixView x, int64_t head_dim, const float* weight, float eps) {

@@ -40,17 +40,15 @@ class CpuRope final : public RopeStorage {
 
 class RowOps {
  public:
-  explicit RowOps(const Compute& compute)
-      : compute_(compute), scratch_(static_cast<size_t>(compute.pool.threads())) {}
+  explicit RowOps(const Compute& compute) : compute_(compute), scratch_(static_cast<size_t>(compute.pool.threads())) {}
 
   void BeginStep() { ++step_; }
 
   // out[r] (+)= scale * table[row_of(r)].
   template <typename Fn>
   void Embed(const CpuWeight& table, float scale, MatrixView out, bool add, Fn row_of) {
-    compute_.ForRows(out.rows, out.cols * 8, [&](int64_t r, int worker) {
-      EmbedRow(table, row_of(r), scale, out.row(r), add, worker);
-    });
+    compute_.ForRows(out.rows, out.cols * 8,
+                     [&](int64_t r, int worker) { EmbedRow(table, row_of(r), scale, out.row(r), add, worker); });
   }
   void RmsNorm(MatrixView x, const float* weight, float eps, MatrixView out);
   void RmsNormHeads(MatrixView x, int64_t head_dim, const float* weight, float eps);

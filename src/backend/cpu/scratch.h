@@ -34,7 +34,9 @@ class Scratch {
 class ScratchCutter {
  public:
   template <typename T>
-  void Reserve(int64_t count) { total_ += Rounded(count * static_cast<int64_t>(sizeof(T))); }
+  void Reserve(int64_t count) {
+    total_ += Rounded(count * static_cast<int64_t>(sizeof(T)));
+  }
   void Allocate(Scratch& scratch) { next_ = scratch.Need<std::byte>(total_); }
   template <typename T>
   T* Take(int64_t count) {

@@ -68,7 +68,9 @@ PENSIEVE_INLINE I32 SetInt(int32_t a) { return _mm512_set1_epi32(a); }
 PENSIEVE_INLINE I32 AddInt(I32 a, I32 b) { return _mm512_add_epi32(a, b); }
 PENSIEVE_INLINE I32 SubInt(I32 a, I32 b) { return _mm512_sub_epi32(a, b); }
 template <int kBits>
-PENSIEVE_INLINE I32 ShiftLeft(I32 a) { return _mm512_slli_epi32(a, kBits); }
+PENSIEVE_INLINE I32 ShiftLeft(I32 a) {
+  return _mm512_slli_epi32(a, kBits);
+}
 PENSIEVE_INLINE F32 BitsToFloat(I32 a) { return _mm512_castsi512_ps(a); }
 PENSIEVE_INLINE I32 LoadInt(const void* p) { return _mm512_loadu_si512(p); }
 PENSIEVE_INLINE void StoreInt(void* p, I32 x) { _mm512_storeu_si512(p, x); }
@@ -105,9 +107,7 @@ PENSIEVE_INLINE F32 LoadI8(const void* p) {
   return ToFloat(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
 }
 // Lanes, each in [-128, 127], as bytes.
-PENSIEVE_INLINE void StoreI8(void* p, I32 x) {
-  _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
-}
+PENSIEVE_INLINE void StoreI8(void* p, I32 x) { _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x)); }
 // acc[lane] += sum over 4 of u8[4 * lane + i] * s8[4 * lane + i], exactly.
 template <bool kWide>
 PENSIEVE_INLINE I32 Dot4(I32 acc, I32 u8, I32 s8) {
@@ -167,7 +167,9 @@ PENSIEVE_INLINE void Transpose(I32* r) {
 }
 PENSIEVE_INLINE I32 And(I32 a, I32 b) { return _mm512_and_si512(a, b); }
 template <int kBits>
-PENSIEVE_INLINE I32 ShiftRight(I32 a) { return _mm512_srli_epi32(a, kBits); }
+PENSIEVE_INLINE I32 ShiftRight(I32 a) {
+  return _mm512_srli_epi32(a, kBits);
+}
 // table[byte] for every byte of x, each below 16; table is 16 bytes.
 PENSIEVE_INLINE I32 LookUpBytes(const uint8_t* table, I32 x) {
   const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
@@ -258,7 +260,9 @@ PENSIEVE_INLINE I32 SetInt(int32_t a) { return _mm256_set1_epi32(a); }
 PENSIEVE_INLINE I32 AddInt(I32 a, I32 b) { return _mm256_add_epi32(a, b); }
 PENSIEVE_INLINE I32 SubInt(I32 a, I32 b) { return _mm256_sub_epi32(a, b); }
 template <int kBits>
-PENSIEVE_INLINE I32 ShiftLeft(I32 a) { return _mm256_slli_epi32(a, kBits); }
+PENSIEVE_INLINE I32 ShiftLeft(I32 a) {
+  return _mm256_slli_epi32(a, kBits);
+}
 PENSIEVE_INLINE F32 BitsToFloat(I32 a) { return _mm256_castsi256_ps(a); }
 PENSIEVE_INLINE I32 LoadInt(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 PENSIEVE_INLINE void StoreInt(void* p, I32 x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
@@ -349,7 +353,9 @@ PENSIEVE_INLINE void Transpose(I32* r) {
 }
 PENSIEVE_INLINE I32 And(I32 a, I32 b) { return _mm256_and_si256(a, b); }
 template <int kBits>
-PENSIEVE_INLINE I32 ShiftRight(I32 a) { return _mm256_srli_epi32(a, kBits); }
+PENSIEVE_INLINE I32 ShiftRight(I32 a) {
+  return _mm256_srli_epi32(a, kBits);
+}
 PENSIEVE_INLINE I32 LookUpBytes(const uint8_t* table, I32 x) {
   const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
   return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), x);
@@ -452,7 +458,9 @@ PENSIEVE_INLINE I32 RoundToInt(F32 a) {
   return AddInt(FloatBits(a + magic), SetInt(-0x4b400000));
 }
 template <int kBits>
-PENSIEVE_INLINE I32 ShiftLeft(I32 a) { return (I32)((U32)a << kBits); }
+PENSIEVE_INLINE I32 ShiftLeft(I32 a) {
+  return (I32)((U32)a << kBits);
+}
 PENSIEVE_INLINE I32 LoadInt(const void* p) {
   I32 x;
   memcpy(&x, p, sizeof(x));
@@ -548,7 +556,9 @@ PENSIEVE_INLINE void Transpose(I32* r) {
 }
 PENSIEVE_INLINE I32 And(I32 a, I32 b) { return a & b; }
 template <int kBits>
-PENSIEVE_INLINE I32 ShiftRight(I32 a) { return (I32)((U32)a >> kBits); }
+PENSIEVE_INLINE I32 ShiftRight(I32 a) {
+  return (I32)((U32)a >> kBits);
+}
 PENSIEVE_INLINE I32 LookUpBytes(const uint8_t* table, I32 x) {
   uint8_t bytes[16];
   memcpy(bytes, &x, sizeof(bytes));
@@ -607,7 +617,9 @@ PENSIEVE_INLINE I32 LowerCodes(I32 codes) {
 #else
 inline constexpr bool kLowersWideCodes = false;
 template <bool kWide>
-PENSIEVE_INLINE I32 LowerCodes(I32 codes) { return codes; }
+PENSIEVE_INLINE I32 LowerCodes(I32 codes) {
+  return codes;
+}
 #endif
 
 // kQuadRun quads, or kFloatRun floats, of a row, each multiplied with whole vectors: broadcast from memory as they

@@ -39,7 +39,9 @@ PENSIEVE_INLINE I32 SetInt(int32_t a) { return vdupq_n_s32(a); }
 PENSIEVE_INLINE I32 AddInt(I32 a, I32 b) { return vaddq_s32(a, b); }
 PENSIEVE_INLINE I32 SubInt(I32 a, I32 b) { return vsubq_s32(a, b); }
 template <int kBits>
-PENSIEVE_INLINE I32 ShiftLeft(I32 a) { return vshlq_n_s32(a, kBits); }
+PENSIEVE_INLINE I32 ShiftLeft(I32 a) {
+  return vshlq_n_s32(a, kBits);
+}
 template <int kBits>
 PENSIEVE_INLINE I32 ShiftRight(I32 a) {
   return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a), kBits));

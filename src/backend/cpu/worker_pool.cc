@@ -92,7 +92,8 @@ void WorkerPool::RunShared(int64_t chunks, Function function, const void* contex
 void WorkerPool::Work(uint32_t generation, int worker) {
   uint64_t ticket = ticket_.load(std::memory_order_acquire);
   while (GenerationOf(ticket) == generation && UnclaimedOf(ticket) > 0) {
-    if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire))
+      continue;
     // With a claimed chunk the operation cannot end, so these are its own.
     const Function function = function_.load(std::memory_order_relaxed);
     const uint32_t chunk = chunks_.load(std::memory_order_relaxed) - UnclaimedOf(ticket);

@@ -31,7 +31,8 @@ __device__ inline void LoadKvEight(const uint8_t* plane, int64_t i, float (&out)
   } else {
     const uint2 eight = *reinterpret_cast<const uint2*>(plane + i);
 #pragma unroll
-    for (int j = 0; j < 8; ++j) out[j] = static_cast<float>(static_cast<int8_t>((j < 4 ? eight.x : eight.y) >> (8 * (j % 4))));
+    for (int j = 0; j < 8; ++j)
+      out[j] = static_cast<float>(static_cast<int8_t>((j < 4 ? eight.x : eight.y) >> (8 * (j % 4))));
   }
 }
 
@@ -54,11 +55,12 @@ __device__ inline void StoreHead(const float* x, const KvLayer& kv, int64_t bloc
   }
   for (int64_t d = lane; d < kv.padded_dim; d += 32) {
     const float value = d < kv.head_dim ? x[d] : 0.0f;
-    const int64_t at = base * kv.padded_dim +
-                       (is_key ? (d / 8 * kv.block_len + token) * 8 + d % 8 : token * kv.padded_dim + d);
+    const int64_t at =
+        base * kv.padded_dim + (is_key ? (d / 8 * kv.block_len + token) * 8 + d % 8 : token * kv.padded_dim + d);
     uint8_t* plane = is_key ? kv.keys : kv.values;
     if constexpr (kType == KvType::kF32) reinterpret_cast<float*>(plane)[at] = value;
-    if constexpr (kType == KvType::kF16) reinterpret_cast<uint16_t*>(plane)[at] = __half_as_ushort(__float2half_rn(value));
+    if constexpr (kType == KvType::kF16)
+      reinterpret_cast<uint16_t*>(plane)[at] = __half_as_ushort(__float2half_rn(value));
     if constexpr (kType == KvType::kInt8) {
       reinterpret_cast<int8_t*>(plane)[at] = scale > 0.0f ? static_cast<int8_t>(rintf(value / scale)) : int8_t{0};
     }
@@ -128,8 +130,8 @@ __device__ inline float Score(float dot, const AttentionArgs& args) {
 }
 
 // A piece's result for one head: largest, sum, then head_dim mixed values.
-__device__ inline float* PieceAt(float* scratch, int64_t row, int64_t heads, int64_t head, int64_t pieces, int64_t piece,
-                                 int64_t head_dim) {
+__device__ inline float* PieceAt(float* scratch, int64_t row, int64_t heads, int64_t head, int64_t pieces,
+                                 int64_t piece, int64_t head_dim) {
   return scratch + ((row * heads + head) * pieces + piece) * (head_dim + 2);
 }
 
@@ -158,7 +160,8 @@ __device__ inline void LoadKvFour(const uint8_t* plane, int64_t i, float (&out)[
 
 // Scores of the lane's key with kHeads query heads; queries: shared, [kHeads][padded_dim].
 template <KvType kType, int kHeads>
-__device__ inline void DotKey(const KvLayer& kv, int64_t base, int64_t token, const float* queries, float (&dots)[kHeads]) {
+__device__ inline void DotKey(const KvLayer& kv, int64_t base, int64_t token, const float* queries,
+                              float (&dots)[kHeads]) {
 #pragma unroll 8
   for (int d = 0; d < static_cast<int>(kv.padded_dim); d += 8) {
     float eight[8];
@@ -406,7 +409,9 @@ void LaunchStoreKv(const KvLayer& kv, const RowPlaces& places, const DeviceMatri
                    cudaStream_t stream) {
   if (places.rows == 0) return;
   const dim3 grid(static_cast<unsigned>(places.rows), static_cast<unsigned>(kv.kv_heads));
-  WithKvType(kv.type, [&]<KvType kType>() { Launch(StoreKv<kType>, {dim3(grid), dim3(64), 0, stream}, kv, places, k, v); });
+  WithKvType(kv.type, [&]<KvType kType>() {
+    Launch(StoreKv<kType>, {dim3(grid), dim3(64), 0, stream}, kv, places, k, v);
+  });
 }
 
 void LaunchRotateAndStore(const KvLayer& kv, const RowPlaces& places, const RotateArgs& args, const DeviceMatrix& q,
@@ -438,11 +443,13 @@ void LaunchPagedAttention(const KvLayer& kv, const RowPlaces& places, const Atte
         cudaFuncSetAttribute(AttendPiece<kType, kHeads>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(bytes));
       }
-      Launch(AttendPiece<kType, kHeads>, {dim3(grid), dim3(kThreads), bytes, stream}, kv, places, args, q, scratch, pieces);
+      Launch(AttendPiece<kType, kHeads>, {dim3(grid), dim3(kThreads), bytes, stream}, kv, places, args, q, scratch,
+             pieces);
     });
   });
   const dim3 join(static_cast<unsigned>(q.cols / kv.head_dim), static_cast<unsigned>(places.rows));
-  Launch(JoinPieces, {dim3(join), dim3(128), static_cast<size_t>(pieces) * sizeof(float), stream}, places, args, kv.head_dim, scratch, pieces, out);
+  Launch(JoinPieces, {dim3(join), dim3(128), static_cast<size_t>(pieces) * sizeof(float), stream}, places, args,
+         kv.head_dim, scratch, pieces, out);
 }
 
 void LaunchEncoderAttention(const int32_t* sequence, const int32_t* first, const int32_t* count, int64_t head_dim,
@@ -451,7 +458,8 @@ void LaunchEncoderAttention(const int32_t* sequence, const int32_t* first, const
   if (q.rows == 0) return;
   const dim3 grid(static_cast<unsigned>(q.rows), static_cast<unsigned>(q.cols / head_dim));
   const size_t bytes = sizeof(float) * static_cast<size_t>(2 * head_dim + kThreads);
-  Launch(AttendEncoder, {dim3(grid), dim3(kThreads), bytes, stream}, sequence, first, count, head_dim, args, q, k, v, out);
+  Launch(AttendEncoder, {dim3(grid), dim3(kThreads), bytes, stream}, sequence, first, count, head_dim, args, q, k, v,
+         out);
 }
 
 }  // namespace pensieve::backend::cuda

@@ -76,7 +76,6 @@ bool CudaBackend::Ready() {
   return error_.ok();
 }
 
-
 void CudaBackend::Flush() {
   if (operations_.empty()) return;
   const cudaError_t error = operations_.Run(stream_);
@@ -138,9 +137,7 @@ Result<DeviceWeight> CudaBackend::Upload(const tensor::Weight& weight) {
     const size_t scale_bytes = bytes(w.rows, affine->groups()) * tensor::DTypeBytes(affine->scale_dtype);
     PENSIEVE_TRY(w.codes, UploadBytes(affine->codes, bytes(w.rows, w.row_bytes)));
     PENSIEVE_TRY(w.scales, UploadBytes(affine->scales, scale_bytes));
-    if (affine->biases != nullptr) {
-      PENSIEVE_TRY(w.biases, UploadBytes(affine->biases, scale_bytes));
-    }
+    if (affine->biases != nullptr) { PENSIEVE_TRY(w.biases, UploadBytes(affine->biases, scale_bytes)); }
   } else {
     const auto& fp4 = std::get<tensor::Mxfp4Weight>(weight);
     w.form = Form::kMxfp4;
@@ -173,9 +170,7 @@ Result<ExpertSet> CudaBackend::ImportExperts(const ExpertLayer& layer) {
   for (const Expert& expert : layer.experts) {
     DeviceExpert own = {};
     PENSIEVE_TRY(own.gate, Upload(expert.gate));
-    if (!layer.alternating) {
-      PENSIEVE_TRY(own.up, Upload(expert.up));
-    }
+    if (!layer.alternating) { PENSIEVE_TRY(own.up, Upload(expert.up)); }
     PENSIEVE_TRY(own.down, Upload(expert.down));
     PENSIEVE_TRY(own.gate_bias, upload_bias(expert.gate_bias));
     PENSIEVE_TRY(own.up_bias, upload_bias(expert.up_bias));
@@ -222,7 +217,8 @@ Result<Matrix> CudaBackend::NewMatrix(int64_t rows, int64_t cols) {
   PENSIEVE_RETURN_IF_ERROR(ToStatus(cudaSetDevice(device_.index()), "the GPU cannot be used"));
   PENSIEVE_TRY(const size_t bytes, MatrixBytes(rows, cols));
   PENSIEVE_TRY(DeviceMemory memory, DeviceMemory::Allocate(std::max<size_t>(bytes, sizeof(float))));
-  PENSIEVE_RETURN_IF_ERROR(ToStatus(cudaMemsetAsync(memory.as<void>(), 0, memory.size(), stream_), "clearing a matrix"));
+  PENSIEVE_RETURN_IF_ERROR(
+      ToStatus(cudaMemsetAsync(memory.as<void>(), 0, memory.size(), stream_), "clearing a matrix"));
   buffers_.emplace_back();
   buffers_.back().memory = std::move(memory);
   return Matrix{&buffers_.back(), 0, rows, cols, cols};
@@ -255,8 +251,8 @@ Status CudaBackend::CopyToDevice(std::span<const float> host, Matrix device) {
   const DeviceMatrix target = On(device);
   const size_t row_bytes = static_cast<size_t>(device.cols) * sizeof(float);
   const cudaError_t error =
-      cudaMemcpy2DAsync(target.data, static_cast<size_t>(target.stride) * sizeof(float), host.data(), row_bytes, row_bytes,
-                        static_cast<size_t>(device.rows), cudaMemcpyHostToDevice, stream_);
+      cudaMemcpy2DAsync(target.data, static_cast<size_t>(target.stride) * sizeof(float), host.data(), row_bytes,
+                        row_bytes, static_cast<size_t>(device.rows), cudaMemcpyHostToDevice, stream_);
   PENSIEVE_RETURN_IF_ERROR(ToStatus(error, "copying to the GPU"));
   return ToStatus(cudaStreamSynchronize(stream_), "copying to the GPU");
 }
@@ -312,12 +308,12 @@ struct RowTile {
   int32_t count;
 };
 
-// The rows from `fine` on, cut into tiles of kPromptRows inside of their sequences.
-std::vector<RowTile> TilesOf(const StepInputs& inputs, int64_t fine) {
+// The rows from `precise` on, cut into tiles of kPromptRows inside of their sequences.
+std::vector<RowTile> TilesOf(const StepInputs& inputs, int64_t precise) {
   std::vector<RowTile> tiles;
   for (const SequenceRows& sequence : inputs.sequences) {
     const int64_t end = sequence.first_row + sequence.num_rows;
-    for (int64_t row = std::max(sequence.first_row, fine); row < end; row += kPromptRows) {
+    for (int64_t row = std::max(sequence.first_row, precise); row < end; row += kPromptRows) {
       tiles.push_back({static_cast<int32_t>(row), static_cast<int32_t>(std::min(kPromptRows, end - row))});
     }
   }
@@ -349,7 +345,7 @@ void CudaBackend::BeginStep(const StepInputs& inputs) {
   const size_t table_at = packer.Reserve<int32_t>(inputs.sequences.size());
   const size_t tables = packer.Reserve<int32_t>(table_size);
   const size_t outputs = packer.Reserve<int32_t>(inputs.output_rows.size());
-  const std::vector<RowTile> row_tiles = TilesOf(inputs, FineRowsOfStep());
+  const std::vector<RowTile> row_tiles = TilesOf(inputs, PreciseRowsOfStep());
   const size_t tile_first = packer.Reserve<int32_t>(row_tiles.size());
   const size_t tile_count = packer.Reserve<int32_t>(row_tiles.size());
   if (packer.size() == 0) return;
@@ -400,8 +396,8 @@ void CudaBackend::BeginStep(const StepInputs& inputs) {
     array(tile_count, int32_t{})[i] = row_tiles[i].count;
   }
   on_device_.tiles = static_cast<int64_t>(row_tiles.size());
-  on_device_.longest = kAttentionPiece * static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(
-                           std::max<int64_t>(1, (on_device_.longest + kAttentionPiece - 1) / kAttentionPiece))));
+  on_device_.longest = kAttentionPiece * static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(
+                                             1, (on_device_.longest + kAttentionPiece - 1) / kAttentionPiece))));
   auto* const device = static_cast<std::byte*>(Need(step_memory_, packer.size()));
   if (device == nullptr) return;
   cudaMemcpyAsync(device, staging_, packer.size(), cudaMemcpyHostToDevice, stream_);
@@ -437,14 +433,14 @@ RowPlaces CudaBackend::Places(int64_t first, int64_t count) const {
 
 // --- products -----------------------------------------------------------------------------------------------------
 
-int64_t CudaBackend::FineRowsOfStep() const {
-  return options_.activations == ActivationMode::kInt8 ? step_.fine_rows : step_.rows;
+int64_t CudaBackend::PreciseRowsOfStep() const {
+  return options_.activations == InputPrecision::kInt8 ? step_.precise_rows : step_.rows;
 }
 
-int64_t CudaBackend::FineRows(const MatMulInput& input) const {
-  if (input.precision == RowPrecision::kFine) return input.x.rows;
+int64_t CudaBackend::PreciseRows(const MatMulInput& input) const {
+  if (input.precision == RowPrecision::kPrecise) return input.x.rows;
   PENSIEVE_CHECK(input.x.rows == step_.rows);
-  return FineRowsOfStep();
+  return PreciseRowsOfStep();
 }
 
 bool CudaBackend::ToHalf(const DeviceMatrix& x, HalfRows* out) {
@@ -460,7 +456,7 @@ bool CudaBackend::ToHalf(const DeviceMatrix& x, HalfRows* out) {
 }
 
 bool CudaBackend::PlanesFor(const Weight& weight) const {
-  return options_.activations != ActivationMode::kF32 &&
+  return options_.activations != InputPrecision::kF32 &&
          TakesPlanes(static_cast<const CudaWeight*>(weight.storage)->weight);
 }
 
@@ -481,7 +477,7 @@ PlaneRows CudaBackend::ToPlanes(const DeviceMatrix& x, int64_t slab, const Input
   return planes;
 }
 
-void CudaBackend::FineProducts(const DeviceMatrix& x, std::span<const Product> products, InputNorm norm) {
+void CudaBackend::PreciseProducts(const DeviceMatrix& x, std::span<const Product> products, InputNorm norm) {
   if (x.rows == 0) return;
   const auto output_of = [&](const Product& product) {
     const Epilogue epilogue = {On(product.bias), ActOf(product.activation), product.accumulate ? 1 : 0};
@@ -512,7 +508,7 @@ void CudaBackend::FineProducts(const DeviceMatrix& x, std::span<const Product> p
   for (const Product& product : products) {
     if (PlanesFor(product.weight)) continue;
     const PlaneOutput output = output_of(product);
-    operations_.Add(&LaunchFineProduct, x, output.w, output.epilogue, output.out);
+    operations_.Add(&LaunchPreciseProduct, x, output.w, output.epilogue, output.out);
   }
 }
 
@@ -525,7 +521,7 @@ void CudaBackend::CoarseProducts(const DeviceMatrix& x, int64_t first, std::span
     const Epilogue epilogue = {On(product.bias), ActOf(product.activation), product.accumulate ? 1 : 0};
     const DeviceMatrix out = RowsOf(On(product.out), first, rows);
     if (!HasCoarseForm(weight)) {
-      operations_.Add(&LaunchFineProduct, RowsOf(x, first, rows), weight, epilogue, out);
+      operations_.Add(&LaunchPreciseProduct, RowsOf(x, first, rows), weight, epilogue, out);
     } else if (ToHalf(RowsOf(x, first, rows), &half)) {
       operations_.Add(&LaunchCoarseProduct, half, weight, epilogue, out);
     }
@@ -536,13 +532,13 @@ void CudaBackend::Products(const MatMulInput& input, std::span<const Product> pr
   CheckProducts(input, products);
   if (input.x.rows == 0 || !Ready()) return;
   const DeviceMatrix x = On(input.x);
-  const int64_t fine = FineRows(input);
-  if (norm.weight && (fine < x.rows || products.empty())) {
+  const int64_t precise = PreciseRows(input);
+  if (norm.weight && (precise < x.rows || products.empty())) {
     operations_.Add(&LaunchRmsNorm, On(norm.x), x.cols, On(norm.weight), norm.eps, x);
     norm.weight = {};
   }
-  FineProducts(RowsOf(x, 0, fine), products, norm);
-  if (fine < x.rows) CoarseProducts(x, fine, products);
+  PreciseProducts(RowsOf(x, 0, precise), products, norm);
+  if (precise < x.rows) CoarseProducts(x, precise, products);
 }
 
 void CudaBackend::MatMul(const MatMulInput& input, std::span<const Product> products) { Products(input, products, {}); }
@@ -568,15 +564,16 @@ void CudaBackend::Gated(const MatMulInput& input, const GatedProduct& product, c
   const DeviceMatrix out = On(product.out);
   const DeviceWeight& gate = static_cast<const CudaWeight*>(product.gate.storage)->weight;
   const DeviceWeight& up = static_cast<const CudaWeight*>(product.up.storage)->weight;
-  const int64_t fine = FineRows(input);
-  if (fine == x.rows && PlanesFor(product.gate) && PlanesFor(product.up) && SlabOf(gate) == SlabOf(up)) {
+  const int64_t precise = PreciseRows(input);
+  if (precise == x.rows && PlanesFor(product.gate) && PlanesFor(product.up) && SlabOf(gate) == SlabOf(up)) {
     const PlaneRows planes = ToPlanes(x, SlabOf(gate), norm);
     if (planes.values == nullptr) return;
     operations_.Add(&LaunchPlaneGated, planes, x.rows, gate, up, ActOf(product.activation), out);
     return;
   }
   // Otherwise two products and what joins them: a row's bits are the same either way.
-  auto* const memory = static_cast<float*>(Need(product_scratch_, static_cast<size_t>(x.rows * out.cols) * sizeof(float)));
+  auto* const memory =
+      static_cast<float*>(Need(product_scratch_, static_cast<size_t>(x.rows * out.cols) * sizeof(float)));
   if (memory == nullptr) return;
   scratch_buffer_.view = memory;
   const Product both[] = {{.weight = product.gate, .out = product.out},
@@ -590,7 +587,8 @@ void CudaBackend::Experts(const MatMulInput& input, Matrix logits, const ExpertS
   if (input.x.rows == 0 || !Ready()) return;
   const DeviceExperts& layer = static_cast<const CudaExperts*>(experts.storage)->layer;
   const auto pairs = static_cast<size_t>(input.x.rows * layer.top_k);
-  const size_t bytes = pairs * (sizeof(int32_t) + sizeof(float)) + pairs * static_cast<size_t>(layer.inner) * sizeof(float);
+  const size_t bytes =
+      pairs * (sizeof(int32_t) + sizeof(float)) + pairs * static_cast<size_t>(layer.inner) * sizeof(float);
   auto* const memory = static_cast<float*>(Need(expert_scratch_, bytes));
   if (memory == nullptr) return;
   float* const weights = memory + pairs * static_cast<size_t>(layer.inner);
@@ -604,7 +602,9 @@ void CudaBackend::Experts(const MatMulInput& input, Matrix logits, const ExpertS
 void CudaBackend::EmbedRows(const Weight& table, EmbedBy by, float scale, Matrix out, bool add) {
   CheckEmbed(step_, table, by, out);
   if (!Ready()) return;
-  const int32_t* const ids = by == EmbedBy::kFirst ? nullptr : by == EmbedBy::kId ? on_device_.ids : on_device_.positions;
+  const int32_t* const ids = by == EmbedBy::kFirst ? nullptr
+                             : by == EmbedBy::kId  ? on_device_.ids
+                                                   : on_device_.positions;
   operations_.Add(&LaunchEmbedRows, static_cast<const CudaWeight*>(table.storage)->weight, ids, scale, add, On(out));
 }
 
@@ -674,8 +674,8 @@ void CudaBackend::PagedAttention(const KvCache& cache, int64_t layer, const Atte
   CheckPagedAttention(cache.shape(), layer, step_, q, out);
   if (!Ready()) return;
   const KvLayer kv = static_cast<const CudaKvCache&>(cache).Layer(layer);
-  const int64_t fine = TakesPromptAttention(kv) ? FineRowsOfStep() : q.rows;
-  if (fine < q.rows) {
+  const int64_t precise = TakesPromptAttention(kv) ? PreciseRowsOfStep() : q.rows;
+  if (precise < q.rows) {
     const RowTiles tiles = {on_device_.tile_first, on_device_.tile_count, on_device_.tiles};
     operations_.Add(&LaunchPromptAttention, kv, Places(0, q.rows), tiles, Args(params), On(q), On(out));
   }
@@ -684,12 +684,13 @@ void CudaBackend::PagedAttention(const KvCache& cache, int64_t layer, const Atte
   const int64_t heads = q.cols / kv.head_dim;
   const int64_t a_row = AttentionScratch(kv, Places(0, 1), heads);
   const int64_t step = std::clamp<int64_t>(kMostScratch / a_row, 1, 32768);
-  for (int64_t first = 0; first < fine; first += step) {
-    const int64_t rows = std::min(step, fine - first);
-    auto* const scratch = static_cast<float*>(Need(attention_scratch_, static_cast<size_t>(rows * a_row) * sizeof(float)));
+  for (int64_t first = 0; first < precise; first += step) {
+    const int64_t rows = std::min(step, precise - first);
+    auto* const scratch =
+        static_cast<float*>(Need(attention_scratch_, static_cast<size_t>(rows * a_row) * sizeof(float)));
     if (scratch == nullptr) return;
-    operations_.Add(&LaunchPagedAttention, kv, Places(first, rows), Args(params), RowsOf(On(q), first, rows), RowsOf(On(out), first, rows),
-                         scratch);
+    operations_.Add(&LaunchPagedAttention, kv, Places(first, rows), Args(params), RowsOf(On(q), first, rows),
+                    RowsOf(On(out), first, rows), scratch);
   }
 }
 
@@ -709,8 +710,8 @@ void CudaBackend::RotateStoreAttend(KvCache& cache, const AttentionStep& step) {
     args.is_long = on_device_.is_long;
   }
   if (!Ready()) return;
-  operations_.Add(&LaunchRotateAndStore, static_cast<CudaKvCache&>(cache).Layer(step.layer), Places(0, step_.rows), args,
-                  On(step.q), On(step.k), On(step.v));
+  operations_.Add(&LaunchRotateAndStore, static_cast<CudaKvCache&>(cache).Layer(step.layer), Places(0, step_.rows),
+                  args, On(step.q), On(step.k), On(step.v));
   PagedAttention(cache, step.layer, step.params, step.q, step.out);
 }
 
@@ -718,8 +719,8 @@ void CudaBackend::EncoderAttention(int64_t head_dim, const AttentionParams& para
                                    Matrix out) {
   CheckEncoderAttention(step_, head_dim, q, k, v, out);
   if (!Ready()) return;
-  operations_.Add(&LaunchEncoderAttention, on_device_.sequence, on_device_.first_rows, on_device_.row_counts, head_dim, Args(params), On(q),
-                         On(k), On(v), On(out));
+  operations_.Add(&LaunchEncoderAttention, on_device_.sequence, on_device_.first_rows, on_device_.row_counts, head_dim,
+                  Args(params), On(q), On(k), On(v), On(out));
 }
 
 // --- results ------------------------------------------------------------------------------------------------------
@@ -730,7 +731,8 @@ void CudaBackend::Draw(Matrix logits, std::span<const int32_t> rows, std::span<c
   drawn_.assign(rows.size(), kNoToken);
   drawn_on_device_ = 0;
   if (rows.empty() || !Ready()) return;
-  const bool greedy = std::all_of(params.begin(), params.end(), [](const DrawParams& p) { return p.temperature == 0.0f; });
+  const bool greedy =
+      std::all_of(params.begin(), params.end(), [](const DrawParams& p) { return p.temperature == 0.0f; });
   if (!greedy) {
     std::vector<float> row(static_cast<size_t>(logits.cols));
     for (size_t i = 0; i < rows.size(); ++i) {
@@ -760,8 +762,8 @@ Status CudaBackend::ReadDrawn(std::span<int32_t> tokens) {
   PENSIEVE_CHECK(tokens.size() == drawn_.size());
   if (drawn_on_device_ > 0 && Ready()) {
     const auto count = static_cast<size_t>(drawn_on_device_);
-    cudaMemcpyAsync(drawn_.data(), draw_memory_.as<int32_t>() + 2 * count, count * sizeof(int32_t), cudaMemcpyDeviceToHost,
-                    stream_);
+    cudaMemcpyAsync(drawn_.data(), draw_memory_.as<int32_t>() + 2 * count, count * sizeof(int32_t),
+                    cudaMemcpyDeviceToHost, stream_);
     cudaStreamSynchronize(stream_);
     Check("reading drawn tokens from the GPU");
     drawn_on_device_ = 0;
@@ -773,8 +775,8 @@ Status CudaBackend::ReadDrawn(std::span<int32_t> tokens) {
 void CudaBackend::Pool(Matrix x, Pooling pooling, Matrix out) {
   CheckPool(step_, x, out);
   if (!Ready()) return;
-  const cuda::Pool kind = pooling == Pooling::kMean  ? cuda::Pool::kMean
-                          : pooling == Pooling::kCls ? cuda::Pool::kCls
+  const cuda::Pool kind = pooling == Pooling::kMean   ? cuda::Pool::kMean
+                          : pooling == Pooling::kCls  ? cuda::Pool::kCls
                           : pooling == Pooling::kLast ? cuda::Pool::kLast
                                                       : cuda::Pool::kMax;
   operations_.Add(&LaunchPool, On(x), on_device_.first_rows, on_device_.row_counts, kind, On(out));

@@ -2,7 +2,7 @@
 //
 // Operations are kept until the step is submitted or a result is wanted, then launched on one stream, in order: a step that
 // equals an earlier one but for its inputs runs as that one's CUDA graph (operation_list.h). The host waits in EndStep,
-// CopyToHost and ReadDrawn. The step's inputs travel in one copy. Fine rows (and all rows in the modes kInt16 and kF32) are computed in f32; the others
+// CopyToHost and ReadDrawn. The step's inputs travel in one copy. Precise rows (and all rows in the modes kInt16 and kF32) are computed in f32; the others
 // on tensor cores, see products.cu.
 #pragma once
 
@@ -97,17 +97,17 @@ class CudaBackend final : public Backend {
   // The inputs of the step on the device, all in one piece of memory.
   struct StepOnDevice {
     const int32_t* ids = nullptr;
-    const int32_t* positions = nullptr;       // as StepInputs has them
-    const int32_t* sequence = nullptr;        // [rows]
-    const int32_t* places = nullptr;          // [rows]: tokens of the sequence before the row
-    const uint8_t* is_long = nullptr;         // [rows]
+    const int32_t* positions = nullptr;  // as StepInputs has them
+    const int32_t* sequence = nullptr;   // [rows]
+    const int32_t* places = nullptr;     // [rows]: tokens of the sequence before the row
+    const uint8_t* is_long = nullptr;    // [rows]
     const float* query_factors = nullptr;
-    const int32_t* first_rows = nullptr;      // [sequences]
-    const int32_t* row_counts = nullptr;      // [sequences]
-    const int32_t* table_at = nullptr;        // [sequences]
+    const int32_t* first_rows = nullptr;  // [sequences]
+    const int32_t* row_counts = nullptr;  // [sequences]
+    const int32_t* table_at = nullptr;    // [sequences]
     const int32_t* tables = nullptr;
     const int32_t* output_rows = nullptr;
-    const int32_t* tile_first = nullptr;      // tiles of coarse rows
+    const int32_t* tile_first = nullptr;  // tiles of coarse rows
     const int32_t* tile_count = nullptr;
     int64_t tiles = 0;
     int64_t longest = 0;
@@ -132,9 +132,9 @@ class CudaBackend final : public Backend {
   const float* On(const Vector& vector) const;
   RowPlaces Places(int64_t first, int64_t count) const;
   AttentionArgs Args(const AttentionParams& params) const;
-  // Leading rows of the step that are fine.
-  int64_t FineRowsOfStep() const;
-  int64_t FineRows(const MatMulInput& input) const;
+  // Leading rows of the step that are precise.
+  int64_t PreciseRowsOfStep() const;
+  int64_t PreciseRows(const MatMulInput& input) const;
   // Coarse rows of a product's input as f16; null when the scratch cannot be had.
   bool ToHalf(const DeviceMatrix& x, HalfRows* out);
   // At least `bytes` bytes of `scratch`, which are free to use in stream order. Null on failure.
@@ -145,12 +145,12 @@ class CudaBackend final : public Backend {
     Vector weight;
     float eps = 0.0f;
   };
-  // Fine rows as planes for weights of slab `slab`; null values on failure. The norm, if any, is computed on the way.
+  // Precise rows as planes for weights of slab `slab`; null values on failure. The norm, if any, is computed on the way.
   PlaneRows ToPlanes(const DeviceMatrix& x, int64_t slab, const InputNorm& norm);
   bool PlanesFor(const Weight& weight) const;
   void Products(const MatMulInput& input, std::span<const Product> products, InputNorm norm);
   void Gated(const MatMulInput& input, const GatedProduct& product, const InputNorm& norm);
-  void FineProducts(const DeviceMatrix& x, std::span<const Product> products, InputNorm norm);
+  void PreciseProducts(const DeviceMatrix& x, std::span<const Product> products, InputNorm norm);
   void CoarseProducts(const DeviceMatrix& x, int64_t first, std::span<const Product> products);
 
   CudaDevice& device_;

@@ -16,7 +16,7 @@ BackendDescription CudaDevice::Describe(const BackendOptions& options) const {
   description.threads = 1;
   description.memory_bytes = memory_bytes_;
   description.company_matters = false;
-  description.precision_differs = options.activations == ActivationMode::kInt8;
+  description.precision_differs = options.activations == InputPrecision::kInt8;
   description.kv_dtypes = {KvDType::kF16, KvDType::kF32, KvDType::kInt8};
   return description;
 }

@@ -87,7 +87,8 @@ __device__ inline void LoadEight(const DeviceWeight& w, int64_t row, int64_t k, 
       for (int i = 0; i < kBits; ++i) stream |= static_cast<uint64_t>(codes[k / 8 * kBits + i]) << (8 * i);
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        out[i] = fmaf(scale, static_cast<float>(static_cast<uint32_t>(stream >> (kBits * i)) & ((1u << kBits) - 1u)), bias);
+        out[i] =
+            fmaf(scale, static_cast<float>(static_cast<uint32_t>(stream >> (kBits * i)) & ((1u << kBits) - 1u)), bias);
       }
     }
   }

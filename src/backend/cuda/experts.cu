@@ -1,4 +1,4 @@
-// Mixtures of experts: choose on the device, then one warp a channel of each (row, chosen expert). Sums as in fine
+// Mixtures of experts: choose on the device, then one warp a channel of each (row, chosen expert). Sums as in precise
 // products; what the experts of a row give is added in the order of their index.
 #include "backend/cuda/device_code.cuh"
 
@@ -68,7 +68,8 @@ __device__ inline float RowTimes(const DeviceWeight& w, int64_t channel, const f
 }
 
 // blockIdx.y: row * top_k + place.
-__global__ void __launch_bounds__(kWarps * 32) ExpertInner(DeviceMatrix x, DeviceExperts layer, const int32_t* chosen, float* inner) {
+__global__ void __launch_bounds__(kWarps * 32)
+    ExpertInner(DeviceMatrix x, DeviceExperts layer, const int32_t* chosen, float* inner) {
   WaitForPrevious();
   const int64_t n = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (n >= layer.inner) return;
@@ -111,7 +112,8 @@ __global__ void __launch_bounds__(kWarps * 32)
 void LaunchRoute(const DeviceMatrix& logits, const DeviceExperts& experts, int32_t* chosen, float* weights,
                  cudaStream_t stream) {
   if (logits.rows == 0) return;
-  Launch(ChooseExperts, {dim3(static_cast<unsigned>(CeilDiv(logits.rows, 64))), dim3(64), 0, stream}, logits, experts, chosen, weights);
+  Launch(ChooseExperts, {dim3(static_cast<unsigned>(CeilDiv(logits.rows, 64))), dim3(64), 0, stream}, logits, experts,
+         chosen, weights);
 }
 
 void LaunchExperts(const DeviceMatrix& x, const DeviceExperts& experts, const int32_t* chosen, const float* weights,

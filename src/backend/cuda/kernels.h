@@ -28,15 +28,15 @@ struct DeviceWeight {
   Form form;
   int64_t rows;
   int64_t cols;
-  int bits;                 // kAffine
-  int group;                // columns that share a scale: 2^group_shift
+  int bits;   // kAffine
+  int group;  // columns that share a scale: 2^group_shift
   int group_shift;
-  int groups;               // of a row
-  ScaleType scale_type;     // kAffine
-  const uint8_t* codes;     // or the values of a dense weight
-  int64_t row_bytes;        // of codes
-  const uint8_t* scales;    // [rows, cols / group]
-  const uint8_t* biases;    // likewise, or null: -zero * scale
+  int groups;             // of a row
+  ScaleType scale_type;   // kAffine
+  const uint8_t* codes;   // or the values of a dense weight
+  int64_t row_bytes;      // of codes
+  const uint8_t* scales;  // [rows, cols / group]
+  const uint8_t* biases;  // likewise, or null: -zero * scale
   float zero;
 };
 
@@ -50,7 +50,7 @@ struct DeviceMatrix {
 
 // What becomes of a sum: out = act(sum + bias), or added to out.
 struct Epilogue {
-  const float* bias;   // or null
+  const float* bias;  // or null
   Act act;
   int32_t accumulate;  // 0 or 1
 };
@@ -58,8 +58,8 @@ struct Epilogue {
 // --- products -----------------------------------------------------------------------------------------------------
 // out[r][n] = epilogue(sum over k of x[r][k] * w[n][k]) in f32: weights become f32 by one product and one sum, every lane
 // of a warp adds the eights of columns that are its own in ascending order, and the lanes are added as a tree.
-void LaunchFineProduct(const DeviceMatrix& x, const DeviceWeight& w, const Epilogue& epilogue, const DeviceMatrix& out,
-                       cudaStream_t stream);
+void LaunchPreciseProduct(const DeviceMatrix& x, const DeviceWeight& w, const Epilogue& epilogue,
+                          const DeviceMatrix& out, cudaStream_t stream);
 // Rows as two planes of f16: x * factor ~ high + low / 2048, a factor of a power of two for each row that brings its
 // largest magnitude into [2^13, 2^14). So 22 bits of a value are kept.
 // values: [rows][plane][columns], columns in the order in which PlaneProduct's lanes read them for groups of 64 and more,
@@ -69,7 +69,7 @@ struct PlaneRows {
   float* sums;       // [rows][slabs]
   float* inverses;   // [rows]: 1 / factor, NaN when the row holds what is not finite
   int64_t slabs;
-  int64_t slab;      // 64 or 32
+  int64_t slab;  // 64 or 32
 };
 // weight null: x as it is; else RmsNorm(x) by it, which is also stored to `normed`.
 void LaunchToPlanes(const DeviceMatrix& x, const float* weight, float eps, const DeviceMatrix& normed,
@@ -133,11 +133,11 @@ void LaunchGather(const DeviceMatrix& x, const int32_t* rows, const DeviceMatrix
 void LaunchL2Normalize(const DeviceMatrix& x, cudaStream_t stream);
 enum class Pool : int { kMean, kCls, kLast, kMax };
 // Sequence s has rows [first[s], first[s] + count[s]).
-void LaunchPool(const DeviceMatrix& x, const int32_t* first, const int32_t* count, Pool pooling, const DeviceMatrix& out,
-                cudaStream_t stream);
+void LaunchPool(const DeviceMatrix& x, const int32_t* first, const int32_t* count, Pool pooling,
+                const DeviceMatrix& out, cudaStream_t stream);
 // tokens[i] = the first id of the largest comparable logit of row rows[i] among ids below limits[i]; -1 without any.
-void LaunchGreedy(const DeviceMatrix& logits, const int32_t* rows, const int32_t* limits, int64_t count, int32_t* tokens,
-                  cudaStream_t stream);
+void LaunchGreedy(const DeviceMatrix& logits, const int32_t* rows, const int32_t* limits, int64_t count,
+                  int32_t* tokens, cudaStream_t stream);
 
 // --- attention ----------------------------------------------------------------------------------------------------
 enum class KvType : int64_t { kF16, kF32, kInt8 };
@@ -159,19 +159,19 @@ struct KvLayer {
 
 // Where the rows of a step stand.
 struct RowPlaces {
-  const int32_t* sequence;   // [rows]: which sequence
-  const int32_t* position;   // [rows]: how many tokens of the sequence lie before the row
-  const int32_t* tables;     // block tables, one after the other
-  const int32_t* table_at;   // [sequences]: where a sequence's table begins
+  const int32_t* sequence;  // [rows]: which sequence
+  const int32_t* position;  // [rows]: how many tokens of the sequence lie before the row
+  const int32_t* tables;    // block tables, one after the other
+  const int32_t* table_at;  // [sequences]: where a sequence's table begins
   int64_t rows;
-  int64_t longest;           // the largest position + 1
+  int64_t longest;  // the largest position + 1
 };
 
 struct AttentionArgs {
   int64_t window;      // 0: all
   const float* sinks;  // [heads] or null
   float scale;
-  float softcap;       // 0: none
+  float softcap;  // 0: none
 };
 
 void LaunchStoreKv(const KvLayer& kv, const RowPlaces& places, const DeviceMatrix& k, const DeviceMatrix& v,

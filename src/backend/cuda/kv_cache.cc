@@ -25,7 +25,8 @@ Result<std::unique_ptr<KvCache>> CudaKvCache::Create(const KvShape& shape, cudaS
   PENSIEVE_RETURN_IF_ERROR(CheckKvShape(shape));
   PENSIEVE_TRY(DeviceMemory memory, DeviceMemory::Allocate(static_cast<size_t>(shape.layers * LayerBytes(shape))));
   // Keys beyond a row's own have no weight, but they must not be NaN.
-  PENSIEVE_RETURN_IF_ERROR(ToStatus(cudaMemsetAsync(memory.as<void>(), 0, memory.size(), stream), "clearing the KV cache"));
+  PENSIEVE_RETURN_IF_ERROR(
+      ToStatus(cudaMemsetAsync(memory.as<void>(), 0, memory.size(), stream), "clearing the KV cache"));
   return std::unique_ptr<KvCache>(std::make_unique<CudaKvCache>(shape, std::move(memory), stream));
 }
 
@@ -41,7 +42,8 @@ KvLayer CudaKvCache::Layer(int64_t layer) const {
   result.keys = memory_.as<uint8_t>() + layer * LayerBytes(shape_);
   result.values = result.keys + shape_.num_blocks * PlaneBlockBytes(shape_);
   result.key_scales = reinterpret_cast<float*>(result.values + shape_.num_blocks * PlaneBlockBytes(shape_));
-  result.value_scales = result.key_scales + shape_.num_blocks * ScaleBlockBytes(shape_) / static_cast<int64_t>(sizeof(float));
+  result.value_scales =
+      result.key_scales + shape_.num_blocks * ScaleBlockBytes(shape_) / static_cast<int64_t>(sizeof(float));
   return result;
 }
 
@@ -68,7 +70,8 @@ Status CudaKvCache::ReadBlock(int64_t block, std::span<std::byte> bytes) const {
   PENSIEVE_CHECK(static_cast<int64_t>(bytes.size()) == block_bytes() && block >= 0 && block < shape_.num_blocks);
   std::byte* target = bytes.data();
   return ForPieces(block, [&](const uint8_t* piece, int64_t size) {
-    const cudaError_t error = cudaMemcpyAsync(target, piece, static_cast<size_t>(size), cudaMemcpyDeviceToHost, stream_);
+    const cudaError_t error =
+        cudaMemcpyAsync(target, piece, static_cast<size_t>(size), cudaMemcpyDeviceToHost, stream_);
     target += size;
     return ToStatus(error, "reading a KV block");
   });
@@ -78,7 +81,8 @@ Status CudaKvCache::WriteBlock(int64_t block, std::span<const std::byte> bytes) 
   PENSIEVE_CHECK(static_cast<int64_t>(bytes.size()) == block_bytes() && block >= 0 && block < shape_.num_blocks);
   const std::byte* source = bytes.data();
   return ForPieces(block, [&](uint8_t* piece, int64_t size) {
-    const cudaError_t error = cudaMemcpyAsync(piece, source, static_cast<size_t>(size), cudaMemcpyHostToDevice, stream_);
+    const cudaError_t error =
+        cudaMemcpyAsync(piece, source, static_cast<size_t>(size), cudaMemcpyHostToDevice, stream_);
     source += size;
     return ToStatus(error, "writing a KV block");
   });

@@ -52,7 +52,8 @@ cudaError_t OperationList::Run(cudaStream_t stream) {
   if (launches_.size() < kLeastLaunches) {
     error = RunDirectly(stream);
   } else {
-    const auto found = std::find_if(graphs_.begin(), graphs_.end(), [&](const Graph& graph) { return graph.key == key_; });
+    const auto found =
+        std::find_if(graphs_.begin(), graphs_.end(), [&](const Graph& graph) { return graph.key == key_; });
     if (found == graphs_.end()) {
       graphs_.push_front({key_, nullptr});
       error = RunDirectly(stream);

@@ -1,4 +1,4 @@
-// Products of fine rows with weights of 4 bits: codes become f16 integers in registers and meet two planes of f16
+// Products of precise rows with weights of 4 bits: codes become f16 integers in registers and meet two planes of f16
 // activations on tensor cores.
 //
 //   y[r][n] = (sum over groups g: scale[n][g] * (sum q * (high + low / 2048)) + bias[n][g] * sum[r][g]) / factor[r]
@@ -17,7 +17,6 @@ constexpr int kPrepareThreads = 256;
 constexpr int kRowsATile = 4;
 constexpr int kSlabsAUnit = 4;
 constexpr int kMostWarps = 16;
-
 
 // Eight neighbouring columns of one plane, from column c of a slab on: the halves of nibbles i and i + 4 lie together.
 template <int kSlab>
@@ -47,7 +46,7 @@ __global__ void __launch_bounds__(kPrepareThreads)
     inverse_norm = 1.0f / sqrtf(squares / static_cast<float>(cols) + eps);
   }
   const bool aligned = (reinterpret_cast<uintptr_t>(row) & 15) == 0;
-  const auto load = [&](int first, float (&eight)[8]) {
+  const auto load = [&](int first, float(&eight)[8]) {
     if (aligned) {
       *reinterpret_cast<float4*>(eight) = *reinterpret_cast<const float4*>(row + first);
       *reinterpret_cast<float4*>(eight + 4) = *reinterpret_cast<const float4*>(row + first + 4);
@@ -109,7 +108,6 @@ __device__ inline uint32_t TwoNibbles(uint32_t word, int i) {
   return result;
 }
 
-
 // The codes of one lane for one slab of two channels.
 template <int kSlab>
 struct Slab {
@@ -142,8 +140,8 @@ __device__ inline void LoadSlab(const DeviceWeight& w, int64_t channel, int slab
 
 // Scales (or biases) of a unit's slabs for one channel. Four halves come in one load where they lie together.
 template <int kSlab>
-__device__ inline void LoadUnitScales(const DeviceWeight& w, const uint8_t* scales, int64_t channel, int first, int count,
-                                      float (&out)[kSlabsAUnit]) {
+__device__ inline void LoadUnitScales(const DeviceWeight& w, const uint8_t* scales, int64_t channel, int first,
+                                      int count, float (&out)[kSlabsAUnit]) {
   const int64_t row = min(channel, w.rows - 1) * w.groups;
   if (w.group == kSlab && w.scale_type != ScaleType::kF32 && w.groups % 4 == 0) {
     const uint2 four = __ldg(reinterpret_cast<const uint2*>(scales + (row + first) * 2));
@@ -251,8 +249,9 @@ __device__ inline void LoadUnit(const DeviceWeight* const (&w)[kTiles], const in
 // kTiles tiles of 16 channels, from `channel` on (for a gated product: of both weights in turn), times kRowTiles tiles of
 // four rows. The block's warps take units of four slabs in turn; their sums are added in the order of warps.
 template <int kSlab, int kTiles, int kRowTiles>
-__device__ inline void SumTiles(const PlaneRows& x, int64_t rows, int64_t first_row, const DeviceWeight* const (&w)[kTiles],
-                                const int64_t (&channel)[kTiles], float* shared, float (&sums)[kTiles][kRowTiles][2]) {
+__device__ inline void SumTiles(const PlaneRows& x, int64_t rows, int64_t first_row,
+                                const DeviceWeight* const (&w)[kTiles], const int64_t (&channel)[kTiles], float* shared,
+                                float (&sums)[kTiles][kRowTiles][2]) {
   const int warp = threadIdx.x / 32;
   const int warps = blockDim.x / 32;
   const int lane = threadIdx.x % 32;
@@ -383,9 +382,7 @@ __global__ void __launch_bounds__(kMostWarps * 32, 1)
 }
 
 // Warps of a block: by the columns alone, so that the order of sums is.
-int WarpsFor(int64_t slabs) {
-  return static_cast<int>(std::min<int64_t>(kMostWarps, CeilDiv(slabs, kSlabsAUnit)));
-}
+int WarpsFor(int64_t slabs) { return static_cast<int>(std::min<int64_t>(kMostWarps, CeilDiv(slabs, kSlabsAUnit))); }
 
 // fn.template operator()<tiles of four rows a block>().
 template <typename Fn>
@@ -397,9 +394,7 @@ void WithRowTiles(int64_t rows, Fn fn) {
 
 }  // namespace
 
-bool TakesPlanes(const DeviceWeight& w) {
-  return w.form == Form::kAffine && w.bits == 4 && w.group >= 32;
-}
+bool TakesPlanes(const DeviceWeight& w) { return w.form == Form::kAffine && w.bits == 4 && w.group >= 32; }
 
 void LaunchToPlanes(const DeviceMatrix& x, const float* weight, float eps, const DeviceMatrix& normed,
                     const PlaneRows& out, cudaStream_t stream) {

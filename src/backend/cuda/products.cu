@@ -1,4 +1,4 @@
-// Products. Fine rows: f32 throughout, limited by the memory's speed for few rows. Coarse rows: f16 tensor cores, limited
+// Products. Precise rows: f32 throughout, limited by the memory's speed for few rows. Coarse rows: f16 tensor cores, limited
 // by how fast codes become f16 in shared memory.
 #include "backend/cuda/device_code.cuh"
 #include "backend/cuda/tensor_core.cuh"
@@ -67,7 +67,7 @@ __device__ inline void SumLane(const DeviceMatrix& x, int64_t first_row, const D
 // A warp for kChannels channels and kRows rows.
 template <Form kForm, int kBits, int kRows, int kChannels>
 __global__ void __launch_bounds__(kWarps * 32)
-    FineProduct(DeviceMatrix x, DeviceWeight w, Epilogue epilogue, DeviceMatrix out) {
+    PreciseProduct(DeviceMatrix x, DeviceWeight w, Epilogue epilogue, DeviceMatrix out) {
   WaitForPrevious();
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32) * kChannels;
   const int64_t first_row = static_cast<int64_t>(blockIdx.y) * kRows;
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(256, 2)
       uint32_t b[2][4];
 #pragma unroll
       for (int m = 0; m < 4; ++m) LoadMatrices(a[m], &now->x[warp_row + m * 16 + lane % 16][k + lane / 16 * 8]);
-      // Two eights of channels: their columns k..k+7 and k+8..k+15.
+        // Two eights of channels: their columns k..k+7 and k+8..k+15.
 #pragma unroll
       for (int n = 0; n < 2; ++n) {
         LoadMatrices(b[n], &now->w[warp_channel + n * 16 + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
@@ -239,15 +239,16 @@ __global__ void GateRows(DeviceMatrix up, Act act, DeviceMatrix out) {
 
 }  // namespace
 
-void LaunchFineProduct(const DeviceMatrix& x, const DeviceWeight& w, const Epilogue& epilogue, const DeviceMatrix& out,
-                       cudaStream_t stream) {
+void LaunchPreciseProduct(const DeviceMatrix& x, const DeviceWeight& w, const Epilogue& epilogue,
+                          const DeviceMatrix& out, cudaStream_t stream) {
   if (x.rows == 0 || w.rows == 0) return;
   WithForm(w.form, w.bits, [&]<Form kForm, int kBits>() {
     WithRows(x.rows, [&]<int kRows>() {
       constexpr int kChannels = 2;
       const dim3 grid(static_cast<unsigned>(CeilDiv(w.rows, kWarps * kChannels)),
                       static_cast<unsigned>(CeilDiv(x.rows, kRows)));
-      Launch(FineProduct<kForm, kBits, kRows, kChannels>, {dim3(grid), dim3(kWarps * 32), 0, stream}, x, w, epilogue, out);
+      Launch(PreciseProduct<kForm, kBits, kRows, kChannels>, {dim3(grid), dim3(kWarps * 32), 0, stream}, x, w, epilogue,
+             out);
     });
   });
 }
@@ -263,7 +264,8 @@ void LaunchCoarseProduct(const HalfRows& x, const DeviceWeight& w, const Epilogu
   WithForm(w.form, w.bits, [&]<Form kForm, int kBits>() {
     const dim3 grid(static_cast<unsigned>(CeilDiv(w.rows, kTileChannels)),
                     static_cast<unsigned>(CeilDiv(out.rows, kTileRows)));
-    Launch(CoarseProduct<kForm, kBits>, {dim3(grid), dim3(256), 2 * sizeof(Stage), stream}, x, out.rows, w, epilogue, out);
+    Launch(CoarseProduct<kForm, kBits>, {dim3(grid), dim3(256), 2 * sizeof(Stage), stream}, x, out.rows, w, epilogue,
+           out);
   });
 }
 

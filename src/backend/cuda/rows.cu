@@ -168,7 +168,8 @@ void LaunchEmbedRows(const DeviceWeight& w, const int32_t* ids, float scale, boo
                      cudaStream_t stream) {
   if (out.rows == 0) return;
   WithForm(w.form, w.bits, [&]<Form kForm, int kBits>() {
-    Launch(EmbedRows<kForm, kBits>, {dim3(static_cast<unsigned>(out.rows)), dim3(128), 0, stream}, w, ids, scale, add, out);
+    Launch(EmbedRows<kForm, kBits>, {dim3(static_cast<unsigned>(out.rows)), dim3(128), 0, stream}, w, ids, scale, add,
+           out);
   });
 }
 
@@ -188,7 +189,8 @@ void LaunchLayerNorm(const DeviceMatrix& x, const float* weight, const float* bi
 void LaunchRotate(const DeviceMatrix& x, int64_t head_dim, const int32_t* positions, const uint8_t* is_long,
                   const DeviceRope& usual, const DeviceRope& for_long, cudaStream_t stream) {
   if (x.rows == 0) return;
-  Launch(Rotate, {dim3(static_cast<unsigned>(x.rows)), dim3(64), 0, stream}, x, head_dim, positions, is_long, usual, for_long);
+  Launch(Rotate, {dim3(static_cast<unsigned>(x.rows)), dim3(64), 0, stream}, x, head_dim, positions, is_long, usual,
+         for_long);
 }
 
 void LaunchScaleRows(const DeviceMatrix& x, const float* factors, cudaStream_t stream) {
@@ -218,15 +220,15 @@ void LaunchL2Normalize(const DeviceMatrix& x, cudaStream_t stream) {
   Launch(L2Normalize, {dim3(static_cast<unsigned>(x.rows)), dim3(kThreads), 0, stream}, x);
 }
 
-void LaunchPool(const DeviceMatrix& x, const int32_t* first, const int32_t* count, Pool pooling, const DeviceMatrix& out,
-                cudaStream_t stream) {
+void LaunchPool(const DeviceMatrix& x, const int32_t* first, const int32_t* count, Pool pooling,
+                const DeviceMatrix& out, cudaStream_t stream) {
   if (out.rows == 0) return;
   const dim3 grid(static_cast<unsigned>(CeilDiv(x.cols, 128)), static_cast<unsigned>(out.rows));
   Launch(PoolRows, {dim3(grid), dim3(128), 0, stream}, x, first, count, pooling, out);
 }
 
-void LaunchGreedy(const DeviceMatrix& logits, const int32_t* rows, const int32_t* limits, int64_t count, int32_t* tokens,
-                  cudaStream_t stream) {
+void LaunchGreedy(const DeviceMatrix& logits, const int32_t* rows, const int32_t* limits, int64_t count,
+                  int32_t* tokens, cudaStream_t stream) {
   if (count == 0) return;
   Launch(Greedy, {dim3(static_cast<unsigned>(count)), dim3(1024), 0, stream}, logits, rows, limits, tokens);
 }

@@ -97,8 +97,8 @@ Result<ExpertSet> ReferenceBackend::ImportExperts(const ExpertLayer& layer) {
   int64_t bytes = 0;
   const auto copy = [](std::span<const float> bias) { return std::vector<float>(bias.begin(), bias.end()); };
   for (const Expert& expert : layer.experts) {
-    own->networks.push_back({expert.gate, expert.up, expert.down, copy(expert.gate_bias), copy(expert.up_bias),
-                             copy(expert.down_bias)});
+    own->networks.push_back(
+        {expert.gate, expert.up, expert.down, copy(expert.gate_bias), copy(expert.up_bias), copy(expert.down_bias)});
     bytes += ExpertBytes(expert, layer.alternating);
   }
   own->routing = layer.routing;

@@ -24,10 +24,8 @@ Result<Weight> ReferenceBackend::Import(const tensor::Weight& weight, WeightUse)
 Result<Rope> ReferenceBackend::ImportRope(const RopeTable& usual, const RopeTable& for_long) {
   const auto copy = [](const RopeTable& table) {
     CheckRopeTable(table);
-    return ReferenceRope::Table{{table.frequencies.begin(), table.frequencies.end()},
-                                table.rotated,
-                                table.interleaved,
-                                table.magnitude};
+    return ReferenceRope::Table{
+        {table.frequencies.begin(), table.frequencies.end()}, table.rotated, table.interleaved, table.magnitude};
   };
   ReferenceRope& rope = ropes_.emplace_back();
   rope.usual = copy(usual);

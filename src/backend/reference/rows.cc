@@ -25,7 +25,8 @@ void RotateHead(float* head, float position, const ReferenceRope::Table& table) 
   for (int64_t i = 0; i < pairs; ++i) {
     float& a = head[table.interleaved ? 2 * i : i];
     float& b = head[table.interleaved ? 2 * i + 1 : i + pairs];
-    const float angle = position * table.frequencies[static_cast<size_t>(i)];  // rounded to f32 on purpose, see RopeTable
+    const float angle =
+        position * table.frequencies[static_cast<size_t>(i)];  // rounded to f32 on purpose, see RopeTable
     const double c = std::cos(static_cast<double>(angle)) * static_cast<double>(table.magnitude);
     const double s = std::sin(static_cast<double>(angle)) * static_cast<double>(table.magnitude);
     const auto x = static_cast<double>(a);
