@@ -23,6 +23,19 @@ START_S = 180
 GENERATOR_NAME = "smollm2-135m-instruct"
 EMBEDDER_NAME = "all-minilm-l6-v2"
 
+# What tests ask where they quote the default model's answer. In the float reference each token of these answers leads by
+# ANSWER_MARGIN nats at least; instruction sets differ by 1e-4. test_exact.py measures both.
+QUESTION = "What is the capital of Japan?"
+ANSWER = "The capital of Japan is Tokyo."
+OPENING = "The capital of Japan is"  # of the answer, and of a raw completion that says Tokyo next
+TURNS = [{"role": "user", "content": "What is the capital of Italy?"},
+         {"role": "assistant", "content": "The capital of Italy is Rome."},
+         {"role": "user", "content": "And of Germany?"}]
+TURNS_ANSWER = "The capital of Germany is Berlin."
+ANSWER_MARGIN = 0.3
+# Of its first token's likelihood an independent float reference has figures.
+REFERENCE_QUESTION = "What is the capital of France?"
+
 
 def cache_dir():
     for name in ("PENSIEVE_CACHE_DIR", "AKIDB_CACHE_DIR"):

@@ -7,12 +7,8 @@ import pytest
 import requests
 
 import claude_code
-from harness import parse_sse, text_of
+from harness import ANSWER, OPENING, QUESTION, TURNS, TURNS_ANSWER, parse_sse, text_of
 
-# Conversations of up to 64 tokens are computed in fine rows alone, near exactly on every instruction set (docs/exactness.md).
-# In the float reference the first token of this answer leads by 0.08 nats.
-CAPITAL = "What is the capital of France?"
-PARIS = "The capital of France is Paris."
 GREEDY = {"temperature": 0}
 WEATHER = {
     "name": "get_weather", "description": "Weather of a city",
@@ -22,7 +18,7 @@ WEATHER = {
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGP4////fwAJ+wP9KobjigAAAABJRU5ErkJggg=="
 
 
-def ask(client, text=CAPITAL, max_tokens=32, **fields):
+def ask(client, text=QUESTION, max_tokens=32, **fields):
     extra = {**GREEDY, **fields.pop("extra_body", {})}
     return client.messages.create(model="local",
                                   max_tokens=max_tokens,
@@ -57,7 +53,7 @@ def test_message(anthropic_client):
     assert message.id.startswith("msg_")
     assert message.model == "local"
     assert [block.type for block in message.content] == ["text"]
-    assert message.content[0].text == PARIS
+    assert message.content[0].text == ANSWER
     assert message.stop_reason == "end_turn" and message.stop_sequence is None
     assert message.usage.output_tokens > 3
     assert message._request_id.startswith("req_")
@@ -76,11 +72,9 @@ def test_system_as_string_and_blocks(anthropic_client):
 
 
 def test_multi_turn(anthropic_client):
-    turns = [{"role": "user", "content": "What is the capital of Italy?"},
-             {"role": "assistant", "content": "The capital of Italy is Rome."},
-             {"role": "user", "content": [{"type": "text", "text": "And of Germany?"}]}]
+    turns = [*TURNS[:2], {"role": "user", "content": [{"type": "text", "text": TURNS[2]["content"]}]}]
     message = anthropic_client.messages.create(model="local", max_tokens=16, messages=turns, extra_body=GREEDY)
-    assert message.content[0].text == "The capital of Germany is Berlin."
+    assert message.content[0].text == TURNS_ANSWER
 
 
 def test_max_tokens(anthropic_client):
@@ -101,25 +95,25 @@ def test_max_tokens_zero_only_fills_the_cache(server):
 
 
 def test_stop_sequences(anthropic_client):
-    message = ask(anthropic_client, stop_sequences=["nothing like this", " of France"])
+    message = ask(anthropic_client, stop_sequences=["nothing like this", " of Japan"])
     assert message.stop_reason == "stop_sequence"
-    assert message.stop_sequence == " of France"
+    assert message.stop_sequence == " of Japan"
     assert message.content[0].text == "The capital"
     # Across token borders, and in a stream: the text before it is all that is sent.
     with anthropic_client.messages.stream(model="local",
                                           max_tokens=32,
-                                          stop_sequences=["tal of Fr"],
+                                          stop_sequences=["tal of Ja"],
                                           extra_body=GREEDY,
-                                          messages=[{"role": "user", "content": CAPITAL}]) as stream:
+                                          messages=[{"role": "user", "content": QUESTION}]) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
-    assert text == "The capi" and final.stop_sequence == "tal of Fr"
+    assert text == "The capi" and final.stop_sequence == "tal of Ja"
 
 
 def test_prefill_is_continued(anthropic_client):
-    turns = [{"role": "user", "content": CAPITAL}, {"role": "assistant", "content": "The capital of France is"}]
+    turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": OPENING}]
     message = anthropic_client.messages.create(model="local", max_tokens=16, messages=turns, extra_body=GREEDY)
-    assert message.content[0].text.strip().startswith("Paris")
+    assert message.content[0].text.strip().startswith("Tokyo")
     assert not message.content[0].text.startswith("The capital")
 
 
@@ -137,7 +131,7 @@ def test_unicode_comes_whole(server):
 
 
 def test_stream_events_in_order(server):
-    request = body(messages=[{"role": "user", "content": CAPITAL}], max_tokens=32, stream=True)
+    request = body(messages=[{"role": "user", "content": QUESTION}], max_tokens=32, stream=True)
     events = [event for event in post_stream(server, request)]
     assert events[0][0] == "message_start" and events[-1][0] == "message_stop"
     kinds = [kind for kind, _ in events if kind != "ping"]
@@ -162,11 +156,11 @@ def test_stream_by_the_sdk(anthropic_client):
     with anthropic_client.messages.stream(model="claude-opus-4-8",
                                           max_tokens=32,
                                           extra_body=GREEDY,
-                                          messages=[{"role": "user", "content": CAPITAL}]) as stream:
+                                          messages=[{"role": "user", "content": QUESTION}]) as stream:
         kinds = {event.type for event in stream}
         message = stream.get_final_message()
     assert {"message_start", "content_block_delta", "message_delta", "message_stop", "text"} <= kinds
-    assert message.content[0].text == PARIS and message.stop_reason == "end_turn"
+    assert message.content[0].text == ANSWER and message.stop_reason == "end_turn"
     assert message.model == "claude-opus-4-8"
 
 
@@ -191,7 +185,7 @@ def test_count_tokens_equals_usage(server, fields):
 
 
 def test_count_tokens_by_the_sdk(anthropic_client):
-    counted = anthropic_client.messages.count_tokens(model="local", messages=[{"role": "user", "content": CAPITAL}])
+    counted = anthropic_client.messages.count_tokens(model="local", messages=[{"role": "user", "content": QUESTION}])
     assert counted.input_tokens == prompt_tokens(ask(anthropic_client).usage.to_dict())
 
 
@@ -343,11 +337,11 @@ def test_ids_are_unique(server):
 
 
 def test_company_does_not_matter(server):
-    prompts = [CAPITAL] + [f"Write {i + 2} sentences about the number {i * 37}." for i in range(15)]
+    prompts = [QUESTION] + [f"Write {i + 2} sentences about the number {i * 37}." for i in range(15)]
     alone = [text_of(server.message(prompt, 24)) for prompt in prompts[:4]]
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         together = [text_of(message) for message in pool.map(lambda prompt: server.message(prompt, 24), prompts)]
-    assert together[0] == PARIS
+    assert together[0] == ANSWER
     assert together[:4] == alone
 
 

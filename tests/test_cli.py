@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 
 import model_files
-from harness import BINARY, EMBEDDER, EMBEDDER_NAME, GENERATOR, GENERATOR_NAME, ROOT, clean_environment, run, run_json
+from harness import (ANSWER, BINARY, EMBEDDER, EMBEDDER_NAME, GENERATOR, GENERATOR_NAME, QUESTION, REFERENCE_QUESTION, ROOT,
+                     clean_environment, run, run_json)
 
 COMMANDS = ["serve", "run", "embed", "inspect", "tokenize", "render", "eval", "bench", "pull", "list", "rm"]
-CAPITAL = "What is the capital of France?"
 TINY = ROOT / "tests" / "data" / "models" / "tiny-llama"
-PARIS = "The capital of France is Paris."
 
 
 def assert_fails(done, *words, code=1):
@@ -213,18 +212,18 @@ def test_inspect():
 
 
 def test_run():
-    done = run("run", GENERATOR, "--prompt", CAPITAL, "--temperature", 0, "--max-tokens", 32)
-    assert done.returncode == 0 and done.stdout == PARIS + "\n"
-    answer = run_json("run", GENERATOR, "-p", CAPITAL, "-t", 0, "-n", 32, "--json")
-    assert answer["text"] == PARIS
+    done = run("run", GENERATOR, "--prompt", QUESTION, "--temperature", 0, "--max-tokens", 32)
+    assert done.returncode == 0 and done.stdout == ANSWER + "\n"
+    answer = run_json("run", GENERATOR, "-p", QUESTION, "-t", 0, "-n", 32, "--json")
+    assert answer["text"] == ANSWER
     assert answer["usage"]["completion_tokens"] == len(answer["tokens"]) and answer["usage"]["prompt_tokens"] > 10
     assert len(answer["logprobs"]) == len(answer["tokens"])
     assert all(entry["logprob"] <= 0 and entry["id"] == id for entry, id in zip(answer["logprobs"], answer["tokens"]))
-    exact = run_json("run", GENERATOR, "-p", CAPITAL, "-t", 0, "-n", 32, "--json", "--activations", "f32")
-    assert exact["text"] == PARIS
+    exact = run_json("run", GENERATOR, "-p", REFERENCE_QUESTION, "-t", 0, "-n", 32, "--json", "--activations", "f32")
+    assert exact["text"] == "The capital of France is Paris."
     # What an independent float reference says of the first token.
     assert exact["logprobs"][0]["logprob"] == pytest.approx(-1.883, abs=0.002)
-    stopped = run_json("run", GENERATOR, "-p", CAPITAL, "-t", 0, "--json", "--stop", " France")
+    stopped = run_json("run", GENERATOR, "-p", QUESTION, "-t", 0, "--json", "--stop", " Japan")
     assert stopped["text"] == "The capital of"
 
 
@@ -243,8 +242,8 @@ def test_run_seed():
 
 
 def test_chat_over_a_pipe():
-    done = run("run", GENERATOR, "-t", 0, "-n", 24, stdin=f"{CAPITAL}\n/help\n/clear\n/nonsense\n{CAPITAL}\n/exit\n")
-    assert done.returncode == 0 and done.stdout.count(PARIS) == 2 and "/clear" in done.stdout
+    done = run("run", GENERATOR, "-t", 0, "-n", 24, stdin=f"{QUESTION}\n/help\n/clear\n/nonsense\n{QUESTION}\n/exit\n")
+    assert done.returncode == 0 and done.stdout.count(ANSWER) == 2 and "/clear" in done.stdout
 
 
 def test_ctrl_c_stops_the_answer_not_the_program():
@@ -257,9 +256,9 @@ def test_ctrl_c_stops_the_answer_not_the_program():
         chat.stdin.flush()
         assert os.read(chat.stdout.fileno(), 1)
         chat.send_signal(signal.SIGINT)
-        out, err = chat.communicate(CAPITAL.encode() + b"\n/exit\n", timeout=120)
+        out, err = chat.communicate(QUESTION.encode() + b"\n/exit\n", timeout=120)
     assert chat.returncode == 0, err
-    assert out.decode("utf-8", "replace").rstrip().endswith("Paris.") or b"Paris" in out
+    assert out.decode("utf-8", "replace").rstrip().endswith("Tokyo.") or b"Tokyo" in out
 
 
 def prompt_of(*arguments, **options):

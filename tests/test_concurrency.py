@@ -9,7 +9,7 @@ import threading
 import pytest
 import requests
 
-from harness import Server, clean_environment, parse_sse, run, text_of, wait_for
+from harness import ANSWER, QUESTION, Server, clean_environment, parse_sse, run, text_of, wait_for
 
 STORY = "Write a very long story about a lighthouse keeper and his dog, with every detail you can think of."
 
@@ -72,7 +72,7 @@ def test_mixed_load(server):
         if kind == 0:
             return stream(server, f"Name {i} animals.", 12)[0] != ""
         if kind == 1:
-            return text_of(server.message("What is the capital of France?", 16)) == "The capital of France is Paris."
+            return text_of(server.message(QUESTION, 16)) == ANSWER
         if kind == 2:
             return len(server.post("/api/v1/embed", {"texts": [f"text {i}", "b"]}).json()["embeddings"]) == 2
         if kind == 3:

@@ -6,10 +6,9 @@ import ollama
 import pytest
 import requests
 
-from harness import EMBEDDER_NAME, GENERATOR_NAME
+from harness import ANSWER, EMBEDDER_NAME, GENERATOR_NAME, OPENING, QUESTION
 
-CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
-PARIS = "The capital of France is Paris."
+ASKED = [{"role": "user", "content": QUESTION}]
 GREEDY = {"temperature": 0, "num_predict": 32}
 
 
@@ -19,38 +18,38 @@ def client(server):
 
 
 def test_chat(client):
-    answer = client.chat(GENERATOR_NAME, CAPITAL, options=GREEDY, keep_alive="10m")
-    assert answer.message.content == PARIS and answer.message.role == "assistant"
+    answer = client.chat(GENERATOR_NAME, ASKED, options=GREEDY, keep_alive="10m")
+    assert answer.message.content == ANSWER and answer.message.role == "assistant"
     assert answer.done and answer.done_reason == "stop"
     assert answer.prompt_eval_count > 0 and answer.eval_count > 0
     assert answer.total_duration >= answer.eval_duration > 0
-    cut = client.chat(GENERATOR_NAME, CAPITAL, options={**GREEDY, "num_predict": 2})
+    cut = client.chat(GENERATOR_NAME, ASKED, options={**GREEDY, "num_predict": 2})
     assert cut.done_reason == "length" and cut.eval_count == 2
 
 
 def test_chat_stream(client, server):
-    pieces = list(client.chat(GENERATOR_NAME + ":latest", CAPITAL, options=GREEDY, stream=True))
-    assert "".join(piece.message.content for piece in pieces) == PARIS
+    pieces = list(client.chat(GENERATOR_NAME + ":latest", ASKED, options=GREEDY, stream=True))
+    assert "".join(piece.message.content for piece in pieces) == ANSWER
     assert [piece.done for piece in pieces] == [False] * (len(pieces) - 1) + [True]
-    answer = server.post("/api/chat", {"model": GENERATOR_NAME, "messages": CAPITAL, "options": GREEDY})
+    answer = server.post("/api/chat", {"model": GENERATOR_NAME, "messages": ASKED, "options": GREEDY})
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert json.loads(answer.text.splitlines()[-1])["done"]
 
 
 def test_generate(client):
-    answer = client.generate(GENERATOR_NAME, "What is the capital of France?", options=GREEDY)
-    assert answer.response == PARIS
-    streamed = client.generate(GENERATOR_NAME, "What is the capital of France?", options=GREEDY, stream=True)
-    assert "".join(piece.response for piece in streamed) == PARIS
-    raw = client.generate(GENERATOR_NAME, "The capital of France is", raw=True, options={**GREEDY, "num_predict": 4})
-    assert "Paris" in raw.response
+    answer = client.generate(GENERATOR_NAME, QUESTION, options=GREEDY)
+    assert answer.response == ANSWER
+    streamed = client.generate(GENERATOR_NAME, QUESTION, options=GREEDY, stream=True)
+    assert "".join(piece.response for piece in streamed) == ANSWER
+    raw = client.generate(GENERATOR_NAME, OPENING, raw=True, options={**GREEDY, "num_predict": 4})
+    assert "Tokyo" in raw.response
     assert client.generate(GENERATOR_NAME).done_reason == "load"
     assert client.generate(GENERATOR_NAME, keep_alive=0).done_reason == "unload"
 
 
 def test_logprobs(client):
-    answer = client.chat(GENERATOR_NAME, CAPITAL, options=GREEDY, logprobs=True, top_logprobs=2)
-    assert "".join(entry.token for entry in answer.logprobs) == PARIS
+    answer = client.chat(GENERATOR_NAME, ASKED, options=GREEDY, logprobs=True, top_logprobs=2)
+    assert "".join(entry.token for entry in answer.logprobs) == ANSWER
     assert all(len(entry.top_logprobs) == 2 for entry in answer.logprobs)
 
 
@@ -64,10 +63,10 @@ def test_tools_are_shown(client):
         """
         return a + b
 
-    plain = client.chat(GENERATOR_NAME, CAPITAL, options=GREEDY)
-    answer = client.chat(GENERATOR_NAME, CAPITAL, tools=[add], options=GREEDY)
+    plain = client.chat(GENERATOR_NAME, ASKED, options=GREEDY)
+    answer = client.chat(GENERATOR_NAME, ASKED, tools=[add], options=GREEDY)
     assert answer.prompt_eval_count > plain.prompt_eval_count
-    messages = CAPITAL + [{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add", "arguments": {"a": 1, "b": 2}}}]},
+    messages = ASKED + [{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add", "arguments": {"a": 1, "b": 2}}}]},
                           {"role": "tool", "tool_name": "add", "content": "3"}]
     assert client.chat(GENERATOR_NAME, messages, tools=[add], options=GREEDY).done
 
@@ -104,7 +103,7 @@ def test_the_root_says_what_its_clients_look_for(server):
     assert requests.head(server.url + "/", timeout=30).status_code == 200
 
 
-@pytest.mark.parametrize("path, body, status", [("/api/chat", {"messages": CAPITAL}, 400), ("/api/chat", {"model": EMBEDDER_NAME, "messages": CAPITAL}, 400),
+@pytest.mark.parametrize("path, body, status", [("/api/chat", {"messages": ASKED}, 400), ("/api/chat", {"model": EMBEDDER_NAME, "messages": ASKED}, 400),
                                                 ("/api/generate", {"model": GENERATOR_NAME, "prompt": "x", "context": [1]}, 400),
                                                 ("/api/generate", {"model": GENERATOR_NAME, "prompt": "x", "suffix": "y"}, 400),
                                                 ("/api/embed", {"model": EMBEDDER_NAME}, 400), ("/api/pull", {"model": "x"}, 404)],

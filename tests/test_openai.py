@@ -6,13 +6,13 @@ import numpy as np
 import openai
 import pytest
 
-from harness import DATA, EMBEDDER, EMBEDDER_NAME, GENERATOR, GENERATOR_NAME, run_json
+from harness import (ANSWER, DATA, EMBEDDER, EMBEDDER_NAME, GENERATOR, GENERATOR_NAME, OPENING, QUESTION,
+                     REFERENCE_QUESTION, run_json)
 
-CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
-PARIS = "The capital of France is Paris."
+ASKED = [{"role": "user", "content": QUESTION}]
 
 
-def chat(client, messages=CAPITAL, **fields):
+def chat(client, messages=ASKED, **fields):
     return client.chat.completions.create(
         **{"model": GENERATOR_NAME, "messages": messages, "temperature": 0, "max_completion_tokens": 32, **fields})
 
@@ -23,7 +23,7 @@ def chat(client, messages=CAPITAL, **fields):
 def test_chat(openai_client):
     answer = chat(openai_client)
     assert answer.object == "chat.completion" and answer.id.startswith("chatcmpl-")
-    assert answer.choices[0].message.content == PARIS
+    assert answer.choices[0].message.content == ANSWER
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
     assert answer._request_id.startswith("req_")
@@ -33,7 +33,7 @@ def test_chat_stream(openai_client):
     chunks = list(chat(openai_client, stream=True, stream_options={"include_usage": True}))
     assert chunks[0].choices[0].delta.role == "assistant"
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert text == PARIS
+    assert text == ANSWER
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
     assert chunks[-1].choices == [] and chunks[-1].usage.prompt_tokens > 0
     assert len({chunk.id for chunk in chunks}) == 1
@@ -41,7 +41,7 @@ def test_chat_stream(openai_client):
 
 def test_chat_stream_ends_with_done(server):
     answer = server.post("/v1/chat/completions",
-                         {"model": GENERATOR_NAME, "messages": CAPITAL, "max_tokens": 3, "stream": True})
+                         {"model": GENERATOR_NAME, "messages": ASKED, "max_tokens": 3, "stream": True})
     assert answer.headers["content-type"].startswith("text/event-stream")
     records = answer.content.decode().split("\n\n")
     assert records[-1] == "" and records[-2] == "data: [DONE]"
@@ -61,14 +61,14 @@ def test_chat_length_stop_and_logprobs(openai_client):
         assert entry.top_logprobs[0].token == entry.token  # greedy
         assert [top.logprob for top in entry.top_logprobs] == sorted((top.logprob for top in entry.top_logprobs),
                                                                      reverse=True)
-    stopped = chat(openai_client, stop=[" France"])
+    stopped = chat(openai_client, stop=[" Japan"])
     assert stopped.choices[0].message.content == "The capital of" and stopped.choices[0].finish_reason == "stop"
 
 
 def test_first_token_is_as_likely_as_in_the_reference(openai_client):
     """A float reference gives "The" -1.883 and "L" -1.965 nats here; int8 activations may move that a little."""
-    top = chat(openai_client, max_completion_tokens=1, logprobs=True,
-               top_logprobs=5).choices[0].logprobs.content[0].top_logprobs
+    top = chat(openai_client, messages=[{"role": "user", "content": REFERENCE_QUESTION}], max_completion_tokens=1,
+               logprobs=True, top_logprobs=5).choices[0].logprobs.content[0].top_logprobs
     found = {entry.token: entry.logprob for entry in top}
     assert found["The"] == pytest.approx(-1.883, abs=0.06)
     assert found["L"] == pytest.approx(-1.965, abs=0.06)
@@ -123,10 +123,10 @@ def test_chat_shapes_are_accepted(openai_client):
 
 
 def test_completion(openai_client):
-    fields = {"model": GENERATOR_NAME, "prompt": "The capital of France is", "max_tokens": 6, "temperature": 0}
+    fields = {"model": GENERATOR_NAME, "prompt": OPENING, "max_tokens": 6, "temperature": 0}
     answer = openai_client.completions.create(**fields, logprobs=2)
     choice = answer.choices[0]
-    assert answer.object == "text_completion" and "Paris" in choice.text
+    assert answer.object == "text_completion" and "Tokyo" in choice.text
     assert "".join(choice.logprobs.tokens) == choice.text and len(choice.logprobs.top_logprobs[0]) >= 2
     streamed = "".join(chunk.choices[0].text
                        for chunk in openai_client.completions.create(**fields, stream=True)
@@ -240,7 +240,7 @@ def test_models(openai_client):
 def test_names_of_models(openai_client):
     """Letter case and number formats are no part of a name, and the only model of its kind answers to every name."""
     for name in (GENERATOR_NAME.upper() + "-GGUF:Q4_K_M", "HuggingFaceTB/SmolLM2-135M-Instruct", "no-such-model"):
-        assert chat(openai_client, model=name).choices[0].message.content == PARIS
+        assert chat(openai_client, model=name).choices[0].message.content == ANSWER
     assert openai_client.embeddings.create(model="text-embedding-3-small", input="x").model == EMBEDDER_NAME
     with pytest.raises(openai.NotFoundError) as caught:
         openai_client.models.retrieve("no-such-model")
@@ -250,7 +250,7 @@ def test_names_of_models(openai_client):
 def test_aliases_and_strict_names(start_server):
     strict = start_server("--strict-names=true", "--alias", f"gpt-*={GENERATOR_NAME}", "--alias", f"ada={EMBEDDER_NAME}")
     with openai.OpenAI(base_url=strict.url + "/v1", api_key="local", max_retries=0) as client:
-        assert chat(client, model="gpt-4o").choices[0].message.content == PARIS
+        assert chat(client, model="gpt-4o").choices[0].message.content == ANSWER
         assert client.embeddings.create(model="ada", input="x").model == EMBEDDER_NAME
         assert client.models.retrieve("gpt-5").id == GENERATOR_NAME
         for call in (lambda: chat(client, model="no-such-model"),
@@ -278,17 +278,17 @@ def test_several_choices(openai_client):
 
 
 def test_lists_of_prompts_and_echo(openai_client):
-    ids = run_json("tokenize", "--model", GENERATOR, "--json", "The capital of France is")["ids"]
+    ids = run_json("tokenize", "--model", GENERATOR, "--json", OPENING)["ids"]
     fields = {"model": GENERATOR_NAME, "temperature": 0, "max_tokens": 4}
-    answer = openai_client.completions.create(prompt=["The capital of France is", "One, two,"], n=2, echo=True, **fields)
+    answer = openai_client.completions.create(prompt=[OPENING, "One, two,"], n=2, echo=True, **fields)
     assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
     texts = [choice.text for choice in answer.choices]
-    assert texts[0] == texts[1] and texts[0].startswith("The capital of France is")
+    assert texts[0] == texts[1] and texts[0].startswith(OPENING)
     assert texts[2] == texts[3] and texts[2].startswith("One, two,")
     by_ids = openai_client.completions.create(prompt=[ids, ids], **fields)
-    alone = openai_client.completions.create(prompt="The capital of France is", **fields)
+    alone = openai_client.completions.create(prompt=OPENING, **fields)
     assert [choice.text for choice in by_ids.choices] == [alone.choices[0].text] * 2
-    assert texts[0] == "The capital of France is" + alone.choices[0].text
+    assert texts[0] == OPENING + alone.choices[0].text
     assert by_ids.usage.prompt_tokens == 2 * alone.usage.prompt_tokens
     with pytest.raises(openai.BadRequestError, match="suffix"):
         openai_client.completions.create(prompt="def f():", suffix="return x", **fields)
@@ -310,7 +310,7 @@ def test_the_wrong_kind_of_model(openai_client):
 def test_bad_chat_requests(server, fields):
     request = {
         name: value
-        for name, value in {"model": GENERATOR_NAME, "messages": CAPITAL, **fields}.items()
+        for name, value in {"model": GENERATOR_NAME, "messages": ASKED, **fields}.items()
         if value is not ...
     }
     answer = server.post("/v1/chat/completions", request)

@@ -4,14 +4,16 @@ import json
 import pytest
 import requests
 
+from harness import OPENING
+
 
 def test_generate(server):
-    answer = server.post("/generate", {"prompt": "The capital of France is", "max_tokens": 4, "temperature": 0})
+    answer = server.post("/generate", {"prompt": OPENING, "max_tokens": 4, "temperature": 0})
     whole = answer.json()
-    assert answer.status_code == 200 and "Paris" in whole["text"] and whole["tokens"] == 4
+    assert answer.status_code == 200 and "Tokyo" in whole["text"] and whole["tokens"] == 4
     assert whole["elapsed_seconds"] > 0 and whole["tokens_per_second"] > 0 and whole["memory_status"]
     answer = server.post("/generate",
-                         {"prompt": "The capital of France is", "max_tokens": 4, "temperature": 0, "stream": True})
+                         {"prompt": OPENING, "max_tokens": 4, "temperature": 0, "stream": True})
     assert answer.headers["content-type"] == "application/x-ndjson"
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert "".join(line["text"] for line in lines[:-1]) == whole["text"]

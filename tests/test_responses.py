@@ -2,12 +2,11 @@
 import openai
 import pytest
 
-from harness import GENERATOR_NAME
-
-PARIS = "The capital of France is Paris."
+from harness import ANSWER, GENERATOR_NAME, QUESTION
 
 
-def create(client, given="What is the capital of France?", **fields):
+
+def create(client, given=QUESTION, **fields):
     return client.responses.create(**{
         "model": GENERATOR_NAME,
         "input": given,
@@ -19,7 +18,7 @@ def create(client, given="What is the capital of France?", **fields):
 
 def test_text(openai_client):
     answer = create(openai_client)
-    assert answer.output_text == PARIS
+    assert answer.output_text == ANSWER
     assert answer.status == "completed" and answer.id.startswith("resp_")
     assert answer.output[0].type == "message" and answer.output[0].role == "assistant"
     assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
@@ -38,9 +37,9 @@ def test_stream(openai_client):
         "response.output_text.done", "response.content_part.done", "response.output_item.done", "response.completed"
     ]
     assert set(types[4:-4]) == {"response.output_text.delta"}
-    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == PARIS
-    assert events[-1].response.output_text == PARIS
-    question = "What is the capital of France?"
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == ANSWER
+    assert events[-1].response.output_text == ANSWER
+    question = QUESTION
     with openai_client.responses.stream(model=GENERATOR_NAME, input=question, temperature=0, max_output_tokens=32) as stream:
         assert stream.get_final_response().status == "completed"
 
@@ -48,7 +47,7 @@ def test_stream(openai_client):
 def test_logprobs(openai_client):
     answer = create(openai_client, include=["message.output_text.logprobs"], top_logprobs=2)
     entries = answer.output[0].content[0].logprobs
-    assert "".join(entry.token for entry in entries) == PARIS
+    assert "".join(entry.token for entry in entries) == ANSWER
     assert all(len(entry.top_logprobs) == 2 for entry in entries)
 
 

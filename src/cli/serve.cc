@@ -150,7 +150,7 @@ void TryPrintWelcome(const config::ServerConfig& config, const service::Service&
     fmt::print(
         "\n{}\n  curl {}/v1/messages{} -H 'content-type: application/json' -d '{}'\n",
         Styled(Style::kDim, "A message:"), url, key,
-        R"({"model":"claude","max_tokens":100,"temperature":0,"messages":[{"role":"user","content":"What is the capital of France?"}]})");
+        R"({"model":"claude","max_tokens":100,"temperature":0,"messages":[{"role":"user","content":"What is the capital of Japan?"}]})");
   }
   if (embeds) {
     fmt::print("{}\n  curl {}/api/v1/embed{} -H 'content-type: application/json' -d '{}'\n",

@@ -12,11 +12,9 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from harness import GENERATOR_NAME
+from harness import ANSWER, GENERATOR_NAME, QUESTION
 
 os.environ.setdefault("OPENAI_AGENTS_DISABLE_TRACING", "1")
-QUESTION = "What is the capital of France?"
-PARIS = "The capital of France is Paris."
 
 
 class City(BaseModel):
@@ -42,9 +40,9 @@ def openai_url(server):
 
 def test_anthropic(anthropic_client):
     fields = {"model": "claude-sonnet-4-5", "max_tokens": 128, "messages": [{"role": "user", "content": QUESTION}]}
-    assert anthropic_client.messages.create(**fields, temperature=0).content[0].text == PARIS
+    assert anthropic_client.messages.create(**fields, temperature=0).content[0].text == ANSWER
     with anthropic_client.messages.stream(**fields, temperature=0) as stream:
-        assert "".join(stream.text_stream) == PARIS
+        assert "".join(stream.text_stream) == ANSWER
     answer = anthropic_client.messages.parse(**fields, output_format=City)
     assert isinstance(answer.parsed_output, City)
     tool = {"name": "get_weather", "description": "Weather of a city", "input_schema": WEATHER}
@@ -59,9 +57,9 @@ def test_anthropic(anthropic_client):
 
 def test_openai_chat(openai_client):
     fields = {"model": GENERATOR_NAME, "messages": [{"role": "user", "content": QUESTION}]}
-    assert openai_client.chat.completions.create(**fields, temperature=0).choices[0].message.content == PARIS
+    assert openai_client.chat.completions.create(**fields, temperature=0).choices[0].message.content == ANSWER
     chunks = openai_client.chat.completions.create(**fields, temperature=0, stream=True)
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == PARIS
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == ANSWER
     parsed = openai_client.chat.completions.parse(**fields, response_format=City, max_completion_tokens=200)
     assert isinstance(parsed.choices[0].message.parsed, City)
     tool = {"type": "function", "function": {"name": "get_weather", "parameters": WEATHER, "strict": True}}
@@ -72,9 +70,9 @@ def test_openai_chat(openai_client):
 
 def test_openai_responses(openai_client):
     fields = {"model": GENERATOR_NAME, "input": QUESTION, "max_output_tokens": 200}
-    assert openai_client.responses.create(**fields, temperature=0).output_text == PARIS
+    assert openai_client.responses.create(**fields, temperature=0).output_text == ANSWER
     events = openai_client.responses.create(**fields, temperature=0, stream=True)
-    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == PARIS
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == ANSWER
     assert isinstance(openai_client.responses.parse(**fields, text_format=City).output_parsed, City)
     tool = {"type": "function", "name": "get_weather", "parameters": WEATHER, "strict": True}
     call = openai_client.responses.create(**fields, tools=[tool], tool_choice={"type": "function", "name": "get_weather"})
@@ -89,8 +87,8 @@ def test_ollama(server):
     client = ollama.Client(host=server.url)
     messages = [{"role": "user", "content": QUESTION}]
     greedy = {"temperature": 0, "num_predict": 128}
-    assert client.chat(GENERATOR_NAME, messages, options=greedy).message.content == PARIS
-    assert "".join(part.message.content for part in client.chat(GENERATOR_NAME, messages, options=greedy, stream=True)) == PARIS
+    assert client.chat(GENERATOR_NAME, messages, options=greedy).message.content == ANSWER
+    assert "".join(part.message.content for part in client.chat(GENERATOR_NAME, messages, options=greedy, stream=True)) == ANSWER
     answer = client.chat(GENERATOR_NAME, messages, options={"num_predict": 200}, format=City.model_json_schema())
     assert City.model_validate_json(answer.message.content)
     tool = {"type": "function", "function": {"name": "get_weather", "parameters": WEATHER}}
@@ -129,13 +127,13 @@ def test_pydantic_ai(pydantic_model):
     from pydantic_ai import Agent
 
     settings = {"temperature": 0, "max_tokens": 200}
-    assert Agent(pydantic_model).run_sync(QUESTION, model_settings=settings).output == PARIS
+    assert Agent(pydantic_model).run_sync(QUESTION, model_settings=settings).output == ANSWER
 
     async def stream():
         async with Agent(pydantic_model).run_stream(QUESTION, model_settings=settings) as answer:
             return await answer.get_output()
 
-    assert asyncio.run(stream()) == PARIS
+    assert asyncio.run(stream()) == ANSWER
     city = Agent(pydantic_model, output_type=City).run_sync(QUESTION, model_settings=settings).output
     assert isinstance(city, City)
     agent = Agent(pydantic_model)
@@ -163,7 +161,7 @@ def test_openai_agents(openai_url):
     set_default_openai_client(openai.AsyncOpenAI(base_url=openai_url, api_key="local"), use_for_tracing=False)
     settings = ModelSettings(temperature=0, max_tokens=200)
     plain = Agent(name="plain", instructions="", model=GENERATOR_NAME, model_settings=settings)
-    assert "Paris" in Runner.run_sync(plain, QUESTION).final_output
+    assert "Tokyo" in Runner.run_sync(plain, QUESTION).final_output
 
     async def stream():
         answer = Runner.run_streamed(plain, QUESTION)
@@ -171,7 +169,7 @@ def test_openai_agents(openai_url):
             pass
         return answer.final_output
 
-    assert "Paris" in asyncio.run(stream())
+    assert "Tokyo" in asyncio.run(stream())
     typed = Agent(name="typed", model=GENERATOR_NAME, model_settings=settings, output_type=City)
     assert isinstance(Runner.run_sync(typed, QUESTION).final_output, City)
     must = ModelSettings(temperature=0, max_tokens=200, tool_choice="required")
@@ -200,8 +198,8 @@ def test_langchain(langchain_model):
         """Weather of a city."""
         return f"{city}: 7 degrees"
 
-    assert langchain_model.invoke(QUESTION).text == PARIS
-    assert "".join(chunk.text for chunk in langchain_model.stream(QUESTION)) == PARIS
+    assert langchain_model.invoke(QUESTION).text == ANSWER
+    assert "".join(chunk.text for chunk in langchain_model.stream(QUESTION)) == ANSWER
     assert isinstance(langchain_model.with_structured_output(City).invoke(QUESTION), City)
     call = langchain_model.bind_tools([get_weather], tool_choice="get_weather").invoke("How warm is it in Oslo?")
     assert call.tool_calls[0]["name"] == "get_weather" and isinstance(call.tool_calls[0]["args"]["city"], str)
@@ -219,9 +217,9 @@ def test_litellm(server, openai_url, provider):
         "model": f"{provider}/{model}", "messages": [{"role": "user", "content": QUESTION}],
         "api_base": openai_url if provider == "openai" else server.url, "api_key": "local", "max_tokens": 200
     }
-    assert litellm.completion(**fields, temperature=0).choices[0].message.content == PARIS
+    assert litellm.completion(**fields, temperature=0).choices[0].message.content == ANSWER
     chunks = litellm.completion(**fields, temperature=0, stream=True)
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == PARIS
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == ANSWER
     typed = litellm.completion(**fields, response_format=City)
     assert City.model_validate_json(typed.choices[0].message.content)
     tool = {"type": "function", "function": {"name": "get_weather", "description": "Weather", "parameters": WEATHER}}
