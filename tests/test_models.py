@@ -69,6 +69,18 @@ def test_qwen_embedding(tmp_path, start_server):
     assert plain.post("/v1/embeddings", {"model": served(plain), "input": "abc"}).status_code in (400, 404)
 
 
+def test_the_exact_mode_keeps_keys_and_values_in_f32(start_server):
+    def logprobs(*flags):
+        server = start_server("--model", MODELS / "tiny-llama", "--activations", "f32", *flags)
+        answer = server.post("/v1/completions", {"model": served(server), "prompt": TOKENS, "max_tokens": 8,
+                                                 "temperature": 0, "logprobs": 2})
+        return answer.json()["choices"][0]["logprobs"]["token_logprobs"]
+
+    exact = logprobs()
+    assert exact == logprobs("--kv-dtype", "f32")
+    assert exact != logprobs("--kv-dtype", "f16")
+
+
 def test_longrope_setting():
     facts = run("serve", "--print-config", "--longrope", "mlx")
     assert facts.returncode == 0 and "longrope" in facts.stdout
