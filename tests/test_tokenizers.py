@@ -1,11 +1,13 @@
 """Ids and text against the `tokenizers` package, over thousands of hard strings a tokenizer."""
 import base64
 import json
+import resource
+import subprocess
 import sys
 
 import pytest
 
-from harness import DATA, EMBEDDER, GENERATOR, ROOT, SHARED, run
+from harness import BINARY, DATA, EMBEDDER, GENERATOR, ROOT, SHARED, clean_environment, run
 
 sys.path.insert(0, str(ROOT / "tools"))
 import tokenizer_golden  # noqa: E402
@@ -61,3 +63,15 @@ def test_decoding_gives_the_text_back():
     stdin = "".join(json.dumps({"text_b64": tokenizer_golden.b64(data)}) + "\n" for data in texts)
     lines = run("tokenize", "--model", GENERATOR, "--jsonl", stdin=stdin).stdout.splitlines()
     assert [base64.b64decode(json.loads(line)["decoded_b64"]) for line in lines] == texts
+
+
+def test_a_text_of_millions_of_words_needs_little_memory(tmp_path):
+    """Words are tokenized one by one: 31 MB of them took 1.3 GB when all were held at once."""
+    text = tmp_path / "words.txt"
+    text.write_text("a " * 15_500_000)
+    limit = 800 << 20
+    done = subprocess.run([BINARY, "tokenize", "--model", GENERATOR, "-f", text], capture_output=True, text=True,
+                          env=clean_environment(), timeout=300,
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+    assert done.returncode == 0, done.stderr[-500:]
+    assert done.stdout.count(" ") > 15_000_000

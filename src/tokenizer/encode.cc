@@ -128,9 +128,9 @@ bool MadeByModel(const TokenizerParts& parts, const AddedToken& token) {
 }  // namespace
 
 void EncodeText(const TokenizerParts& parts, std::string_view text, bool starts_text, std::vector<int32_t>& ids) {
-  std::vector<Word> words{{std::string(text), starts_text}};
-  if (parts.pre_tokenizer != nullptr) parts.pre_tokenizer->Apply(words);
-  for (const Word& word : words) parts.model->Tokenize(word.text, ids);
+  Word whole{std::string(text), starts_text};
+  if (parts.pre_tokenizer == nullptr) return parts.model->Tokenize(whole.text, ids);
+  parts.pre_tokenizer->Split(std::move(whole), [&](const Word& word) { parts.model->Tokenize(word.text, ids); });
 }
 
 void EncodePiece(const TokenizerParts& parts, NormalizedText piece, bool parse_special, const Authors* authors,

@@ -1,6 +1,5 @@
 #include "tokenizer/pre_tokenizer.h"
 
-#include <algorithm>
 #include <functional>
 #include <optional>
 
@@ -17,79 +16,74 @@ struct Segment {
   bool is_match;
 };
 
-// The text as matches and the gaps between them.
-std::vector<Segment> Segments(const std::vector<TextRange>& matches, size_t size) {
-  std::vector<Segment> segments;
-  size_t covered = 0;
-  for (const TextRange& match : matches) {
-    if (covered < match.begin) segments.push_back({covered, match.begin, false});
-    segments.push_back({match.begin, match.end, true});
-    covered = match.end;
-  }
-  if (covered < size) segments.push_back({covered, size, false});
-  return segments;
-}
+// Cuts one word into segments. It is fed the matches in order, and the gaps between them are segments, too.
+class Cutter {
+ public:
+  Cutter(const Word& word, SplitBehavior behavior, bool invert, const WordSink& sink)
+      : word_(word), behavior_(behavior), invert_(invert), sink_(sink) {}
 
-// Glues every match to the segment before it (or, with segments in reverse order, behind it), unless that is a match.
-void GlueMatches(std::vector<Segment>& segments) {
-  std::vector<Segment> glued;
-  bool previous_match = false;
-  for (const Segment& segment : segments) {
-    if (segment.is_match && !previous_match && !glued.empty()) {
-      glued.back().begin = std::min(glued.back().begin, segment.begin);
-      glued.back().end = std::max(glued.back().end, segment.end);
+  void AddMatch(TextRange match) {
+    if (covered_ < match.begin) Add({covered_, match.begin, invert_});
+    Add({match.begin, match.end, !invert_});
+    covered_ = match.end;
+  }
+
+  void Finish() {
+    if (covered_ < word_.text.size()) Add({covered_, word_.text.size(), invert_});
+    if (held_) Give(*held_);
+  }
+
+ private:
+  void Add(Segment segment) {
+    switch (behavior_) {
+      case SplitBehavior::kIsolated: Give(segment); return;
+      case SplitBehavior::kRemoved:
+        if (!segment.is_match) Give(segment);
+        return;
+      // A match joins the segment before it, unless that ends with a match.
+      case SplitBehavior::kMergedWithPrevious: Hold(segment, segment.is_match && !last_is_match_); return;
+      // A match joins the segment behind it, unless that is a match.
+      case SplitBehavior::kMergedWithNext: Hold(segment, last_is_match_ && !segment.is_match); return;
+      case SplitBehavior::kContiguous: Hold(segment, segment.is_match == last_is_match_); return;
+    }
+  }
+
+  // Keeps the segment back, joined to the one that was kept or in its place.
+  void Hold(Segment segment, bool joins) {
+    if (held_ && joins) {
+      held_->end = segment.end;
     } else {
-      glued.push_back(segment);
+      if (held_) Give(*held_);
+      held_ = segment;
     }
-    previous_match = segment.is_match;
+    last_is_match_ = segment.is_match;
   }
-  segments = std::move(glued);
-}
 
-void ApplyBehavior(SplitBehavior behavior, std::vector<Segment>& segments) {
-  switch (behavior) {
-    case SplitBehavior::kIsolated: return;
-    case SplitBehavior::kRemoved:
-      std::erase_if(segments, [](const Segment& segment) { return segment.is_match; });
-      return;
-    case SplitBehavior::kMergedWithPrevious: GlueMatches(segments); return;
-    case SplitBehavior::kMergedWithNext:
-      std::reverse(segments.begin(), segments.end());
-      GlueMatches(segments);
-      std::reverse(segments.begin(), segments.end());
-      return;
-    case SplitBehavior::kContiguous: {
-      std::vector<Segment> joined;
-      for (const Segment& segment : segments) {
-        if (!joined.empty() && joined.back().is_match == segment.is_match) {
-          joined.back().end = segment.end;
-        } else {
-          joined.push_back(segment);
-        }
-      }
-      segments = std::move(joined);
-      return;
-    }
+  void Give(Segment segment) {
+    if (segment.begin == segment.end) return;
+    sink_({word_.text.substr(segment.begin, segment.end - segment.begin), word_.starts_text && segment.begin == 0});
   }
-}
 
-// Appends the segments of `word` that are not empty.
-void AppendSegments(const Word& word, const std::vector<Segment>& segments, std::vector<Word>& words) {
-  for (const Segment& segment : segments) {
-    if (segment.begin == segment.end) continue;
-    words.push_back(
-        {word.text.substr(segment.begin, segment.end - segment.begin), word.starts_text && segment.begin == 0});
-  }
-}
+  const Word& word_;
+  const SplitBehavior behavior_;
+  const bool invert_;
+  const WordSink& sink_;
+  size_t covered_ = 0;
+  std::optional<Segment> held_;
+  bool last_is_match_ = false;
+};
 
 class Sequence final : public PreTokenizer {
  public:
   explicit Sequence(std::vector<PreTokenizerPtr> parts) : parts_(std::move(parts)) {}
-  void Apply(std::vector<Word>& words) const override {
-    for (const PreTokenizerPtr& part : parts_) part->Apply(words);
-  }
+  void Split(Word word, const WordSink& sink) const override { SplitFrom(0, std::move(word), sink); }
 
  private:
+  void SplitFrom(size_t part, Word word, const WordSink& sink) const {
+    if (part == parts_.size()) return sink(std::move(word));
+    parts_[part]->Split(std::move(word), [&](Word piece) { SplitFrom(part + 1, std::move(piece), sink); });
+  }
+
   const std::vector<PreTokenizerPtr> parts_;
 };
 
@@ -98,17 +92,10 @@ class PatternSplit final : public PreTokenizer {
   PatternSplit(Regex pattern, SplitBehavior behavior, bool invert)
       : pattern_(std::move(pattern)), behavior_(behavior), invert_(invert) {}
 
-  void Apply(std::vector<Word>& words) const override {
-    std::vector<Word> out;
-    for (const Word& word : words) {
-      std::vector<Segment> segments = Segments(pattern_.FindAll(word.text), word.text.size());
-      if (invert_) {
-        for (Segment& segment : segments) segment.is_match = !segment.is_match;
-      }
-      ApplyBehavior(behavior_, segments);
-      AppendSegments(word, segments, out);
-    }
-    words = std::move(out);
+  void Split(Word word, const WordSink& sink) const override {
+    Cutter cutter(word, behavior_, invert_, sink);
+    pattern_.ForEachMatch(word.text, [&](TextRange match) { cutter.AddMatch(match); });
+    cutter.Finish();
   }
 
  private:
@@ -122,19 +109,13 @@ class CharacterSplit final : public PreTokenizer {
   CharacterSplit(std::function<bool(char32_t)> is_delimiter, SplitBehavior behavior)
       : is_delimiter_(std::move(is_delimiter)), behavior_(behavior) {}
 
-  void Apply(std::vector<Word>& words) const override {
-    std::vector<Word> out;
-    for (const Word& word : words) {
-      std::vector<TextRange> matches;
-      for (size_t at = 0; at < word.text.size();) {
-        const size_t begin = at;
-        if (is_delimiter_(NextCodePoint(word.text, at))) matches.push_back({begin, at});
-      }
-      std::vector<Segment> segments = Segments(matches, word.text.size());
-      ApplyBehavior(behavior_, segments);
-      AppendSegments(word, segments, out);
+  void Split(Word word, const WordSink& sink) const override {
+    Cutter cutter(word, behavior_, /*invert=*/false, sink);
+    for (size_t at = 0; at < word.text.size();) {
+      const size_t begin = at;
+      if (is_delimiter_(NextCodePoint(word.text, at))) cutter.AddMatch({begin, at});
     }
-    words = std::move(out);
+    cutter.Finish();
   }
 
  private:
@@ -144,27 +125,25 @@ class CharacterSplit final : public PreTokenizer {
 
 class WhitespaceSplit final : public PreTokenizer {
  public:
-  void Apply(std::vector<Word>& words) const override {
-    std::vector<Word> out;
-    for (const Word& word : words) {
-      std::vector<Segment> segments;
-      Kind previous = Kind::kSpace;
-      for (size_t at = 0; at < word.text.size();) {
-        const size_t begin = at;
-        const char32_t c = NextCodePoint(word.text, at);
-        const Kind kind = IsWordCharacter(c) ? Kind::kWord : IsWhitespace(c) ? Kind::kSpace : Kind::kOther;
-        if (kind != Kind::kSpace) {
-          if (kind == previous) {
-            segments.back().end = at;
-          } else {
-            segments.push_back({begin, at, true});
-          }
-        }
-        previous = kind;
+  void Split(Word word, const WordSink& sink) const override {
+    TextRange run;
+    Kind kind_of_run = Kind::kSpace;
+    const auto give_run = [&] {
+      if (kind_of_run == Kind::kSpace) return;
+      sink({word.text.substr(run.begin, run.end - run.begin), word.starts_text && run.begin == 0});
+    };
+    for (size_t at = 0; at < word.text.size();) {
+      const size_t begin = at;
+      const char32_t c = NextCodePoint(word.text, at);
+      const Kind kind = IsWordCharacter(c) ? Kind::kWord : IsWhitespace(c) ? Kind::kSpace : Kind::kOther;
+      if (kind != kind_of_run) {
+        give_run();
+        run.begin = begin;
+        kind_of_run = kind;
       }
-      AppendSegments(word, segments, out);
+      run.end = at;
     }
-    words = std::move(out);
+    give_run();
   }
 
  private:
@@ -175,20 +154,19 @@ class Metaspace final : public PreTokenizer {
  public:
   explicit Metaspace(MetaspaceOptions options) : options_(std::move(options)) {}
 
-  void Apply(std::vector<Word>& words) const override {
-    std::vector<Word> out;
-    for (Word& word : words) {
-      ReplaceSpaces(word.text);
-      const bool wanted = options_.prepend_scheme == PrependScheme::kAlways ||
-                          (options_.prepend_scheme == PrependScheme::kFirst && word.starts_text);
-      if (wanted && !word.text.starts_with(options_.replacement)) word.text.insert(0, options_.replacement);
-      if (options_.split) {
-        SplitBeforeReplacements(word, out);
-      } else {
-        out.push_back(std::move(word));
-      }
+  void Split(Word word, const WordSink& sink) const override {
+    ReplaceSpaces(word.text);
+    const bool wanted = options_.prepend_scheme == PrependScheme::kAlways ||
+                        (options_.prepend_scheme == PrependScheme::kFirst && word.starts_text);
+    if (wanted && !word.text.starts_with(options_.replacement)) word.text.insert(0, options_.replacement);
+    if (!options_.split) return sink(std::move(word));
+    Cutter cutter(word, SplitBehavior::kMergedWithNext, /*invert=*/false, sink);
+    const size_t size = options_.replacement.size();
+    for (size_t at = word.text.find(options_.replacement); at != std::string::npos;
+         at = word.text.find(options_.replacement, at + size)) {
+      cutter.AddMatch({at, at + size});
     }
-    words = std::move(out);
+    cutter.Finish();
   }
 
  private:
@@ -206,18 +184,6 @@ class Metaspace final : public PreTokenizer {
     text = std::move(out);
   }
 
-  void SplitBeforeReplacements(const Word& word, std::vector<Word>& out) const {
-    std::vector<TextRange> matches;
-    const size_t size = options_.replacement.size();
-    for (size_t at = word.text.find(options_.replacement); at != std::string::npos;
-         at = word.text.find(options_.replacement, at + size)) {
-      matches.push_back({at, at + size});
-    }
-    std::vector<Segment> segments = Segments(matches, word.text.size());
-    ApplyBehavior(SplitBehavior::kMergedWithNext, segments);
-    AppendSegments(word, segments, out);
-  }
-
   const MetaspaceOptions options_;
 };
 
@@ -226,21 +192,13 @@ class ByteLevel final : public PreTokenizer {
   ByteLevel(bool add_prefix_space, std::optional<Regex> pattern)
       : add_prefix_space_(add_prefix_space), pattern_(std::move(pattern)) {}
 
-  void Apply(std::vector<Word>& words) const override {
-    std::vector<Word> out;
-    out.reserve(words.size());
-    for (Word& word : words) {
-      if (add_prefix_space_ && !word.text.starts_with(' ')) word.text.insert(0, " ");
-      if (!pattern_) {
-        out.push_back({BytesToAlphabet(word.text), word.starts_text});
-        continue;
-      }
-      for (const Segment& segment : Segments(pattern_->FindAll(word.text), word.text.size())) {
-        const std::string_view text = std::string_view(word.text).substr(segment.begin, segment.end - segment.begin);
-        if (!text.empty()) out.push_back({BytesToAlphabet(text), word.starts_text && segment.begin == 0});
-      }
-    }
-    words = std::move(out);
+  void Split(Word word, const WordSink& sink) const override {
+    if (add_prefix_space_ && !word.text.starts_with(' ')) word.text.insert(0, " ");
+    const WordSink give = [&](Word piece) { sink({BytesToAlphabet(piece.text), piece.starts_text}); };
+    if (!pattern_) return give(std::move(word));
+    Cutter cutter(word, SplitBehavior::kIsolated, /*invert=*/false, give);
+    pattern_->ForEachMatch(word.text, [&](TextRange match) { cutter.AddMatch(match); });
+    cutter.Finish();
   }
 
  private:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -17,11 +18,14 @@ struct Word {
   bool starts_text = false;  // its first character stands at offset 0 of the whole input
 };
 
+using WordSink = std::function<void(Word)>;
+
 class PreTokenizer {
  public:
   virtual ~PreTokenizer() = default;
-  // Replaces `words` by what they are split into. No word of the result is empty.
-  virtual void Apply(std::vector<Word>& words) const = 0;
+  // Gives `sink` what `word` is split into, in order, each as soon as it is known: a text of megabytes may be millions of
+  // words, which are never held at once. None of them is empty.
+  virtual void Split(Word word, const WordSink& sink) const = 0;
 };
 
 // What becomes of a match that splits a text.

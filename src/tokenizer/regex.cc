@@ -240,6 +240,11 @@ Result<Regex> Regex::Literal(std::string_view literal) {
 
 std::vector<TextRange> Regex::FindAll(std::string_view text) const {
   std::vector<TextRange> matches;
+  ForEachMatch(text, [&](TextRange match) { matches.push_back(match); });
+  return matches;
+}
+
+void Regex::ForEachMatch(std::string_view text, const std::function<void(TextRange)>& found_match) const {
   const std::string proxied = code_->has_proxies ? ProxyText(text) : std::string();
   const std::string_view subject = proxied.empty() ? text : std::string_view(proxied);
   MatchScratch& scratch = MatchScratch::OfThisThread();
@@ -262,11 +267,10 @@ std::vector<TextRange> Regex::FindAll(std::string_view text) const {
       at += Utf8Length(subject[at]);
       continue;
     }
-    matches.push_back(match);
+    found_match(match);
     at = last_end = match.end;
-    if (matches.back().begin == match.end && at >= subject.size()) break;
+    if (match.begin == match.end && at >= subject.size()) break;
   }
-  return matches;
 }
 
 }  // namespace pensieve::tokenizer

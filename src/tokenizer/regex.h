@@ -1,6 +1,7 @@
 // Regular expressions of tokenizer files (Oniguruma's dialect), run by PCRE2's JIT in UTF mode with match limits.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -28,6 +29,8 @@ class Regex {
   // All matches of `text` (valid UTF-8), leftmost first, not overlapping. A pattern that runs into the match limits
   // on this text stops there: the rest counts as unmatched, so that time stays bounded.
   std::vector<TextRange> FindAll(std::string_view text) const;
+  // The same, one match after another, for texts with very many. `found_match` may match other patterns meanwhile.
+  void ForEachMatch(std::string_view text, const std::function<void(TextRange)>& found_match) const;
 
   Regex(Regex&&) noexcept;
   Regex& operator=(Regex&&) noexcept;
