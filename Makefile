@@ -11,7 +11,7 @@ MODEL_TESTS := tests/test_anthropic.py tests/test_openai.py tests/test_cli.py te
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test build unit-test e2e-test test-clients asan tsan test-arm cuda test-cuda fuzz bench clean setup setup-tests
+.PHONY: help serve test build unit-test e2e-test test-clients asan tsan test-arm cuda test-cuda mlx test-mlx fuzz bench clean setup setup-tests
 
 help:
 	@echo "make serve            install what is missing, build, fetch the default models and serve them (ARGS=\"--port 9000\")"
@@ -22,6 +22,8 @@ help:
 	@echo "make test-arm         cross-build for 64-bit Arm and run the unit tests of what computes under qemu-user"
 	@echo "make cuda             the same binary with NVIDIA GPUs, build/cuda/pensieve (docs/cuda.md)"
 	@echo "make test-cuda        unit tests of the operations on this machine's GPU"
+	@echo "make mlx              the same binary with MLX, build/mlx/pensieve (on Apple Silicon make serve has it already)"
+	@echo "make test-mlx         unit and end-to-end tests on MLX's device: the GPU of a Mac, elsewhere the processor"
 	@echo "make fuzz             build the libFuzzer targets (clang) in build/fuzz"
 	@echo "make bench            build and run the kernel benchmarks"
 	@echo "make clean            remove build/"
@@ -33,8 +35,11 @@ setup-tests: setup
 	@tools/setup.sh test
 	@tools/setup_venv.sh $(VENV) tests/requirements.txt
 
+# On Apple Silicon the binary has MLX, whose files come from PyPI.
+HAS_APPLE_GPU := $(filter Darwin-arm64,$(shell uname -s)-$(shell uname -m))
+
 $(BUILD)/build.ninja: | setup
-	@cmake --preset release
+	@$(if $(HAS_APPLE_GPU),MLX_ROOT="$$(tools/fetch_mlx.sh)") cmake --preset release $(if $(HAS_APPLE_GPU),-DPENSIEVE_MLX=ON)
 
 build: setup $(BUILD)/build.ninja
 	@cmake --build $(BUILD) --target pensieve -j $(JOBS)
@@ -81,6 +86,12 @@ cuda: cuda-compiler
 
 test-cuda: cuda-compiler
 	@CUDACXX="$(NVCC)" tools/test_cuda.sh
+
+mlx: setup
+	@MLX_ROOT="$$(tools/fetch_mlx.sh)" cmake --preset mlx && cmake --build --preset mlx --target pensieve -j $(JOBS)
+
+test-mlx: setup-tests
+	@MLX_ROOT="$$(tools/fetch_mlx.sh)" JOBS=$(JOBS) PYTHON="$(abspath $(VENV))/bin/python" tools/test_mlx.sh
 
 fuzz: setup
 	@tools/setup.sh fuzz

@@ -55,6 +55,8 @@ def clean_environment(**extra):
     environment["PENSIEVE_CACHE_DIR"] = str(cache_dir())
     if "PENSIEVE_ISA" in os.environ:  # the whole run is to compute with lesser kernels
         environment["PENSIEVE_ISA"] = os.environ["PENSIEVE_ISA"]
+    if "PENSIEVE_TEST_DEVICE" in os.environ:  # or on another device
+        environment["PENSIEVE_DEVICE"] = os.environ["PENSIEVE_TEST_DEVICE"]
     environment.update(extra)
     return environment
 

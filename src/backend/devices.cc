@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <charconv>
 
 namespace pensieve::backend {
 
@@ -40,7 +39,8 @@ const std::vector<DeviceKind>& DeviceKinds() {
 namespace {
 
 // The first device of the table that is there; the reason tells what became of those before it.
-Result<ChosenDevice> OpenFirst(const DeviceOptions& options) {
+Result<ChosenDevice> OpenFirst(DeviceOptions options) {
+  options.by_name = false;
   std::string reason;
   for (const DeviceKind& kind : DeviceKinds()) {
     if (kind.open == nullptr) {

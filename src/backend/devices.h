@@ -14,6 +14,8 @@ namespace pensieve::backend {
 struct DeviceOptions {
   CpuOptions cpu = {};
   int index = 0;  // which one, where a machine has several of a kind
+  // The device was named, and is not one that `auto` tries: then it may be slower than another that is there.
+  bool by_name = true;
 };
 
 struct DeviceKind {

@@ -177,4 +177,12 @@ void ExpectSameBits(Matrix actual_matrix, Matrix expected_matrix, const std::str
   }
 }
 
+void ExpectSameInCompany(const Backend& backend, Matrix actual, Matrix expected, const std::string& what) {
+  if (backend.Describe().company_matters) {
+    ExpectNear(actual, expected, 1e-3f, 1e-3f, what);
+  } else {
+    ExpectSameBits(actual, expected, what);
+  }
+}
+
 }  // namespace pensieve::backend::testing

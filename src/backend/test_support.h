@@ -96,4 +96,7 @@ void ExpectNear(Matrix actual, Matrix expected, float relative, float absolute, 
 // The same bytes.
 void ExpectSameBits(Matrix actual, Matrix expected, const std::string& what);
 
+// Rows computed in other company, or in other chunks: the same bytes where `backend` promises it, nearly so elsewhere.
+void ExpectSameInCompany(const Backend& backend, Matrix actual, Matrix expected, const std::string& what);
+
 }  // namespace pensieve::backend::testing

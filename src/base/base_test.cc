@@ -1,10 +1,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -15,6 +17,7 @@
 #include "base/half.h"
 #include "base/json.h"
 #include "base/mapped_file.h"
+#include "base/mapped_range.h"
 #include "base/status.h"
 #include "base/utf8.h"
 
@@ -228,6 +231,23 @@ TEST(Utf8, AnyBytesAreCodePoints) {
   EXPECT_EQ(PreviousCodePoint(text, 7), 4u);
   EXPECT_EQ(PreviousCodePoint(text, 4), 3u);
   EXPECT_EQ(PreviousCodePoint(text, text.size()), text.size() - 1);
+}
+
+// What lies in a mapped file can be given back and read again; other memory keeps what it holds.
+TEST(MappedRange, OnlyPagesOfFilesAreGivenBack) {
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const std::string path = ::testing::TempDir() + "mapped_range_" + std::to_string(::getpid());
+  const std::string text(3 * page + 100, 'x');
+  std::ofstream(path) << text;
+  auto file = MappedFile::Open(path);
+  ASSERT_TRUE(file.has_value());
+  AdviseMappedDone(file->bytes());
+  AdviseMappedDone(file->bytes().subspan(1, 5));
+  EXPECT_EQ(std::memcmp(file->bytes().data(), text.data(), text.size()), 0);
+  const std::vector<std::byte> own(8 * page, std::byte{7});
+  AdviseMappedDone(own);
+  EXPECT_EQ(std::count(own.begin(), own.end(), std::byte{7}), static_cast<int64_t>(own.size()));
+  std::remove(path.c_str());
 }
 
 }  // namespace

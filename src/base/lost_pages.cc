@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "base/mapped_range.h"
+
 namespace pensieve {
 namespace {
 
@@ -98,6 +100,21 @@ LostPagesGuard::~LostPagesGuard() {
 
 bool LostPagesGuard::lost() const {
   return slot_ >= 0 && g_slots[static_cast<size_t>(slot_)].lost.load(std::memory_order_acquire);
+}
+
+void AdviseMappedDone(std::span<const std::byte> range) {
+  const auto begin = reinterpret_cast<uintptr_t>(range.data());
+  const uintptr_t end = begin + range.size();
+  for (int i = 0; i < g_slots_used.load(); ++i) {
+    const Slot& slot = g_slots[static_cast<size_t>(i)];
+    const uintptr_t first = slot.begin.load(std::memory_order_acquire);
+    if (first == 0 || begin < first || end > slot.end.load()) continue;
+    // Only whole pages inside the range: neighbours may still be in use.
+    const uintptr_t first_page = (begin + g_page - 1) / g_page * g_page;
+    const uintptr_t end_page = end / g_page * g_page;
+    if (first_page < end_page) { ::madvise(reinterpret_cast<void*>(first_page), end_page - first_page, MADV_DONTNEED); }
+    return;
+  }
 }
 
 }  // namespace pensieve

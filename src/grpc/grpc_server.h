@@ -50,7 +50,7 @@ struct GrpcContext {
 // Thread-safe.
 class GrpcServer {
  public:
-  // Listens and serves. Unavailable, naming the setting to change, when the port cannot be had.
+  // Listens and serves. Null, and a line in the log, where the program was built without gRPC. Unavailable, naming the setting to change, when the port cannot be had.
   static Result<std::unique_ptr<GrpcServer>> Start(const GrpcOptions& options, const GrpcContext& context);
   // Shutdown(0).
   virtual ~GrpcServer() = default;

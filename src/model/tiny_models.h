@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 
+#include "backend/devices.h"
 #include "formats/test_files.h"
 #include "model/test_runner.h"
 
@@ -14,11 +16,18 @@ namespace pensieve::model {
 
 enum class Device { kReference, kCpuExact, kCpuDefault };
 
+// The device under test: the processor, or the one that PENSIEVE_TEST_DEVICE names as --device does.
+inline std::shared_ptr<backend::Device> DeviceUnderTest() {
+  const char* const name = std::getenv("PENSIEVE_TEST_DEVICE");
+  auto chosen = backend::OpenDevice(name == nullptr ? "cpu" : name, {.cpu = {.threads = 2}});
+  EXPECT_TRUE(chosen.has_value()) << chosen.error().message();
+  return chosen ? chosen->device : nullptr;
+}
+
 inline LoadOptions TinyOptions(Device device) {
   LoadOptions options;
   options.rows_max = 128;
-  options.device =
-      device == Device::kReference ? backend::NewReferenceDevice() : *backend::NewCpuDevice({.threads = 2});
+  options.device = device == Device::kReference ? backend::NewReferenceDevice() : DeviceUnderTest();
   if (device == Device::kCpuExact) options.compute.activations = backend::InputPrecision::kF32;
   return options;
 }
@@ -31,6 +40,19 @@ inline std::unique_ptr<LoadedModel> LoadTiny(const std::string& path, const Load
 
 inline std::unique_ptr<LoadedModel> LoadTiny(const std::string& path, Device device) {
   return LoadTiny(path, TinyOptions(device));
+}
+
+// Logits or vectors of the same rows, computed in other company: the same bits where the model's device promises them.
+inline void ExpectSameInCompany(const LoadedModel& model, const Logits& got, const Logits& expected) {
+  if (!model.backend->Describe().company_matters) {
+    EXPECT_EQ(got, expected);
+    return;
+  }
+  ASSERT_EQ(got.size(), expected.size());
+  for (size_t r = 0; r < got.size(); ++r) {
+    ASSERT_EQ(got[r].size(), expected[r].size());
+    for (size_t i = 0; i < got[r].size(); ++i) EXPECT_NEAR(got[r][i], expected[r][i], 2e-2) << r << ", " << i;
+  }
 }
 
 // A copy of a model directory whose config.json has some fields changed; null removes one.
