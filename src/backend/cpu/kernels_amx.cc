@@ -16,7 +16,7 @@ namespace {
 
 constexpr int64_t kNever = INT64_MAX;
 
-// How many rows it takes for tiles to be faster; measured (docs/performance.md).
+// How many rows it takes for tiles to be faster; measured (bench/results/NOTES.md).
 int64_t LeastRows(int group, bool precise) {
   if (group == 64) return precise ? 4 : 8;
   return group == 32 && precise ? 8 : kNever;
