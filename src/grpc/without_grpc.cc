@@ -4,7 +4,10 @@
 namespace pensieve::grpc_server {
 
 GrpcOptions ToGrpcOptions(const config::ServerConfig& config) {
-  return {.host = config.host, .port = config.grpc_port};
+  GrpcOptions options;
+  options.host = config.host;
+  options.port = config.grpc_port;
+  return options;
 }
 
 Result<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcOptions&, const GrpcContext& context) {

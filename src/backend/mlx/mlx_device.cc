@@ -66,8 +66,7 @@ std::shared_ptr<pensieve::backend::Device> OpenGpu() {
     mx::set_wired_limit(static_cast<size_t>(working_set));
   }
   const std::string name = Fact<std::string>(gpu, "device_name", "GPU");
-  return std::make_shared<MlxDevice>(true, fmt::format("mlx ({})", name), memory > 0 ? memory : MachineMemory(),
-                                     working_set);
+  return std::make_shared<MlxDevice>(fmt::format("mlx ({})", name), memory > 0 ? memory : MachineMemory(), working_set);
 }
 
 }  // namespace
@@ -81,7 +80,7 @@ Result<std::shared_ptr<pensieve::backend::Device>> MlxDevice::Open(bool processo
     if (has_gpu) return OpenGpu();
     mx::set_default_device(mx::Device(mx::Device::cpu, 0));
     return std::shared_ptr<pensieve::backend::Device>(
-        std::make_shared<MlxDevice>(false, "mlx (on the processor: for tests)", MachineMemory(), 0));
+        std::make_shared<MlxDevice>("mlx (on the processor: for tests)", MachineMemory(), 0));
   } catch (const std::exception& error) {
     return Unavailable(fmt::format(
         "MLX cannot use the GPU ({}). Its kernels, mlx.metallib, must lie beside libmlx.dylib and be those of "

@@ -14,8 +14,8 @@ class MlxDevice final : public pensieve::backend::Device {
  public:
   // The GPU where MLX has one. Without: MLX's own kernels for processors where `processor_too`, else Unavailable.
   static Result<std::shared_ptr<pensieve::backend::Device>> Open(bool processor_too);
-  MlxDevice(bool is_gpu, std::string name, int64_t memory_bytes, int64_t working_set)
-      : is_gpu_(is_gpu), name_(std::move(name)), memory_bytes_(memory_bytes), working_set_(working_set) {}
+  MlxDevice(std::string name, int64_t memory_bytes, int64_t working_set)
+      : name_(std::move(name)), memory_bytes_(memory_bytes), working_set_(working_set) {}
 
   BackendDescription Describe(const BackendOptions& options) const override;
   int64_t AvailableBytes() const override;
@@ -25,7 +25,6 @@ class MlxDevice final : public pensieve::backend::Device {
   Status CheckRoom(int64_t bytes, std::string_view what) const;
 
  private:
-  const bool is_gpu_;
   const std::string name_;
   const int64_t memory_bytes_;
   const int64_t working_set_;  // that a GPU should hold at most; 0: not known
