@@ -11,7 +11,8 @@ MODEL_TESTS := tests/test_anthropic.py tests/test_openai.py tests/test_cli.py te
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test build unit-test e2e-test test-clients asan tsan test-arm cuda test-cuda mlx test-mlx fuzz bench clean setup setup-tests
+.PHONY: help serve test build unit-test e2e-test test-clients asan tsan test-arm cuda test-cuda mlx test-mlx fuzz bench clean setup setup-tests \
+  quick format lint thread-safety
 
 help:
 	@echo "make serve            install what is missing, build, fetch the default models and serve them (ARGS=\"--port 9000\")"
@@ -24,6 +25,10 @@ help:
 	@echo "make test-cuda        unit tests of the operations on this machine's GPU"
 	@echo "make mlx              the same binary with MLX, build/mlx/pensieve (on Apple Silicon make serve has it already)"
 	@echo "make test-mlx         unit and end-to-end tests on MLX's device: the GPU of a Mac, elsewhere the processor"
+
+	@echo "make quick            build, and the unit tests that need no model, in under a minute"
+	@echo "make format | lint    put the sources into clang-format's shape; check that, and the sizes of functions and files"
+	@echo "make thread-safety    clang checks which mutex guards what"
 	@echo "make fuzz             build the libFuzzer targets (clang) in build/fuzz"
 	@echo "make bench            build and run the kernel benchmarks"
 	@echo "make clean            remove build/"
@@ -92,6 +97,22 @@ mlx: setup
 
 test-mlx: setup-tests
 	@MLX_ROOT="$$(tools/fetch_mlx.sh)" JOBS=$(JOBS) PYTHON="$(abspath $(VENV))/bin/python" tools/test_mlx.sh
+
+# No models, and no test that only time makes long: for the loop of work.
+quick: setup $(BUILD)/build.ninja
+	@cmake --build $(BUILD) -j $(JOBS)
+	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS) -E 'SmolLm2|RealModels|MiniLm|Cost\.|DownloadTest'
+
+format lint: setup
+	@tools/setup.sh lint
+	@tools/lint.sh $(if $(filter format,$@),--fix)
+
+# clang follows which mutex guards what (base/mutex.h).
+thread-safety: setup
+	@tools/setup.sh fuzz
+	@cmake --preset thread-safety
+	@cmake --build build/thread-safety --target pensieve_proto -j $(JOBS)
+	@JOBS=$(JOBS) python3 tools/thread_safety.py build/thread-safety
 
 fuzz: setup
 	@tools/setup.sh fuzz

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs the packages that a step needs and that are missing: setup.sh build|test|fuzz|arm. Quiet when nothing is.
+# Installs the packages that a step needs and that are missing: setup.sh build|test|lint|fuzz|arm. Quiet when nothing is.
 # Debian and Ubuntu through apt (as root or with sudo), macOS through brew; elsewhere it names what to install.
 set -euo pipefail
 
-step=${1:?usage: setup.sh build|test|fuzz|arm}
+step=${1:?usage: setup.sh build|test|lint|fuzz|arm}
 stamp=build/setup-$step.stamp
 # The stamp holds this script's checksum: an unchanged script that once succeeded has nothing to do.
 sum=$(cksum < "$0")
@@ -13,11 +13,13 @@ apt_build="ca-certificates g++ cmake ninja-build ccache mold pkg-config libfmt-d
   libtomlplusplus-dev libboost1.81-dev libssl-dev libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
   prometheus-cpp-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libzip-dev zlib1g-dev libedit-dev libgtest-dev libgmock-dev libbenchmark-dev"
 apt_test="python3 python3-venv"
+apt_lint="clang-format python3"
 apt_fuzz="clang libclang-rt-14-dev"
 apt_arm="g++-aarch64-linux-gnu qemu-user googletest"
 brew_build="cmake ninja ccache pkg-config fmt nlohmann-json spdlog cli11 tomlplusplus boost openssl@3 grpc protobuf prometheus-cpp
   pcre2 utf8proc curl libzip libedit googletest google-benchmark"
 brew_test="python"
+brew_lint="clang-format@14 python"
 brew_fuzz="llvm"
 brew_arm=""  # there `make test` itself runs on Arm
 

@@ -35,7 +35,7 @@ bool RecordStore::Put(std::string_view owner, std::string_view id, std::string t
   Record record{.id = std::string(id), .text = std::move(text)};
   const int64_t size = SizeOf(std::string(owner), record);
   if (size > options_.bytes_max || options_.records_max < 1) return false;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (const auto known = owners_.find(owner); known != owners_.end()) {
     const auto same = known->second.by_id.find(record.id);
     if (same != known->second.by_id.end()) Remove(known, same->second);
@@ -51,7 +51,7 @@ bool RecordStore::Put(std::string_view owner, std::string_view id, std::string t
 }
 
 std::optional<std::string> RecordStore::Get(std::string_view owner, std::string_view id) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto mine = owners_.find(owner);
   if (mine == owners_.end()) return std::nullopt;
   const auto found = mine->second.by_id.find(std::string(id));
@@ -62,7 +62,7 @@ std::optional<std::string> RecordStore::Get(std::string_view owner, std::string_
 }
 
 bool RecordStore::Erase(std::string_view owner, std::string_view id) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto mine = owners_.find(owner);
   if (mine == owners_.end()) return false;
   const auto found = mine->second.by_id.find(std::string(id));
@@ -72,12 +72,12 @@ bool RecordStore::Erase(std::string_view owner, std::string_view id) {
 }
 
 int64_t RecordStore::bytes() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return bytes_;
 }
 
 int64_t RecordStore::records() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return records_;
 }
 

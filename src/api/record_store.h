@@ -4,11 +4,12 @@
 #include <cstdint>
 #include <list>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+
+#include "base/mutex.h"
 
 namespace pensieve::api {
 
@@ -47,14 +48,14 @@ class RecordStore {
 
   static int64_t SizeOf(const std::string& owner, const Record& record);
   // Also forgets an owner without records.
-  void Remove(Owners::iterator owner, std::list<Record>::iterator record);
-  void MakeRoom();
+  void Remove(Owners::iterator owner, std::list<Record>::iterator record) PENSIEVE_REQUIRES(mutex_);
+  void MakeRoom() PENSIEVE_REQUIRES(mutex_);
 
   const RecordStoreOptions options_;
-  mutable std::mutex mutex_;
-  Owners owners_;        // guarded by mutex_
-  int64_t bytes_ = 0;    // likewise
-  int64_t records_ = 0;  // likewise
+  mutable Mutex mutex_;
+  Owners owners_ PENSIEVE_GUARDED_BY(mutex_);
+  int64_t bytes_ PENSIEVE_GUARDED_BY(mutex_) = 0;
+  int64_t records_ PENSIEVE_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace pensieve::api

@@ -1,13 +1,12 @@
 #include "cli/lifecycle.h"
 
-#include <condition_variable>
 #include <csignal>
 #include <cstdlib>
 #include <ctime>
-#include <mutex>
 #include <optional>
 #include <thread>
 
+#include "base/mutex.h"
 #include "cli/interrupt.h"
 
 namespace pensieve::cli {
@@ -46,12 +45,13 @@ struct Lifecycle::State {
 
   void Run() {
     const int first = *TakeSignal(std::nullopt);
-    std::unique_lock lock(mutex);
+    MutexLock lock(mutex);
     if (!serving) {
       // A download ends well by itself, and with it the process.
       const bool downloading = InterruptGuard::active();
       InterruptGuard::Interrupt();
-      if (downloading && changed.wait_for(lock, kDownloadGrace, [this] { return over; })) return;
+      if (downloading && changed.wait_for(lock, kDownloadGrace, [this]() PENSIEVE_REQUIRES(mutex) { return over; }))
+        return;
       End(128 + first, false);
     }
     stop = true;
@@ -64,19 +64,19 @@ struct Lifecycle::State {
   }
 
   // Without destructors: they would wait for the very threads that are too slow.
-  [[noreturn]] void End(int code, bool out_of_time) const {
+  [[noreturn]] void End(int code, bool out_of_time) const PENSIEVE_REQUIRES(mutex) {
     if (!over && last_words) last_words(out_of_time);
     std::_Exit(code);
   }
 
   const std::function<void(bool)> last_words;
   sigset_t signals;
-  std::mutex mutex;
-  std::condition_variable changed;
-  bool serving = false;                       // guarded by mutex
-  bool stop = false;                          // guarded by mutex
-  bool over = false;                          // guarded by mutex: last_words may be gone
-  std::chrono::milliseconds time_to_stop{0};  // guarded by mutex
+  Mutex mutex;
+  Condition changed;
+  bool serving PENSIEVE_GUARDED_BY(mutex) = false;
+  bool stop PENSIEVE_GUARDED_BY(mutex) = false;
+  bool over PENSIEVE_GUARDED_BY(mutex) = false;  // last_words may be gone
+  std::chrono::milliseconds time_to_stop PENSIEVE_GUARDED_BY(mutex){0};
 };
 
 Lifecycle::Lifecycle(std::function<void(bool)> last_words) : state_(std::make_shared<State>(std::move(last_words))) {
@@ -85,20 +85,20 @@ Lifecycle::Lifecycle(std::function<void(bool)> last_words) : state_(std::make_sh
 }
 
 Lifecycle::~Lifecycle() {
-  const std::lock_guard lock(state_->mutex);
+  const MutexLock lock(state_->mutex);
   state_->over = true;
   state_->changed.notify_all();
 }
 
 void Lifecycle::Serve(std::chrono::milliseconds time_to_stop) {
-  const std::lock_guard lock(state_->mutex);
+  const MutexLock lock(state_->mutex);
   state_->serving = true;
   state_->time_to_stop = time_to_stop;
 }
 
 void Lifecycle::WaitForStop() {
-  std::unique_lock lock(state_->mutex);
-  state_->changed.wait(lock, [this] { return state_->stop; });
+  MutexLock lock(state_->mutex);
+  state_->changed.wait(lock, [this]() PENSIEVE_REQUIRES(state_->mutex) { return state_->stop; });
 }
 
 }  // namespace pensieve::cli

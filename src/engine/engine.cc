@@ -4,11 +4,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
 #include <thread>
 #include <utility>
 
+#include "base/mutex.h"
 #include "engine/engine_core.h"
 #include "engine/event_queue.h"
 #include "engine/request.h"
@@ -80,7 +79,7 @@ class ThreadedEngine : public Engine {
     CloseInbox();
     const auto is_empty = [this] { return core_->requests_in() == 0; };
     const std::chrono::milliseconds deadline(std::clamp<int64_t>(deadline_ms, 0, kDeadlineMaxMs));
-    std::unique_lock lock(empty_mutex_);
+    MutexLock lock(empty_mutex_);
     if (empty_.wait_for(lock, deadline, is_empty)) return true;
     cancel_all_.store(true);
     wake_->Raise();
@@ -95,7 +94,7 @@ class ThreadedEngine : public Engine {
     const std::shared_ptr<Request> request = make_request();
     std::unique_ptr<EventStream> stream = std::make_unique<RequestStream>(request, wake_);
     {
-      const std::lock_guard lock(inbox_mutex_);
+      const MutexLock lock(inbox_mutex_);
       if (closed_) {
         core_->CountRefusal();
         return Unavailable("the server is shutting down").WithReason(ErrorReason::kShuttingDown);
@@ -109,7 +108,7 @@ class ThreadedEngine : public Engine {
   }
 
   void CloseInbox() {
-    const std::lock_guard lock(inbox_mutex_);
+    const MutexLock lock(inbox_mutex_);
     closed_ = true;
   }
 
@@ -122,7 +121,7 @@ class ThreadedEngine : public Engine {
     std::vector<std::shared_ptr<Request>> arrived;
     while (true) {
       {
-        const std::lock_guard lock(inbox_mutex_);
+        const MutexLock lock(inbox_mutex_);
         arrived.swap(inbox_);
       }
       for (auto& request : arrived) core_->Add(std::move(request));
@@ -130,7 +129,7 @@ class ThreadedEngine : public Engine {
       if (cancel_all_.load()) core_->CancelAll();
       const bool worked = core_->Step();
       if (core_->requests_in() == 0) {
-        const std::lock_guard lock(empty_mutex_);
+        const MutexLock lock(empty_mutex_);
         empty_.notify_all();
       }
       if (worked) continue;
@@ -144,12 +143,12 @@ class ThreadedEngine : public Engine {
   const int64_t stream_depth_max_;
   std::atomic<bool> cancel_all_{false};
   std::atomic<bool> stopping_{false};
-  std::mutex inbox_mutex_;
-  std::vector<std::shared_ptr<Request>> inbox_;  // guarded by inbox_mutex_; bounded by EngineCore::Reserve
-  bool closed_ = false;                          // guarded by inbox_mutex_
-  std::mutex empty_mutex_;
-  std::condition_variable empty_;  // no request is in any more
-  std::jthread thread_;            // last: it uses all of the above
+  Mutex inbox_mutex_;
+  std::vector<std::shared_ptr<Request>> inbox_ PENSIEVE_GUARDED_BY(inbox_mutex_);  // bounded by EngineCore::Reserve
+  bool closed_ PENSIEVE_GUARDED_BY(inbox_mutex_) = false;
+  Mutex empty_mutex_;
+  Condition empty_;      // no request is in any more
+  std::jthread thread_;  // last: it uses all of the above
 };
 
 }  // namespace

@@ -8,15 +8,15 @@ namespace pensieve::engine {
 
 void WakeSignal::Raise() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     raised_ = true;
   }
   condition_.notify_one();
 }
 
 void WakeSignal::Wait() {
-  std::unique_lock lock(mutex_);
-  condition_.wait(lock, [this] { return raised_; });
+  MutexLock lock(mutex_);
+  condition_.wait(lock, [this]() PENSIEVE_REQUIRES(mutex_) { return raised_; });
   raised_ = false;
 }
 
@@ -24,30 +24,30 @@ EventQueue::EventQueue(int64_t depth_max, std::shared_ptr<WakeSignal> drained)
     : drained_(std::move(drained)), ring_(static_cast<size_t>(depth_max) + 1) {}
 
 bool EventQueue::full() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return size_ + 1 >= ring_.size();
 }
 
 void EventQueue::Push(Event event) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   PENSIEVE_CHECK(!ended_ && !event.terminal() && size_ + 1 < ring_.size());
-  PushAndWake(std::move(lock), std::move(event));
+  PushAndWake(lock, std::move(event));
 }
 
 void EventQueue::PushIfEmpty(Event event) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   PENSIEVE_CHECK(!ended_ && !event.terminal());
-  if (size_ == 0) PushAndWake(std::move(lock), std::move(event));
+  if (size_ == 0) PushAndWake(lock, std::move(event));
 }
 
 void EventQueue::PushTerminal(Event event) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   PENSIEVE_CHECK(!ended_ && event.terminal());
   ended_ = true;
-  PushAndWake(std::move(lock), std::move(event));
+  PushAndWake(lock, std::move(event));
 }
 
-void EventQueue::PushAndWake(std::unique_lock<std::mutex> lock, Event event) {
+void EventQueue::PushAndWake(MutexLock& lock, Event event) {
   ring_[(head_ + size_) % ring_.size()] = std::move(event);
   const bool was_empty = size_++ == 0;
   const Waker waker = was_empty ? waker_ : nullptr;
@@ -77,7 +77,7 @@ std::optional<Event> EventQueue::TryNext() {
   bool made_room = false;
   std::optional<Event> event;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     event = PopLocked(made_room);
   }
   if (made_room) drained_->Raise();
@@ -88,8 +88,8 @@ std::optional<Event> EventQueue::Next() {
   bool made_room = false;
   std::optional<Event> event;
   {
-    std::unique_lock lock(mutex_);
-    ready_.wait(lock, [this] { return size_ > 0 || over_; });
+    MutexLock lock(mutex_);
+    ready_.wait(lock, [this]() PENSIEVE_REQUIRES(mutex_) { return size_ > 0 || over_; });
     event = PopLocked(made_room);
   }
   if (made_room) drained_->Raise();
@@ -100,10 +100,11 @@ void EventQueue::SetWaker(std::function<void()> wake) {
   const Waker waker = wake ? std::make_shared<const std::function<void()>>(std::move(wake)) : nullptr;
   bool wake_now = false;
   {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     waker_ = waker;
-    waker_idle_.wait(
-        lock, [this] { return waking_thread_ == std::thread::id() || waking_thread_ == std::this_thread::get_id(); });
+    waker_idle_.wait(lock, [this]() PENSIEVE_REQUIRES(mutex_) {
+      return waking_thread_ == std::thread::id() || waking_thread_ == std::this_thread::get_id();
+    });
     wake_now = size_ > 0;
   }
   if (wake_now && waker != nullptr) (void)Guarded(*waker).ok();

@@ -5,15 +5,14 @@
 // under the lock.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <thread>
 #include <vector>
 
+#include "base/mutex.h"
 #include "engine/engine.h"
 
 namespace pensieve::engine {
@@ -26,9 +25,9 @@ class WakeSignal {
   void Wait();
 
  private:
-  std::mutex mutex_;
-  std::condition_variable condition_;
-  bool raised_ = false;  // guarded by mutex_
+  Mutex mutex_;
+  Condition condition_;
+  bool raised_ PENSIEVE_GUARDED_BY(mutex_) = false;
 };
 
 class EventQueue {
@@ -54,22 +53,21 @@ class EventQueue {
  private:
   using Waker = std::shared_ptr<const std::function<void()>>;
 
-  std::optional<Event> PopLocked(bool& made_room);
-  // Appends, unlocks, and tells the consumer.
-  void PushAndWake(std::unique_lock<std::mutex> lock, Event event);
+  std::optional<Event> PopLocked(bool& made_room) PENSIEVE_REQUIRES(mutex_);
+  // Appends and tells the consumer, with the lock given up meanwhile. Not analyzed: the lock is the caller's.
+  void PushAndWake(MutexLock& lock, Event event) PENSIEVE_REQUIRES(mutex_) PENSIEVE_NOT_ANALYZED;
 
   const std::shared_ptr<WakeSignal> drained_;
-  mutable std::mutex mutex_;
-  std::condition_variable ready_;
-  std::condition_variable waker_idle_;
-  // All below is guarded by mutex_.
-  std::vector<Event> ring_;  // depth_max + 1 places
-  size_t head_ = 0;
-  size_t size_ = 0;
-  bool ended_ = false;  // the terminal event was pushed
-  bool over_ = false;   // ... and taken
-  Waker waker_;
-  std::thread::id waking_thread_;  // the thread that runs the waker just now
+  mutable Mutex mutex_;
+  Condition ready_;
+  Condition waker_idle_;
+  std::vector<Event> ring_ PENSIEVE_GUARDED_BY(mutex_);  // depth_max + 1 places
+  size_t head_ PENSIEVE_GUARDED_BY(mutex_) = 0;
+  size_t size_ PENSIEVE_GUARDED_BY(mutex_) = 0;
+  bool ended_ PENSIEVE_GUARDED_BY(mutex_) = false;  // the terminal event was pushed
+  bool over_ PENSIEVE_GUARDED_BY(mutex_) = false;   // ... and taken
+  Waker waker_ PENSIEVE_GUARDED_BY(mutex_);
+  std::thread::id waking_thread_ PENSIEVE_GUARDED_BY(mutex_);  // the thread that runs the waker just now
 };
 
 }  // namespace pensieve::engine

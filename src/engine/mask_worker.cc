@@ -8,7 +8,7 @@ namespace pensieve::engine {
 
 MaskWorker::~MaskWorker() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   asked_.notify_one();
@@ -17,7 +17,7 @@ MaskWorker::~MaskWorker() {
 
 void MaskWorker::Ask(std::shared_ptr<NextMask> mask) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     open_.push_back(std::move(mask));
   }
   if (!thread_.joinable()) thread_ = std::thread([this] { Run(); });
@@ -30,9 +30,9 @@ void MaskWorker::Run() {
 #else
   pthread_setname_np(pthread_self(), "masks");
 #endif
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (true) {
-    asked_.wait(lock, [this] { return stopping_ || !open_.empty(); });
+    asked_.wait(lock, [this]() PENSIEVE_REQUIRES(mutex_) { return stopping_ || !open_.empty(); });
     if (stopping_) return;
     const std::shared_ptr<NextMask> mask = std::move(open_.front());
     open_.pop_front();

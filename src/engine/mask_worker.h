@@ -2,16 +2,15 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <thread>
 #include <vector>
 
+#include "base/mutex.h"
 #include "sampling/constraint.h"
 #include "sampling/token_set.h"
 
@@ -44,10 +43,10 @@ class MaskWorker {
   void Run();
 
   const std::function<void()> wake_;
-  std::mutex mutex_;
-  std::condition_variable asked_;
-  std::deque<std::shared_ptr<NextMask>> open_;  // guarded by mutex_
-  bool stopping_ = false;                       // guarded by mutex_
+  Mutex mutex_;
+  Condition asked_;
+  std::deque<std::shared_ptr<NextMask>> open_ PENSIEVE_GUARDED_BY(mutex_);
+  bool stopping_ PENSIEVE_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

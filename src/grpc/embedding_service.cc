@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/constant_time.h"
 #include "base/guarded.h"
+#include "base/mutex.h"
 #include "base/processors.h"
 #include "base/random_id.h"
 #include "observe/request_log.h"
@@ -99,7 +100,7 @@ class Canceller {
   // Once Cancel was called, at once; else later by Cancel.
   void Set(std::function<void()> cancel) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (!cancelled_) {
         cancel_ = std::move(cancel);
         return;
@@ -110,7 +111,7 @@ class Canceller {
   void Cancel() {
     std::function<void()> cancel;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       cancelled_ = true;
       cancel = std::move(cancel_);
       cancel_ = nullptr;
@@ -118,14 +119,14 @@ class Canceller {
     if (cancel) cancel();
   }
   bool cancelled() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return cancelled_;
   }
 
  private:
-  mutable std::mutex mutex_;
-  std::function<void()> cancel_;  // guarded by mutex_
-  bool cancelled_ = false;        // guarded by mutex_
+  mutable Mutex mutex_;
+  std::function<void()> cancel_ PENSIEVE_GUARDED_BY(mutex_);
+  bool cancelled_ PENSIEVE_GUARDED_BY(mutex_) = false;
 };
 
 // Cancels a call whose message does not come, unless the call is told apart before. What the alarm's callback needs
@@ -136,19 +137,19 @@ class ReadDeadline {
     watched_->call = call;
     alarm_.Set(std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms),
                [watched = watched_](bool expired) {
-                 const std::lock_guard lock(watched->mutex);
+                 const MutexLock lock(watched->mutex);
                  if (expired && watched->call != nullptr) watched->call->TryCancel();
                });
   }
   ~ReadDeadline() {
-    const std::lock_guard lock(watched_->mutex);
+    const MutexLock lock(watched_->mutex);
     watched_->call = nullptr;
   }
 
  private:
   struct Watched {
-    std::mutex mutex;
-    ::grpc::CallbackServerContext* call = nullptr;  // guarded by mutex; null once the message is here
+    Mutex mutex;
+    ::grpc::CallbackServerContext* call PENSIEVE_GUARDED_BY(mutex) = nullptr;  // null once the message is here
   };
   const std::shared_ptr<Watched> watched_;
   ::grpc::Alarm alarm_;

@@ -1,5 +1,6 @@
 #include "grpc/grpc_server.h"
 
+#include <fmt/format.h>
 #include <grpc/impl/codegen/grpc_types.h>
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
@@ -7,11 +8,10 @@
 #include <grpcpp/health_check_service_interface.h>
 
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
 #include <thread>
 
 #include "base/guarded.h"
+#include "base/mutex.h"
 #include "grpc/embedding_service.h"
 
 namespace pensieve::grpc_server {
@@ -72,7 +72,7 @@ class Server final : public GrpcServer {
 
   void Shutdown(int64_t grace_ms) override {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (stopping_) return;
       stopping_ = true;
     }
@@ -92,8 +92,8 @@ class Server final : public GrpcServer {
   }
 
   void FollowHealth() {
-    std::unique_lock lock(mutex_);
-    while (!stop_.wait_for(lock, kHealthInterval, [this] { return stopping_; })) {
+    MutexLock lock(mutex_);
+    while (!stop_.wait_for(lock, kHealthInterval, [this]() PENSIEVE_REQUIRES(mutex_) { return stopping_; })) {
       lock.unlock();
       // An answer that cannot be had now comes with the next turn.
       (void)Guarded([this] {
@@ -110,9 +110,9 @@ class Server final : public GrpcServer {
   std::unique_ptr<::grpc::Server> server_;
   uint16_t port_ = 0;
 
-  std::mutex mutex_;
-  std::condition_variable stop_;
-  bool stopping_ = false;  // guarded by mutex_
+  Mutex mutex_;
+  Condition stop_;
+  bool stopping_ PENSIEVE_GUARDED_BY(mutex_) = false;
   std::thread health_thread_;
 };
 

@@ -1,5 +1,6 @@
 #include "http/http_server.h"
 
+#include <fmt/format.h>
 #include <pthread.h>
 
 #include <boost/asio/as_tuple.hpp>
@@ -8,12 +9,14 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <future>
 
 #include "base/guarded.h"
+#include "base/mutex.h"
 #include "base/processors.h"
 #include "http/session.h"
 
@@ -91,7 +94,7 @@ class Server final : public HttpServer {
   uint16_t port() const override { return port_; }
 
   int64_t connections() const override {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return static_cast<int64_t>(sessions_.size());
   }
 
@@ -110,7 +113,7 @@ class Server final : public HttpServer {
   }
 
   bool Shutdown(int64_t grace_ms) override {
-    const std::lock_guard once(shutdown_mutex_);
+    const MutexLock once(shutdown_mutex_);
     if (threads_.empty()) return finished_in_time_;
     StopAccepting();
     finished_in_time_ = WaitUntilEmpty(std::chrono::milliseconds(grace_ms));
@@ -150,7 +153,8 @@ class Server final : public HttpServer {
   asio::awaitable<void> AcceptAll(tcp::acceptor& acceptor) {
     while (acceptor.is_open()) {
       const asio::any_io_executor strand = asio::make_strand(io_);
-      auto [error, socket] = co_await acceptor.async_accept(strand, kToken);
+      error_code error;
+      tcp::socket socket = co_await acceptor.async_accept(strand, asio::redirect_error(asio::use_awaitable, error));
       if (error == asio::error::operation_aborted || !acceptor.is_open()) co_return;
       if (error) {
         // Mostly a lack of file descriptors: connections end and free some.
@@ -175,7 +179,7 @@ class Server final : public HttpServer {
                                                                                .records = records_});
     bool refuse = false;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       const auto limit = static_cast<size_t>(options_.connections_max);
       if (stopping_ || sessions_.size() >= limit + kRefusalsMax) return;
       refuse = sessions_.size() >= limit;
@@ -192,21 +196,21 @@ class Server final : public HttpServer {
   void End(Session* session, const std::exception_ptr& failure) {
     // Ours do not throw: this is a library's, such as bad_alloc. It costs the connection and nothing more.
     if (failure) context_.logger.Error("a connection ended by an exception");
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     sessions_.erase(session);
     if (sessions_.empty()) empty_.notify_all();
   }
 
   std::vector<std::shared_ptr<Session>> Sessions() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     std::vector<std::shared_ptr<Session>> all;
     for (const auto& [key, session] : sessions_) all.push_back(session);
     return all;
   }
 
   bool WaitUntilEmpty(std::chrono::milliseconds timeout) {
-    std::unique_lock lock(mutex_);
-    return empty_.wait_for(lock, timeout, [this] { return sessions_.empty(); });
+    MutexLock lock(mutex_);
+    return empty_.wait_for(lock, timeout, [this]() PENSIEVE_REQUIRES(mutex_) { return sessions_.empty(); });
   }
 
   const HttpOptions options_;
@@ -221,12 +225,12 @@ class Server final : public HttpServer {
   std::atomic<int64_t> bodies_bytes_ = 0;
   api::RecordStore records_{{.bytes_max = options_.response_store_bytes_max}};
 
-  mutable std::mutex mutex_;
-  std::condition_variable empty_;
-  std::unordered_map<Session*, std::shared_ptr<Session>> sessions_;  // guarded by mutex_
+  mutable Mutex mutex_;
+  Condition empty_;
+  std::unordered_map<Session*, std::shared_ptr<Session>> sessions_ PENSIEVE_GUARDED_BY(mutex_);
 
-  std::mutex shutdown_mutex_;
-  bool finished_in_time_ = true;  // guarded by shutdown_mutex_
+  Mutex shutdown_mutex_;
+  bool finished_in_time_ PENSIEVE_GUARDED_BY(shutdown_mutex_) = true;
 };
 
 }  // namespace

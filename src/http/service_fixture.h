@@ -2,10 +2,9 @@
 // lets a test decide when each event of a generation happens.
 #pragma once
 
-#include <condition_variable>
 #include <deque>
-#include <mutex>
 
+#include "base/mutex.h"
 #include "service/service.h"
 
 namespace pensieve::http {
@@ -18,7 +17,7 @@ class Script {
   void Push(service::GenerationEvent event) {
     std::function<void()> wake;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (over_) return;
       over_ = event.terminal();
       events_.push_back(std::move(event));
@@ -46,7 +45,7 @@ class Script {
   }
   void Cancel() {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       cancelled_ = true;
     }
     changed_.notify_all();
@@ -55,7 +54,7 @@ class Script {
     Push(std::move(event));
   }
   std::optional<service::GenerationEvent> Pop() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (throws_) throw std::bad_alloc();
     if (endless_ && events_.empty()) {
       ++taken_;
@@ -71,7 +70,7 @@ class Script {
   void SetWaker(std::function<void()> wake) {
     bool ready = false;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       wake_ = wake;
       ready = !events_.empty() || endless_ || throws_;
     }
@@ -79,14 +78,14 @@ class Script {
   }
   // There is always one more event of 64 KiB.
   void BeEndless() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     endless_ = true;
   }
   // Reading the next event throws.
   void BeBroken() {
     std::function<void()> wake;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       throws_ = true;
       wake = wake_;
     }
@@ -94,25 +93,25 @@ class Script {
   }
   // How many of those were taken.
   int64_t taken() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return taken_;
   }
   // Whether the server cancelled it, or does so within a time that only a hanging server needs.
   bool WaitCancelled() {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, std::chrono::seconds(60), [this] { return cancelled_; });
+    MutexLock lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::seconds(60), [this]() PENSIEVE_REQUIRES(mutex_) { return cancelled_; });
   }
 
  private:
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<service::GenerationEvent> events_;
-  std::function<void()> wake_;
-  bool over_ = false;
-  bool cancelled_ = false;
-  bool endless_ = false;
-  bool throws_ = false;
-  int64_t taken_ = 0;
+  mutable Mutex mutex_;
+  Condition changed_;
+  std::deque<service::GenerationEvent> events_ PENSIEVE_GUARDED_BY(mutex_);
+  std::function<void()> wake_ PENSIEVE_GUARDED_BY(mutex_);
+  bool over_ PENSIEVE_GUARDED_BY(mutex_) = false;
+  bool cancelled_ PENSIEVE_GUARDED_BY(mutex_) = false;
+  bool endless_ PENSIEVE_GUARDED_BY(mutex_) = false;
+  bool throws_ PENSIEVE_GUARDED_BY(mutex_) = false;
+  int64_t taken_ PENSIEVE_GUARDED_BY(mutex_) = 0;
 };
 
 class ScriptedGeneration final : public service::Generation {
@@ -219,8 +218,10 @@ class FixtureService final : public service::Service {
 
   // The script of the next "hold" or "endless" request that was not asked for yet; waits until it is there.
   std::shared_ptr<Script> NextScript() {
-    std::unique_lock lock(mutex_);
-    if (!arrived_.wait_for(lock, std::chrono::seconds(60), [this] { return !scripts_.empty(); })) return nullptr;
+    MutexLock lock(mutex_);
+    if (!arrived_.wait_for(lock, std::chrono::seconds(60),
+                           [this]() PENSIEVE_REQUIRES(mutex_) { return !scripts_.empty(); }))
+      return nullptr;
     auto script = scripts_.front();
     scripts_.pop_front();
     return script;
@@ -259,15 +260,15 @@ class FixtureService final : public service::Service {
 
   void Remember(const std::shared_ptr<Script>& script) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       scripts_.push_back(script);
     }
     arrived_.notify_all();
   }
 
-  std::mutex mutex_;
-  std::condition_variable arrived_;
-  std::deque<std::shared_ptr<Script>> scripts_;  // guarded by mutex_
+  Mutex mutex_;
+  Condition arrived_;
+  std::deque<std::shared_ptr<Script>> scripts_ PENSIEVE_GUARDED_BY(mutex_);
 };
 
 }  // namespace pensieve::http

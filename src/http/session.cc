@@ -1,11 +1,14 @@
 #include "http/session.h"
 
+#include <fmt/format.h>
+
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/associated_executor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
 #include "base/guarded.h"
+#include "base/mutex.h"
 #include "base/processors.h"
 #include "base/random_id.h"
 #include "http/guard.h"
@@ -594,14 +597,14 @@ asio::awaitable<void> Session::Embed() {
 
 asio::awaitable<Result<service::EmbedResult>> Session::AwaitEmbedding(service::EmbedRequest call) {
   struct Shared {
-    std::mutex mutex;
-    std::optional<Result<service::EmbedResult>> result;  // guarded by mutex
+    Mutex mutex;
+    std::optional<Result<service::EmbedResult>> result PENSIEVE_GUARDED_BY(mutex);
   };
   const auto shared = std::make_shared<Shared>();
   const WakerScope scope(connection_->signal());
   auto done = [shared, waker = scope.waker()](Result<service::EmbedResult> result) {
     {
-      const std::lock_guard lock(shared->mutex);
+      const MutexLock lock(shared->mutex);
       shared->result.emplace(std::move(result));
     }
     waker->Wake();
@@ -613,7 +616,7 @@ asio::awaitable<Result<service::EmbedResult>> Session::AwaitEmbedding(service::E
   bool cancelled = false;
   while (!result) {
     {
-      const std::lock_guard lock(shared->mutex);
+      const MutexLock lock(shared->mutex);
       result.swap(shared->result);
     }
     if (result) break;

@@ -26,10 +26,11 @@ asio::awaitable<void> Signal::WaitUntil(Clock::time_point deadline) {
 void Waker::Wake() {
   // One post under way is enough: whatever is ready before it runs is seen by the coroutine it wakes.
   if (posted_.exchange(true)) return;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (signal_ == nullptr) return;
-  const Status posted = Guarded([this] {
-    asio::post(signal_->strand(), [self = shared_from_this(), signal = signal_] {
+  const std::shared_ptr<Signal> signal = signal_;
+  const Status posted = Guarded([&] {
+    asio::post(signal->strand(), [self = shared_from_this(), signal] {
       self->posted_ = false;
       signal->Notify();
     });
@@ -39,7 +40,7 @@ void Waker::Wake() {
 }
 
 void Waker::Detach() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   signal_.reset();
 }
 

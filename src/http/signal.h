@@ -8,7 +8,8 @@
 #include <chrono>
 #include <functional>
 #include <memory>
-#include <mutex>
+
+#include "base/mutex.h"
 
 namespace pensieve::http {
 
@@ -42,8 +43,8 @@ class Waker : public std::enable_shared_from_this<Waker> {
   void Detach();
 
  private:
-  std::mutex mutex_;
-  std::shared_ptr<Signal> signal_;  // guarded by mutex_; null once detached
+  Mutex mutex_;
+  std::shared_ptr<Signal> signal_ PENSIEVE_GUARDED_BY(mutex_);  // null once detached
   std::atomic<bool> posted_ = false;
 };
 

@@ -5,13 +5,12 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <filesystem>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <thread>
 
+#include "base/mutex.h"
 #include "hub/http_get.h"
 #include "hub/part_file.h"
 
@@ -57,7 +56,10 @@ class Downloader {
   Status Run() {
     PENSIEVE_RETURN_IF_ERROR(OpenAll());
     PENSIEVE_RETURN_IF_ERROR(CheckDisk());
-    if (options_.progress && !options_.progress(ProgressLocked())) return Cancelled("stopped");
+    {
+      const MutexLock lock(mutex_);
+      if (options_.progress && !options_.progress(ProgressLocked())) return Cancelled("stopped");
+    }
     {
       size_t segments = 0;
       for (const auto& job : jobs_) segments += job->file.segments().size();
@@ -66,7 +68,7 @@ class Downloader {
       for (size_t i = 0; i < num_workers; ++i) workers.emplace_back([this]() noexcept { WorkUntilDone(); });
       Watch();
     }
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const auto& job : jobs_) {
       if (job->discard) {
         job->file.Remove();
@@ -82,10 +84,10 @@ class Downloader {
   Status OpenAll();
   Status CheckDisk() const;
   void Watch();
-  DownloadProgress ProgressLocked() const;
+  DownloadProgress ProgressLocked() const PENSIEVE_REQUIRES(mutex_);
   void WorkUntilDone();
   std::optional<Work> NextWork();
-  std::optional<Work> FindWorkLocked();
+  std::optional<Work> FindWorkLocked() PENSIEVE_REQUIRES(mutex_);
   void FinishWork(const Work& work, const Status& status);
   Status FetchSegment(HttpSession& session, Work& work);
   Status TransferSegment(HttpSession& session, Work& work);
@@ -93,15 +95,15 @@ class Downloader {
   Status AcceptHead(Work& work, bool asked_for_range, const HttpReply& reply);
   Status AcceptBytes(const Work& work, std::string_view bytes);
   static void StartOverLocked(Work& work);
-  bool RestartLocked(Job& job);
+  bool RestartLocked(Job& job) PENSIEVE_REQUIRES(mutex_);
   bool stopped() const { return stop_.load(std::memory_order_relaxed); }
 
   const DownloadOptions& options_;
   std::vector<std::unique_ptr<Job>> jobs_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
+  Mutex mutex_;
+  Condition changed_;
   std::atomic<bool> stop_{false};
-  Status failure_;  // the first one; guarded by mutex_
+  Status failure_ PENSIEVE_GUARDED_BY(mutex_);  // the first one
 };
 
 Status Downloader::OpenAll() {
@@ -144,7 +146,7 @@ DownloadProgress Downloader::ProgressLocked() const {
 // The caller's thread: shows progress, notes now and then what is there, and waits for the end.
 void Downloader::Watch() {
   auto noted = Clock::now();
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   const auto over = [&] {
     return stopped() || std::all_of(jobs_.begin(), jobs_.end(), [](const auto& job) { return job->finished; });
   };
@@ -178,7 +180,7 @@ void Downloader::WorkUntilDone() {
 }
 
 std::optional<Work> Downloader::NextWork() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (!stopped()) {
     if (auto work = FindWorkLocked()) return work;
     if (std::all_of(jobs_.begin(), jobs_.end(), [](const auto& job) { return job->finished; })) return std::nullopt;
@@ -216,7 +218,7 @@ bool Downloader::RestartLocked(Job& job) {
 }
 
 void Downloader::FinishWork(const Work& work, const Status& status) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Job& job = *work.job;
   if (work.check) {
     job.checking = false;
@@ -240,7 +242,7 @@ Status Downloader::FetchSegment(HttpSession& session, Work& work) {
     const Status status = TransferSegment(session, work);
     if (status.ok() || stopped() || status.code() != StatusCode::kUnavailable) return status;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (work.segment().done > most) attempt = 1;
       most = std::max(most, work.segment().done);
     }
@@ -250,7 +252,7 @@ Status Downloader::FetchSegment(HttpSession& session, Work& work) {
 }
 
 HttpRequest Downloader::RequestFor(const Work& work) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const PartFile& file = work.job->file;
   HttpRequest request{.url = file.request().url,
                       .bearer_token = options_.bearer_token,
@@ -273,7 +275,7 @@ Status Downloader::TransferSegment(HttpSession& session, Work& work) {
                    .on_bytes = [&](std::string_view bytes) { return AcceptBytes(work, bytes); },
                    .stopped = [this] { return stopped(); }},
                   reply);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Segment& segment = work.segment();
   if (status.code() == StatusCode::kOutOfRange) {
     if (work.job->probed) {
@@ -304,7 +306,7 @@ void Downloader::StartOverLocked(Work& work) {
 
 // Is this the file that was announced, and the part of it that was asked for?
 Status Downloader::AcceptHead(Work& work, bool asked_for_range, const HttpReply& reply) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Job& job = *work.job;
   PartFile& file = job.file;
   const FileRequest& request = file.request();
@@ -341,7 +343,7 @@ Status Downloader::AcceptHead(Work& work, bool asked_for_range, const HttpReply&
 Status Downloader::AcceptBytes(const Work& work, std::string_view bytes) {
   int64_t offset = 0;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const FileRequest& request = work.job->file.request();
     const Segment& segment = work.segment();
     offset = segment.begin + segment.done;
@@ -351,7 +353,7 @@ Status Downloader::AcceptBytes(const Work& work, std::string_view bytes) {
     }
   }
   PENSIEVE_RETURN_IF_ERROR(work.job->file.Write(offset, bytes));
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   work.segment().done += static_cast<int64_t>(bytes.size());
   return OkStatus();
 }

@@ -2,11 +2,9 @@
 
 #include <pthread.h>
 
-#include <condition_variable>
 #include <ctime>
 #include <deque>
 #include <functional>
-#include <mutex>
 #include <ostream>
 #include <thread>
 
@@ -14,6 +12,7 @@
 #include <spdlog/sinks/ostream_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 
+#include "base/mutex.h"
 #include "base/utf8.h"
 
 namespace pensieve {
@@ -81,7 +80,7 @@ class LineWriter {
 
   ~LineWriter() {
     {
-      const std::lock_guard lock(state_->mutex);
+      const MutexLock lock(state_->mutex);
       state_->closed = true;
     }
     state_->changed.notify_all();
@@ -95,7 +94,7 @@ class LineWriter {
   // Never waits for I/O.
   void Push(Line line) {
     {
-      const std::lock_guard lock(state_->mutex);
+      const MutexLock lock(state_->mutex);
       if (state_->lines.size() >= state_->capacity) {
         ++state_->dropped;
         return;
@@ -106,8 +105,9 @@ class LineWriter {
   }
 
   bool Flush(std::chrono::milliseconds timeout) {
-    std::unique_lock lock(state_->mutex);
-    return state_->changed.wait_for(lock, timeout, [this] { return state_->lines.empty() && !state_->writing; });
+    MutexLock lock(state_->mutex);
+    return state_->changed.wait_for(
+        lock, timeout, [this]() PENSIEVE_REQUIRES(state_->mutex) { return state_->lines.empty() && !state_->writing; });
   }
 
   bool may_stay_behind = false;  // set before the first Push
@@ -119,21 +119,21 @@ class LineWriter {
     const std::shared_ptr<spdlog::logger> logger;
     const std::function<std::string(int64_t)> dropped_line;
     const size_t capacity;
-    std::mutex mutex;
-    std::condition_variable changed;
-    std::deque<Line> lines;  // guarded by mutex
-    int64_t dropped = 0;     // guarded by mutex; since the last warning about it
-    bool writing = false;    // guarded by mutex
-    bool closed = false;     // guarded by mutex
+    Mutex mutex;
+    Condition changed;
+    std::deque<Line> lines PENSIEVE_GUARDED_BY(mutex);
+    int64_t dropped PENSIEVE_GUARDED_BY(mutex) = 0;  // since the last warning about it
+    bool writing PENSIEVE_GUARDED_BY(mutex) = false;
+    bool closed PENSIEVE_GUARDED_BY(mutex) = false;
   };
 
   static void Run(State& state) {
 #ifdef __linux__
     pthread_setname_np(pthread_self(), "log");
 #endif
-    std::unique_lock lock(state.mutex);
+    MutexLock lock(state.mutex);
     while (true) {
-      state.changed.wait(lock, [&] { return state.closed || !state.lines.empty(); });
+      state.changed.wait(lock, [&]() PENSIEVE_REQUIRES(state.mutex) { return state.closed || !state.lines.empty(); });
       if (state.lines.empty()) return;
       Line line = std::move(state.lines.front());
       state.lines.pop_front();

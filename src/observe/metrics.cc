@@ -1,5 +1,6 @@
 #include "observe/metrics.h"
 
+#include <fmt/format.h>
 #include <sys/resource.h>
 
 #include <cmath>
@@ -9,6 +10,8 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
+
+#include "base/mutex.h"
 
 namespace pensieve {
 namespace {
@@ -93,7 +96,7 @@ class PrometheusMetrics final : public Metrics {
     completion_tokens_.Add({{"model", g.model}}).Increment(static_cast<double>(g.completion_tokens));
     if (g.first_token_s > 0) first_token_s_.Add({{"model", g.model}}, kFirstTokenBuckets).Observe(g.first_token_s);
     if (g.tokens_per_s > 0) tokens_per_s_.Add({{"model", g.model}}, kRateBuckets).Observe(g.tokens_per_s);
-    const std::lock_guard lock(totals_mutex_);
+    const MutexLock lock(totals_mutex_);
     // Only what was answered counts as served.
     if (g.outcome != "done") return;
     ++totals_.requests;
@@ -121,7 +124,7 @@ class PrometheusMetrics final : public Metrics {
     const double seconds = SecondsSince(start_);
     Json json;
     {
-      const std::lock_guard lock(totals_mutex_);
+      const MutexLock lock(totals_mutex_);
       const auto prompt = static_cast<double>(totals_.prompt_tokens);
       json["total_requests"] = totals_.requests;
       json["total_tokens"] = totals_.completion_tokens;
@@ -212,8 +215,8 @@ class PrometheusMetrics final : public Metrics {
   Family<Histogram>& tokens_per_s_ =
       HistogramFamily("pensieve_tokens_per_second", "Generation speed of a request after its first token");
 
-  std::mutex totals_mutex_;
-  Totals totals_;  // guarded by totals_mutex_
+  Mutex totals_mutex_;
+  Totals totals_ PENSIEVE_GUARDED_BY(totals_mutex_);
 };
 
 }  // namespace

@@ -114,7 +114,7 @@ StateMask WalkTrie(const TokenTrie& trie, const Dfa& dfa, int32_t state, const s
 std::shared_ptr<const StateMask> TokenMasks::Get(const std::shared_ptr<const Dfa>& dfa, int32_t state) {
   const Key key{dfa.get(), state};
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto found = found_.find(key);
     if (found != found_.end()) {
       entries_.splice(entries_.begin(), entries_, found->second);
@@ -123,7 +123,7 @@ std::shared_ptr<const StateMask> TokenMasks::Get(const std::shared_ptr<const Dfa
   }
   ++walks_;
   auto mask = std::make_shared<const StateMask>(WalkTrie(*trie_, *dfa, state, [](int32_t) { return true; }));
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = found_.find(key);  // another thread may have been faster
   if (found != found_.end()) return found->second->mask;
   entries_.push_front({key, dfa, mask, mask->bytes()});

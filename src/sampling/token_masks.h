@@ -7,10 +7,10 @@
 #include <functional>
 #include <list>
 #include <memory>
-#include <mutex>
 #include <unordered_map>
 #include <vector>
 
+#include "base/mutex.h"
 #include "sampling/automaton.h"
 #include "sampling/token_set.h"
 #include "sampling/token_trie.h"
@@ -73,10 +73,10 @@ class TokenMasks {
 
   const std::shared_ptr<const TokenTrie> trie_;
   const int64_t bytes_max_;
-  std::mutex mutex_;
-  std::list<Entry> entries_;                                            // guarded by mutex_; the last used first
-  std::unordered_map<Key, std::list<Entry>::iterator, HashKey> found_;  // guarded by mutex_
-  int64_t bytes_ = 0;                                                   // guarded by mutex_
+  Mutex mutex_;
+  std::list<Entry> entries_ PENSIEVE_GUARDED_BY(mutex_);  // the last used first
+  std::unordered_map<Key, std::list<Entry>::iterator, HashKey> found_ PENSIEVE_GUARDED_BY(mutex_);
+  int64_t bytes_ PENSIEVE_GUARDED_BY(mutex_) = 0;
   std::atomic<int64_t> walks_{0};
 };
 

@@ -7,7 +7,7 @@ namespace pensieve::service {
 Result<std::shared_ptr<const sampling::Grammar>> AnswerGrammars::Get(const chat::AnswerRules& rules) {
   std::string fingerprint = rules.Fingerprint();
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto found = found_.find(fingerprint);
     if (found != found_.end()) {
       entries_.splice(entries_.begin(), entries_, found->second);
@@ -16,7 +16,7 @@ Result<std::shared_ptr<const sampling::Grammar>> AnswerGrammars::Get(const chat:
   }
   ++compiled_;
   PENSIEVE_TRY(auto grammar, chat::CompileAnswer(rules));
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (found_.contains(fingerprint)) return grammar;  // another thread was faster
   const auto size = static_cast<int64_t>(fingerprint.size());
   entries_.push_front({std::move(fingerprint), grammar, size + (grammar != nullptr ? grammar->bytes() : 0)});

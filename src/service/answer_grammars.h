@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <list>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <unordered_map>
 
+#include "base/mutex.h"
 #include "base/status.h"
 #include "chat/answer_grammar.h"
 #include "sampling/grammar.h"
@@ -35,10 +35,11 @@ class AnswerGrammars {
   const size_t count_max_;
   const int64_t bytes_max_;
   std::atomic<int64_t> compiled_{0};
-  std::mutex mutex_;
-  std::list<Entry> entries_;                                                // guarded by mutex_; the last used first
-  std::unordered_map<std::string_view, std::list<Entry>::iterator> found_;  // guarded by mutex_; keys in entries_
-  int64_t bytes_ = 0;                                                       // guarded by mutex_
+  Mutex mutex_;
+  std::list<Entry> entries_ PENSIEVE_GUARDED_BY(mutex_);  // the last used first
+  std::unordered_map<std::string_view, std::list<Entry>::iterator> found_
+      PENSIEVE_GUARDED_BY(mutex_);  // keys in entries_
+  int64_t bytes_ PENSIEVE_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace pensieve::service

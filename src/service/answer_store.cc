@@ -35,7 +35,7 @@ void AnswerStore::Put(uint64_t partition, const PromptPrefix& before, std::vecto
                       std::string text) {
   Entry entry{KeyOf(partition, before), partition, before, std::move(tokens), std::move(text)};
   if (entry.text.empty() || entry.Bytes() > limits_.bytes_max) return;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto [first, last] = index_.equal_range(entry.key);
   const auto same = std::find_if(first, last, [&](const auto& indexed) {
     const Entry& held = *indexed.second;
@@ -50,7 +50,7 @@ void AnswerStore::Put(uint64_t partition, const PromptPrefix& before, std::vecto
 
 std::optional<AnswerStore::Found> AnswerStore::Find(uint64_t partition, std::span<const PromptPrefix> candidates,
                                                     std::string_view prompt, size_t end) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (entries_.empty()) return std::nullopt;
   std::optional<Found> best;
   for (const PromptPrefix& before : candidates) {
@@ -72,12 +72,12 @@ std::optional<AnswerStore::Found> AnswerStore::Find(uint64_t partition, std::spa
 }
 
 size_t AnswerStore::bytes() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return bytes_;
 }
 
 size_t AnswerStore::entries() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return entries_.size();
 }
 

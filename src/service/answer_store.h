@@ -9,7 +9,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <list>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -17,6 +16,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/text_span.h"
 
 namespace pensieve::service {
@@ -82,13 +82,13 @@ class AnswerStore {
   using Entries = std::list<Entry>;
 
   static uint64_t KeyOf(uint64_t partition, const PromptPrefix& before);
-  void Drop(Entries::iterator entry);
+  void Drop(Entries::iterator entry) PENSIEVE_REQUIRES(mutex_);
 
   const AnswerStoreLimits limits_;
-  mutable std::mutex mutex_;
-  Entries entries_;                                             // guarded by mutex_; newest first
-  std::unordered_multimap<uint64_t, Entries::iterator> index_;  // guarded by mutex_
-  size_t bytes_ = 0;                                            // guarded by mutex_
+  mutable Mutex mutex_;
+  Entries entries_ PENSIEVE_GUARDED_BY(mutex_);  // newest first
+  std::unordered_multimap<uint64_t, Entries::iterator> index_ PENSIEVE_GUARDED_BY(mutex_);
+  size_t bytes_ PENSIEVE_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace pensieve::service

@@ -10,7 +10,7 @@ EmbedWorker::EmbedWorker() : thread_([this]() noexcept { Run(); }) {}
 
 EmbedWorker::~EmbedWorker() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   woken_.notify_all();
@@ -21,7 +21,7 @@ std::function<void()> EmbedWorker::Watch(std::unique_ptr<engine::EventStream> st
   const std::shared_ptr<engine::EventStream> shared = std::move(stream);
   int64_t number = 0;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     number = ++last_number_;
     requests_.emplace(number, Request{shared, std::move(done)});
   }
@@ -34,8 +34,9 @@ std::function<void()> EmbedWorker::Watch(std::unique_ptr<engine::EventStream> st
 
 void EmbedWorker::Wake(int64_t number) {
   {
-    const std::lock_guard lock(mutex_);
-    if (!Guarded([&] { ready_.push_back(number); }).ok()) look_at_all_ = true;
+    const MutexLock lock(mutex_);
+    std::vector<int64_t>* const ready = &ready_;  // guarded here, as clang cannot see inside
+    if (!Guarded([&] { ready->push_back(number); }).ok()) look_at_all_ = true;
   }
   woken_.notify_one();
 }
@@ -43,7 +44,7 @@ void EmbedWorker::Wake(int64_t number) {
 void EmbedWorker::Serve(int64_t number) {
   std::shared_ptr<engine::EventStream> stream;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto it = requests_.find(number);
     if (it == requests_.end()) return;  // woken twice
     stream = it->second.stream;
@@ -52,7 +53,7 @@ void EmbedWorker::Serve(int64_t number) {
     if (!event->terminal()) continue;
     Done done;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       const auto it = requests_.find(number);
       done = std::move(it->second.done);
       requests_.erase(it);
@@ -76,7 +77,7 @@ void EmbedWorker::Run() noexcept {
   while (!over) {
     const Status status = Guarded([&] { over = !ServeReady(ready); });
     if (status.ok()) continue;
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     look_at_all_ = true;  // nobody knows which of them were served
   }
 }
@@ -84,8 +85,10 @@ void EmbedWorker::Run() noexcept {
 bool EmbedWorker::ServeReady(std::vector<int64_t>& ready) {
   ready.clear();
   {
-    std::unique_lock lock(mutex_);
-    woken_.wait(lock, [this] { return !ready_.empty() || look_at_all_ || (stopping_ && requests_.empty()); });
+    MutexLock lock(mutex_);
+    woken_.wait(lock, [this]() PENSIEVE_REQUIRES(mutex_) {
+      return !ready_.empty() || look_at_all_ || (stopping_ && requests_.empty());
+    });
     if (stopping_ && requests_.empty()) return false;
     ready.swap(ready_);
     if (look_at_all_) {

@@ -1,14 +1,13 @@
 // Waits for embed requests inside engines, with one thread for any number of them, and reports their results.
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <unordered_map>
 #include <vector>
 
+#include "base/mutex.h"
 #include "engine/engine.h"
 
 namespace pensieve::service {
@@ -38,14 +37,14 @@ class EmbedWorker {
   // Waits for requests that may have an event and looks at each. `ready` is scratch. False: there will be no more.
   bool ServeReady(std::vector<int64_t>& ready);
 
-  std::mutex mutex_;
-  std::condition_variable woken_;
-  std::unordered_map<int64_t, Request> requests_;  // guarded by mutex_
-  std::vector<int64_t> ready_;                     // guarded by mutex_: requests that may have an event
-  bool look_at_all_ = false;                       // guarded by mutex_: a wake had no room in ready_
-  int64_t last_number_ = 0;                        // guarded by mutex_
-  bool stopping_ = false;                          // guarded by mutex_
-  std::thread thread_;                             // started last
+  Mutex mutex_;
+  Condition woken_;
+  std::unordered_map<int64_t, Request> requests_ PENSIEVE_GUARDED_BY(mutex_);
+  std::vector<int64_t> ready_ PENSIEVE_GUARDED_BY(mutex_);  // requests that may have an event
+  bool look_at_all_ PENSIEVE_GUARDED_BY(mutex_) = false;    // a wake had no room in ready_
+  int64_t last_number_ PENSIEVE_GUARDED_BY(mutex_) = 0;
+  bool stopping_ PENSIEVE_GUARDED_BY(mutex_) = false;
+  std::thread thread_;  // started last
 };
 
 }  // namespace pensieve::service

@@ -14,7 +14,7 @@ constexpr auto kReadInterval = std::chrono::milliseconds(100);
 MemoryState MemoryGate::State() {
   std::optional<double> available;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto now = std::chrono::steady_clock::now();
     if (read_at_ == std::chrono::steady_clock::time_point() || now - read_at_ > kReadInterval) {
       const auto bytes = AvailableMemoryBytes();

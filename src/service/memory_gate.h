@@ -2,10 +2,10 @@
 #pragma once
 
 #include <chrono>
-#include <mutex>
 #include <optional>
 #include <string>
 
+#include "base/mutex.h"
 #include "base/status.h"
 
 namespace pensieve::service {
@@ -33,9 +33,9 @@ class MemoryGate {
 
  private:
   const MemoryLimits limits_;
-  std::mutex mutex_;
-  std::chrono::steady_clock::time_point read_at_;  // guarded by mutex_
-  std::optional<double> available_gb_;             // guarded by mutex_
+  Mutex mutex_;
+  std::chrono::steady_clock::time_point read_at_ PENSIEVE_GUARDED_BY(mutex_);
+  std::optional<double> available_gb_ PENSIEVE_GUARDED_BY(mutex_);
 };
 
 }  // namespace pensieve::service

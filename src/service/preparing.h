@@ -2,9 +2,9 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
+
+#include "base/mutex.h"
 
 namespace pensieve::service {
 
@@ -15,11 +15,11 @@ class Preparing {
   class Scope {
    public:
     explicit Scope(Preparing& owner) : owner_(owner) {
-      const std::lock_guard lock(owner_.mutex_);
+      const MutexLock lock(owner_.mutex_);
       ++owner_.count_;
     }
     ~Scope() {
-      const std::lock_guard lock(owner_.mutex_);
+      const MutexLock lock(owner_.mutex_);
       if (--owner_.count_ == 0) owner_.none_.notify_all();
     }
     Scope(const Scope&) = delete;
@@ -31,14 +31,14 @@ class Preparing {
 
   // False when some are left at the deadline.
   bool WaitForNone(std::chrono::steady_clock::time_point deadline) {
-    std::unique_lock lock(mutex_);
-    return none_.wait_until(lock, deadline, [this] { return count_ == 0; });
+    MutexLock lock(mutex_);
+    return none_.wait_until(lock, deadline, [this]() PENSIEVE_REQUIRES(mutex_) { return count_ == 0; });
   }
 
  private:
-  std::mutex mutex_;
-  std::condition_variable none_;
-  int64_t count_ = 0;  // guarded by mutex_
+  Mutex mutex_;
+  Condition none_;
+  int64_t count_ PENSIEVE_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace pensieve::service

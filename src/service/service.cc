@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <shared_mutex>
 
 #include "base/guarded.h"
+#include "base/mutex.h"
 #include "service/answer_grammars.h"
 #include "service/embed_worker.h"
 #include "service/embedding.h"
@@ -82,7 +82,7 @@ class EngineService final : public Service {
     engine::EngineOptions engine_options = options_.engine;
     engine_options.kv_bytes_max = kv_bytes_max_;
     PENSIEVE_TRY(ModelPtr model, ServedModel::Create(name, std::move(aliases), std::move(loaded), engine_options));
-    const std::unique_lock lock(models_mutex_);
+    const WriterLock lock(models_mutex_);
     for (const ModelPtr& other : models_) {
       if (other->name() == name)
         return {StatusCode::kAlreadyExists, fmt::format("a model named \"{}\" is loaded already", name)};
@@ -92,7 +92,7 @@ class EngineService final : public Service {
   }
 
   void SetLoading(std::optional<LoadProgress> progress) override {
-    const std::unique_lock lock(models_mutex_);
+    const WriterLock lock(models_mutex_);
     loading_ = std::move(progress);
   }
 
@@ -176,12 +176,12 @@ class EngineService final : public Service {
   };
 
   std::optional<LoadProgress> Loading() const {
-    const std::shared_lock lock(models_mutex_);
+    const ReaderLock lock(models_mutex_);
     return loading_;
   }
 
   std::vector<ModelPtr> Pool() const {
-    const std::shared_lock lock(models_mutex_);
+    const ReaderLock lock(models_mutex_);
     return models_;
   }
 
@@ -205,9 +205,9 @@ class EngineService final : public Service {
   const Clock::time_point started_ = Clock::now();
   mutable MemoryGate gate_;
   std::atomic<bool> draining_{false};
-  mutable std::shared_mutex models_mutex_;
-  std::vector<ModelPtr> models_;         // guarded by models_mutex_
-  std::optional<LoadProgress> loading_;  // guarded by models_mutex_
+  mutable SharedMutex models_mutex_;
+  std::vector<ModelPtr> models_ PENSIEVE_GUARDED_BY(models_mutex_);
+  std::optional<LoadProgress> loading_ PENSIEVE_GUARDED_BY(models_mutex_);
   std::atomic<int64_t> kv_bytes_max_;
   Preparing preparing_;  // requests past CheckOpen that no engine has yet
   AnswerGrammars grammars_;

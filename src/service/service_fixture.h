@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "engine/engine_fixture.h"
 #include "model/loader.h"
 
@@ -23,20 +23,20 @@ inline constexpr int64_t kScriptHidden = 4;
 class Script {
  public:
   void Set(std::string text, bool endless = false) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     text_ = std::move(text);
     endless_ = endless;
   }
   int32_t At(size_t index) const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (index < text_.size()) return static_cast<uint8_t>(text_[index]);
     return endless_ ? 'x' : kImEnd;
   }
 
  private:
-  mutable std::mutex mutex_;
-  std::string text_;      // guarded by mutex_
-  bool endless_ = false;  // guarded by mutex_
+  mutable Mutex mutex_;
+  std::string text_ PENSIEVE_GUARDED_BY(mutex_);
+  bool endless_ PENSIEVE_GUARDED_BY(mutex_) = false;
 };
 
 class ScriptedModel : public model::Model {

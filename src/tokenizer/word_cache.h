@@ -4,10 +4,11 @@
 #include <array>
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "base/mutex.h"
 
 namespace pensieve::tokenizer {
 
@@ -18,7 +19,7 @@ class WordCache {
   // Appends the ids of `word` and says true when it is here.
   bool Find(std::string_view word, std::vector<int32_t>& ids) const {
     const size_t hash = std::hash<std::string_view>()(word);
-    const std::lock_guard lock(mutexes_[hash % kShards]);
+    const MutexLock lock(mutexes_[hash % kShards]);
     const Slot& slot = slots_[hash % kSlots];
     if (slot.word != word) return false;
     ids.insert(ids.end(), slot.ids.begin(), slot.ids.end());
@@ -29,7 +30,7 @@ class WordCache {
   void Insert(std::string_view word, const int32_t* ids, size_t count) const {
     if (word.size() > kWordBytesMax) return;
     const size_t hash = std::hash<std::string_view>()(word);
-    const std::lock_guard lock(mutexes_[hash % kShards]);
+    const MutexLock lock(mutexes_[hash % kShards]);
     Slot& slot = slots_[hash % kSlots];
     slot.word.assign(word);
     slot.ids.assign(ids, ids + count);
@@ -43,7 +44,7 @@ class WordCache {
     std::string word;  // empty: free (words are never empty)
     std::vector<int32_t> ids;
   };
-  mutable std::array<std::mutex, kShards> mutexes_;
+  mutable std::array<Mutex, kShards> mutexes_;
   mutable std::vector<Slot> slots_;  // each guarded by its shard's mutex
 };
 

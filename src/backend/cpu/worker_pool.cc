@@ -45,7 +45,7 @@ WorkerPool::WorkerPool(int threads) {
 
 WorkerPool::~WorkerPool() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stop_.store(true);
   }
   wake_.notify_all();
@@ -78,7 +78,7 @@ void WorkerPool::RunShared(int64_t chunks, Function function, const void* contex
   done_.store(0, std::memory_order_relaxed);
   ticket_.store(static_cast<uint64_t>(generation) << 32 | static_cast<uint32_t>(chunks));
   if (sleepers_.load() > 0) {
-    { const std::lock_guard lock(mutex_); }
+    { const MutexLock lock(mutex_); }
     wake_.notify_all();
   }
   Work(generation, 0);
@@ -104,9 +104,9 @@ void WorkerPool::Work(uint32_t generation, int worker) {
 }
 
 void WorkerPool::Sleep(uint32_t seen) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   sleepers_.fetch_add(1);
-  wake_.wait(lock, [&] { return stop_.load() || GenerationOf(ticket_.load()) != seen; });
+  wake_.wait(lock, [&]() PENSIEVE_REQUIRES(mutex_) { return stop_.load() || GenerationOf(ticket_.load()) != seen; });
   sleepers_.fetch_sub(1);
 }
 

@@ -8,12 +8,12 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
 #include <thread>
 #include <type_traits>
 #include <vector>
+
+#include "base/mutex.h"
 
 namespace pensieve::backend::cpu {
 
@@ -72,8 +72,8 @@ class WorkerPool {
   std::atomic<uint32_t> done_{0};
   std::atomic<int> sleepers_{0};
   std::atomic<bool> stop_{false};
-  std::mutex mutex_;
-  std::condition_variable wake_;
+  Mutex mutex_;
+  Condition wake_;
 };
 
 }  // namespace pensieve::backend::cpu
