@@ -25,7 +25,6 @@ help:
 	@echo "make test-cuda        unit tests of the operations on this machine's GPU"
 	@echo "make mlx              the same binary with MLX, build/mlx/pensieve (on Apple Silicon make serve has it already)"
 	@echo "make test-mlx         unit and end-to-end tests on MLX's device: the GPU of a Mac, elsewhere the processor"
-
 	@echo "make quick            build, and the unit tests that need no model, in under a minute"
 	@echo "make format | lint    put the sources into clang-format's shape; check that, and the sizes of functions and files"
 	@echo "make thread-safety    clang checks which mutex guards what"
