@@ -110,14 +110,19 @@ std::optional<uint64_t> Connection::body_length() const {
 
 bool Connection::has_body() const { return !parser_->is_done(); }
 
-asio::awaitable<ReadOutcome> Connection::ReadBody(Request& request) {
+asio::awaitable<ReadOutcome> Connection::ReadBody(Request& request,
+                                                  const std::function<bool(uint64_t bytes)>& may_hold) {
   if (!parser_->is_done()) {
     parser_->body_limit(static_cast<uint64_t>(options_.body_bytes_max));
     // Writing "100 Continue" in between has ended the deadline that ReadHead set.
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(request_deadline_ - Clock::now());
     SetDeadline(std::max<int64_t>(left.count(), 0));
-    const auto [error, size] = co_await beast::http::async_read(socket_, buffer_, *parser_, kToken);
-    if (error) co_return Outcome(error);
+    while (!parser_->is_done()) {
+      const auto [error, size] = co_await beast::http::async_read_some(socket_, buffer_, *parser_, kToken);
+      if (error) co_return Outcome(error);
+      // A length that was announced has its room already.
+      if (parser_->chunked() && may_hold && !may_hold(parser_->get().body().size())) co_return ReadOutcome::kNoRoom;
+    }
   }
   ClearDeadline();
   request.body = std::move(parser_->get().body());

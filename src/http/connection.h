@@ -7,6 +7,7 @@
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -25,6 +26,7 @@ enum class ReadOutcome : uint8_t {
   kMalformed,
   kHeadTooLarge,
   kBodyTooLarge,
+  kNoRoom,  // the server holds too many bodies
 };
 
 // Lives on its socket's strand; only the coroutine of its session calls it. All waits end when the socket is closed.
@@ -39,7 +41,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // What is known of the body after ReadHead: its length, or nothing when it is chunked.
   std::optional<uint64_t> body_length() const;
   bool has_body() const;
-  boost::asio::awaitable<ReadOutcome> ReadBody(Request& request);
+  // While a chunked body comes, `may_hold` is asked whether so many bytes of it may be kept; null: always.
+  boost::asio::awaitable<ReadOutcome> ReadBody(Request& request, const std::function<bool(uint64_t bytes)>& may_hold);
 
   // Sends all bytes. False: the client is gone, took no byte for the write timeout, or let the writes since the last
   // ReadHead wait longer in all than the stall timeout; the socket is then closed.

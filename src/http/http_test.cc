@@ -260,6 +260,26 @@ TEST_F(HttpTest, BodiesTogetherAreBounded) {
   EXPECT_EQ(Ask(Post("/v1/messages", std::string(90'000, ' '))).status, 400);
 }
 
+TEST_F(HttpTest, AChunkedBodyTakesTheRoomOfWhatHasCome) {
+  options_.body_bytes_max = 10'000'000;
+  options_.bodies_bytes_max = 1'000'000;
+  const std::string head =
+      "POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+      "transfer-encoding: chunked\r\n\r\n";
+  const auto chunks = [](int count) {
+    std::string body;
+    for (int i = 0; i < count; ++i) body += "10000\r\n" + std::string(0x10000, ' ') + "\r\n";
+    return body;
+  };
+  EXPECT_EQ(Ask(head + chunks(4) + "0\r\n\r\n").status, 400);  // read whole, and no JSON
+  for (int i = 0; i < 2; ++i) {
+    Client client(port());
+    client.Send(head + chunks(40));
+    EXPECT_EQ(client.Read().status, 529);
+  }
+  EXPECT_EQ(Ask(head + chunks(4) + "0\r\n\r\n").status, 400);  // what was refused holds no room
+}
+
 TEST_F(HttpTest, WhatBodiesBecomeWhenParsedIsBounded) {
   options_.bodies_bytes_max = 1'000'000;
   std::string lists = "[";

@@ -6,6 +6,8 @@
 #include <boost/asio/associated_executor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <algorithm>
+#include <functional>
 
 #include "base/guarded.h"
 #include "base/mutex.h"
@@ -240,12 +242,22 @@ std::optional<api::HttpReply> Session::CheckBodyHeaders() {
 }
 
 Status Session::Reserve() {
-  const uint64_t bytes = connection_->body_length().value_or(static_cast<uint64_t>(context_.options.body_bytes_max));
+  const uint64_t bytes = connection_->body_length().value_or(0);
   return bytes <= kDrainBytesMax ? OkStatus() : TakeBudget(static_cast<int64_t>(bytes));
 }
 
+bool Session::ReserveChunked(uint64_t bytes) {
+  // Twice what has come, as the string that holds it grows by doubling.
+  const int64_t wanted = std::min<int64_t>(2 * static_cast<int64_t>(bytes), context_.options.body_bytes_max);
+  if (bytes <= kDrainBytesMax || static_cast<int64_t>(bytes) <= budget_.taken()) return true;
+  return TakeBudget(wanted - budget_.taken()).ok();
+}
+
 Status Session::TakeBudget(int64_t bytes) {
-  if (budget_.Take(bytes, context_.options.bodies_bytes_max)) return OkStatus();
+  return budget_.Take(bytes, context_.options.bodies_bytes_max) ? OkStatus() : NoRoom();
+}
+
+Status Session::NoRoom() {
   return ResourceExhausted("the server is reading too many large requests")
       .WithReason(ErrorReason::kQueueFull)
       .WithRetryAfterMs(1000);
@@ -271,7 +283,8 @@ asio::awaitable<void> Session::ReadBodyAndDispatch() {
     const bool sent = co_await connection_->Write("HTTP/1.1 100 Continue\r\n\r\n");
     if (!sent) co_return;
   }
-  const ReadOutcome outcome = co_await connection_->ReadBody(request_);
+  const std::function<bool(uint64_t)> may_hold = [this](uint64_t bytes) { return ReserveChunked(bytes); };
+  const ReadOutcome outcome = co_await connection_->ReadBody(request_, may_hold);
   if (outcome != ReadOutcome::kOk) {
     co_await AnswerBadRead(outcome);
     co_return;
@@ -306,6 +319,7 @@ std::optional<api::HttpReply> Session::BadReadReply(ReadOutcome outcome) {
       return Error(
           InvalidArgument(fmt::format("the request body has more than {} bytes", context_.options.body_bytes_max))
               .WithReason(ErrorReason::kBodyTooLarge));
+    case ReadOutcome::kNoRoom: return Error(NoRoom());
   }
   PENSIEVE_UNREACHABLE();
 }
@@ -321,7 +335,8 @@ asio::awaitable<void> Session::AnswerEarly(api::HttpReply reply) {
   const auto length = connection_->body_length();
   const bool small = length && *length <= kDrainBytesMax && request_.Header("expect").empty();
   if (!connection_->has_body() || small) {
-    const ReadOutcome outcome = co_await connection_->ReadBody(request_);
+    const std::function<bool(uint64_t)> may_hold;
+    const ReadOutcome outcome = co_await connection_->ReadBody(request_, may_hold);
     if (outcome != ReadOutcome::kOk) close_after_ = true;
   } else {
     close_after_ = true;

@@ -59,6 +59,7 @@ class Session : public std::enable_shared_from_this<Session> {
     BodyBudget& operator=(const BodyBudget&) = delete;
     bool Take(int64_t bytes, int64_t limit);
     void Release();
+    int64_t taken() const { return taken_; }
 
    private:
     std::atomic<int64_t>& total_;
@@ -102,6 +103,9 @@ class Session : public std::enable_shared_from_this<Session> {
   // Shares of bodies_bytes_max: for the body that is coming, and for the values that a body read becomes. Refusals that
   // hold now or, for a body that could never be parsed, always.
   Status Reserve();
+  // The share of a chunked body, whose length nobody knows, grows with it.
+  bool ReserveChunked(uint64_t bytes);
+  static Status NoRoom();
   Status ReserveParsed(int64_t values);
   Status TakeBudget(int64_t bytes);
   api::HttpReply Error(const Status& status);
