@@ -43,6 +43,13 @@ struct Activations {
   Matrix logits;    // [outputs_max, vocab]
 };
 
+// Of a decoder's layers, the first in so many have precise products for every row: they carry more of the rounding's
+// effect than of the arithmetic. docs/exactness.md has the figures.
+constexpr int64_t kPreciseLayerShare = 6;
+
+// GPUs hold coarse rows in f16, with too small an error to pay for.
+bool HasCoarseInt8Rows(const backend::Backend& backend) { return backend.Describe().device == "cpu"; }
+
 class Decoder final : public Model {
  public:
   explicit Decoder(const NetworkInputs& inputs)
@@ -102,6 +109,11 @@ class Decoder final : public Model {
   Status BuildRope(NetworkBuilder& builder, const NetworkInputs& inputs);
   Status PlanActivations(NetworkBuilder& builder);
 
+  // Rounding in the first layers costs most, for all others build upon them: they are precise for every row.
+  backend::RowPrecision PrecisionIn(int64_t layer) const {
+    return layer < precise_layers_ ? backend::RowPrecision::kPrecise : backend::RowPrecision::kOfStep;
+  }
+
   // The first `layers` layers; leaves the residual stream in act_.x. `cache` is null for encoders.
   void Run(const Batch& batch, backend::KvCache* cache, int64_t layers) {
     PENSIEVE_CHECK(batch.rows <= rows_max_ && static_cast<int64_t>(batch.positions.size()) == batch.rows);
@@ -114,8 +126,8 @@ class Decoder final : public Model {
     for (int64_t layer = 0; layer < layers; ++layer) {
       const LayerWeights& w = layers_[static_cast<size_t>(layer)];
       const Matrix attended = Attend(batch.rows, layer, cache);
-      AddProduct({attended}, w.o, w.post_attention_norm, x);
-      Ffn(w, x, backend::RowPrecision::kOfStep);
+      AddProduct({attended, PrecisionIn(layer)}, w.o, w.post_attention_norm, x);
+      Ffn(w, x, PrecisionIn(layer));
     }
   }
 
@@ -159,7 +171,7 @@ class Decoder final : public Model {
     const Product projections[] = {{.weight = w.q.weight, .bias = w.q.bias, .out = q},
                                    {.weight = w.k.weight, .bias = w.k.bias, .out = k},
                                    {.weight = w.v.weight, .bias = w.v.bias, .out = v}};
-    backend_.NormMatMul(x, w.attention_norm, config_.norm_eps, {normed}, projections);
+    backend_.NormMatMul(x, w.attention_norm, config_.norm_eps, {normed, PrecisionIn(layer)}, projections);
     if (w.q_norm) {
       backend_.RmsNormHeads(q, config_.head_dim, w.q_norm, config_.norm_eps);
       backend_.RmsNormHeads(k, config_.head_dim, w.k_norm, config_.norm_eps);
@@ -213,6 +225,7 @@ class Decoder final : public Model {
   backend::Backend& backend_;
   const int64_t rows_max_;
   const int64_t outputs_max_;
+  int64_t precise_layers_ = 0;  // the first ones
   int64_t weight_bytes_per_step_ = 0;
   float attention_scale_ = 1.0f;
   backend::Weight embedding_;  // [vocab, hidden]
@@ -228,6 +241,9 @@ class Decoder final : public Model {
 
 Status Decoder::Build(const NetworkInputs& inputs, const DecoderTraits& traits) {
   NetworkBuilder builder(inputs);
+  if (HasCoarseInt8Rows(backend_) && !config_.is_encoder) {
+    precise_layers_ = (config_.layers + kPreciseLayerShare - 1) / kPreciseLayerShare;
+  }
   attention_scale_ =
       config_.attention_scale > 0.0f ? config_.attention_scale : 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
   PENSIEVE_RETURN_IF_ERROR(BuildRope(builder, inputs));
