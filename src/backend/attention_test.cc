@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
+#include <utility>
 
 #include "backend/test_support.h"
 
@@ -268,6 +270,91 @@ TEST_P(AttentionTest, RowsAreIndependentOfChunksAndCompany) {
     backend_->PagedAttention(*cache, 0, with_sinks(*backend_), q.view(), out.view());
     ExpectSameInCompany(*backend_, out.view().Rows(0, 77), alone.view(), "short sequence in company");
     ExpectSameInCompany(*backend_, out.view().Rows(77, 23), whole.view().Rows(1177, 23), "long sequence in company");
+  }
+}
+
+// Rows of conversations, one after the other, as a model has them: in the device's own matrices, heads normed, then rotated,
+// stored and attended at once. The output of the first row.
+HostMatrix AttendAtOnce(Backend& backend, KvCache& cache, std::span<const std::pair<Conversation*, int64_t>> pieces,
+                        int64_t heads, bool norms) {
+  const KvShape& shape = cache.shape();
+  std::vector<SequenceRows> sequences;
+  std::vector<int32_t> positions;
+  std::vector<float> q, k, v;
+  for (const auto& [c, cached] : pieces) {
+    const int64_t first = static_cast<int64_t>(positions.size());
+    sequences.push_back({first, c->length - cached, cached, c->blocks});
+    for (int64_t r = cached; r < c->length; ++r) {
+      positions.push_back(static_cast<int32_t>(r));
+      q.insert(q.end(), c->q.row(r), c->q.row(r) + heads * shape.head_dim);
+      k.insert(k.end(), c->k.row(r), c->k.row(r) + shape.kv_heads * shape.head_dim);
+      v.insert(v.end(), c->v.row(r), c->v.row(r) + shape.kv_heads * shape.head_dim);
+    }
+  }
+  const auto rows = static_cast<int64_t>(positions.size());
+  const auto on_device = [&](const std::vector<float>& values) {
+    const Matrix m = *backend.NewMatrix(rows, static_cast<int64_t>(values.size()) / rows);
+    EXPECT_TRUE(backend.CopyToDevice(values, m).ok());
+    return m;
+  };
+  AttentionStep step;
+  step.params.scale = 0.1f;
+  const std::vector<float> frequencies = {1.0f, 0.3f, 0.1f, 0.02f, 0.001f};
+  step.rope = In(backend, RopeTable{frequencies, 10, false, 1.5f});
+  step.q = on_device(q);
+  step.k = on_device(k);
+  step.v = on_device(v);
+  step.out = *backend.NewMatrix(rows, heads * shape.head_dim);
+  std::vector<float> weights(static_cast<size_t>(shape.head_dim));
+  for (size_t i = 0; i < weights.size(); ++i) weights[i] = 0.5f + 0.03f * static_cast<float>(i % 40);
+  backend.BeginStep({.rows = rows, .positions = positions, .sequences = sequences, .precise_rows = rows});
+  if (norms) {
+    backend.RmsNormHeads(step.q, shape.head_dim, In(backend, weights), 1e-5f);
+    backend.RmsNormHeads(step.k, shape.head_dim, In(backend, weights), 1e-6f);
+  }
+  backend.RotateStoreAttend(cache, step);
+  std::vector<float> out(q.size());
+  EXPECT_TRUE(backend.CopyToHost(step.out, out).ok());
+  HostMatrix row(1, heads * shape.head_dim);
+  std::copy_n(out.begin(), heads * shape.head_dim, row.row(0));
+  return row;
+}
+
+TEST_P(AttentionTest, RowsAttendAtOnceAsInAnyOtherStep) {
+  std::mt19937 rng(21);
+  for (const KvDType dtype : {KvDType::kF16, KvDType::kInt8, KvDType::kF32}) {
+    for (const auto& [heads, kv_heads, dim, norms] : {std::tuple<int64_t, int64_t, int64_t, bool>{4, 2, 64, true},
+                                                      {3, 3, 96, false},
+                                                      {14, 2, 128, true},
+                                                      {8, 2, 40, true}}) {
+      const KvShape shape = {1, kv_heads, dim, 16, 250, dtype};
+      const std::string name =
+          fmt::format("{} heads, {} of kv, {} dims, kv type {}", heads, kv_heads, dim, static_cast<int>(dtype));
+      std::vector<int32_t> blocks = AllBlocks(shape);
+      Conversation a = MakeConversation(shape, heads, 2500, rng, &blocks);
+      Conversation b = MakeConversation(shape, heads, 77, rng, &blocks);
+      for (const int64_t length : {1, 16, 65, 700, 2500}) {
+        if (length > 700 && heads != 4) continue;  // long ones take their time
+        a.length = length;
+        const auto run = [&](Backend& backend, std::initializer_list<std::pair<Conversation*, int64_t>> pieces) {
+          const auto cache = MakeCache(backend, shape);
+          for (const auto& [c, cached] : pieces) {
+            if (cached == 0) continue;
+            const SequenceRows before = c->Step(0, cached);
+            Begin(backend, {&before, 1}, cached);
+            backend.StoreKv(*cache, 0, c->k.view().Rows(0, cached), c->v.view().Rows(0, cached));
+          }
+          return AttendAtOnce(backend, *cache, {pieces.begin(), pieces.size()}, heads, norms);
+        };
+        HostMatrix alone = run(*backend_, {{&a, length - 1}});
+        HostMatrix expected = run(*reference_, {{&a, length - 1}});
+        ExpectNear(alone.view(), expected.view(), 2e-3f, 2e-3f, fmt::format("{}, {} tokens", name, length));
+        HostMatrix beside_one = run(*backend_, {{&a, length - 1}, {&b, 76}});
+        ExpectSameInCompany(*backend_, beside_one.view(), alone.view(), fmt::format("{}, beside a row", name));
+        HostMatrix beside_many = run(*backend_, {{&a, length - 1}, {&b, 70}});
+        ExpectSameInCompany(*backend_, beside_many.view(), alone.view(), fmt::format("{}, beside rows", name));
+      }
+    }
   }
 }
 

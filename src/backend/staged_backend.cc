@@ -98,6 +98,30 @@ class StagedBackend final : public Backend {
     inner_->EncoderAttention(head_dim, params, staging.Read(q), staging.Read(k), staging.Read(v), staging.Written(out));
   }
 
+  void NormMatMul(Matrix x, Vector weight, float eps, const MatMulInput& normed,
+                  std::span<const Product> products) override {
+    Staging staging(*this);
+    std::vector<Product> staged(products.begin(), products.end());
+    for (Product& product : staged) product.out = staging.Written(product.out);
+    inner_->NormMatMul(staging.Read(x), weight, eps, {staging.Written(normed.x), normed.precision}, staged);
+  }
+  void NormGatedMatMul(Matrix x, Vector weight, float eps, const MatMulInput& normed,
+                       const GatedProduct& product) override {
+    Staging staging(*this);
+    GatedProduct staged = product;
+    staged.out = staging.Written(product.out);
+    inner_->NormGatedMatMul(staging.Read(x), weight, eps, {staging.Written(normed.x), normed.precision}, staged);
+  }
+  void RotateStoreAttend(KvCache& cache, const AttentionStep& step) override {
+    Staging staging(*this);
+    AttentionStep staged = step;
+    staged.q = staging.Written(step.q);
+    staged.k = staging.Written(step.k);
+    staged.v = staging.Read(step.v);
+    staged.out = staging.Written(step.out);
+    inner_->RotateStoreAttend(cache, staged);
+  }
+
   void Draw(Matrix logits, std::span<const int32_t> rows, std::span<const DrawParams> params) override {
     inner_->Draw(Staging(*this).Written(logits), rows, params);
   }

@@ -5,16 +5,12 @@
 //   score[j] = scale * q . k[j], capped; p[j] = exp(score[j] - largest); piece: largest, sum of p, sum of p v
 //
 // Limited by the memory's speed for few rows.
-#include "backend/cuda/device_code.cuh"
+#include "backend/cuda/kv_code.cuh"
 
 namespace pensieve::backend::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-__device__ inline int64_t BlockOffset(const KvLayer& kv, int64_t block, int64_t head) {
-  return (block * kv.kv_heads + head) * kv.block_len;
-}
 
 // Eight neighbouring elements at a multiple of 8.
 template <KvType kType>
@@ -36,37 +32,6 @@ __device__ inline void LoadKvEight(const uint8_t* plane, int64_t i, float (&out)
   }
 }
 
-template <KvType kType>
-__device__ inline void StoreHead(const float* x, const KvLayer& kv, int64_t block, int64_t head, int64_t token,
-                                 bool is_key) {
-  // One warp a head of a token. int8: symmetric, the largest magnitude / 127 is the scale.
-  const int lane = threadIdx.x % 32;
-  float scale = 1.0f;
-  const int64_t base = BlockOffset(kv, block, head);
-  if constexpr (kType == KvType::kInt8) {
-    float largest = 0.0f;
-    bool usable = true;
-    for (int64_t d = lane; d < kv.head_dim; d += 32) {
-      largest = fmaxf(largest, fabsf(x[d]));
-      usable = usable && isfinite(x[d]);
-    }
-    scale = __all_sync(~0u, usable) ? WarpMax(largest) / 127.0f : __uint_as_float(0x7fc00000u);
-    if (lane == 0) (is_key ? kv.key_scales : kv.value_scales)[base + token] = scale;
-  }
-  for (int64_t d = lane; d < kv.padded_dim; d += 32) {
-    const float value = d < kv.head_dim ? x[d] : 0.0f;
-    const int64_t at =
-        base * kv.padded_dim + (is_key ? (d / 8 * kv.block_len + token) * 8 + d % 8 : token * kv.padded_dim + d);
-    uint8_t* plane = is_key ? kv.keys : kv.values;
-    if constexpr (kType == KvType::kF32) reinterpret_cast<float*>(plane)[at] = value;
-    if constexpr (kType == KvType::kF16)
-      reinterpret_cast<uint16_t*>(plane)[at] = __half_as_ushort(__float2half_rn(value));
-    if constexpr (kType == KvType::kInt8) {
-      reinterpret_cast<int8_t*>(plane)[at] = scale > 0.0f ? static_cast<int8_t>(rintf(value / scale)) : int8_t{0};
-    }
-  }
-}
-
 // blockIdx.x the row, blockIdx.y the kv head; warp 0 stores the key, warp 1 the value.
 template <KvType kType>
 __global__ void StoreKv(KvLayer kv, RowPlaces places, DeviceMatrix k, DeviceMatrix v) {
@@ -84,18 +49,7 @@ __global__ void StoreKv(KvLayer kv, RowPlaces places, DeviceMatrix k, DeviceMatr
 // Pairs of one head by the lanes of a warp: as Rotate in rows.cu, bit for bit.
 __device__ inline void RotateHead(float* head, float position, const DeviceRope& rope) {
   const int pairs = static_cast<int>(rope.rotated / 2);
-  for (int i = threadIdx.x % 32; i < pairs; i += 32) {
-    float s, c;
-    sincosf(__fmul_rn(position, rope.frequencies[i]), &s, &c);
-    s *= rope.magnitude;
-    c *= rope.magnitude;
-    float& a = head[rope.interleaved ? 2 * i : i];
-    float& b = head[rope.interleaved ? 2 * i + 1 : i + pairs];
-    const float u = a;
-    const float v = b;
-    a = u * c - v * s;
-    b = v * c + u * s;
-  }
+  for (int i = threadIdx.x % 32; i < pairs; i += 32) { RotatePair(head, rope, i, SineAndCosine(position, rope, i)); }
 }
 
 // A warp a head: the query heads of a row, then its keys, then its values. Keys are stored as they were rotated.
@@ -122,17 +76,6 @@ __global__ void RotateAndStore(KvLayer kv, RowPlaces places, RotateArgs args, De
   const int64_t place = places.position[r];
   const int32_t* table = places.tables + places.table_at[places.sequence[r]];
   StoreHead<kType>(row, kv, table[place / kv.block_len], head, place % kv.block_len, is_key);
-}
-
-__device__ inline float Score(float dot, const AttentionArgs& args) {
-  const float score = dot * args.scale;
-  return args.softcap > 0.0f ? args.softcap * tanhf(score / args.softcap) : score;
-}
-
-// A piece's result for one head: largest, sum, then head_dim mixed values.
-__device__ inline float* PieceAt(float* scratch, int64_t row, int64_t heads, int64_t head, int64_t pieces,
-                                 int64_t piece, int64_t head_dim) {
-  return scratch + ((row * heads + head) * pieces + piece) * (head_dim + 2);
 }
 
 // How a block takes a piece: its eight warps take 32 keys each, a lane a key for the scores, then the lanes share the

@@ -44,6 +44,9 @@ DeviceMatrix RowsOf(const DeviceMatrix& matrix, int64_t first, int64_t count) {
 // Rows of a product's task that f16 pays for: dense f32 stays f32.
 bool HasCoarseForm(const DeviceWeight& weight) { return weight.form != Form::kF32; }
 
+// From so many coarse rows on, making a weight halves once pays.
+constexpr int64_t kRowsForHalfWeights = 192;
+
 }  // namespace
 
 // --- life ---------------------------------------------------------------------------------------------------------
@@ -325,6 +328,7 @@ std::vector<RowTile> TilesOf(const StepInputs& inputs, int64_t precise) {
 void CudaBackend::BeginStep(const StepInputs& inputs) {
   CheckStep(inputs);
   step_ = inputs;
+  one_row_a_sequence_.reset();
   if (!lost_) error_ = OkStatus();
   if (!Ready()) return;
   Flush();
@@ -460,7 +464,12 @@ bool CudaBackend::PlanesFor(const Weight& weight) const {
          TakesPlanes(static_cast<const CudaWeight*>(weight.storage)->weight);
 }
 
-PlaneRows CudaBackend::ToPlanes(const DeviceMatrix& x, int64_t slab, const InputNorm& norm) {
+PlaneInput CudaBackend::ToPlanes(const DeviceMatrix& x, int64_t slab, const InputNorm& norm) {
+  const DeviceMatrix source = norm.weight ? RowsOf(On(norm.x), 0, x.rows) : x;
+  // A block must not read what another one has normed in place.
+  if (MakesOwnPlanes(source, On(norm.weight)) && !(norm.weight && source.data == x.data)) {
+    return {{nullptr, nullptr, nullptr, x.cols / slab, slab}, source, On(norm.weight), x, norm.eps, 1};
+  }
   PlaneRows planes = {};
   planes.slab = slab;
   planes.slabs = x.cols / slab;
@@ -468,13 +477,12 @@ PlaneRows CudaBackend::ToPlanes(const DeviceMatrix& x, int64_t slab, const Input
   const auto sums = static_cast<size_t>(x.rows * planes.slabs) * sizeof(float);
   auto* const memory =
       static_cast<std::byte*>(Need(plane_scratch_, values + sums + static_cast<size_t>(x.rows) * sizeof(float)));
-  if (memory == nullptr) return planes;
+  if (memory == nullptr) return {};
   planes.values = reinterpret_cast<uint16_t*>(memory);
   planes.sums = reinterpret_cast<float*>(memory + values);
   planes.inverses = reinterpret_cast<float*>(memory + values + sums);
-  const DeviceMatrix source = norm.weight ? RowsOf(On(norm.x), 0, x.rows) : x;
   operations_.Add(&LaunchToPlanes, source, On(norm.weight), norm.eps, x, planes);
-  return planes;
+  return {planes, source, nullptr, x, 0.0f, 0};
 }
 
 void CudaBackend::PreciseProducts(const DeviceMatrix& x, std::span<const Product> products, InputNorm norm) {
@@ -484,20 +492,31 @@ void CudaBackend::PreciseProducts(const DeviceMatrix& x, std::span<const Product
     return PlaneOutput{static_cast<const CudaWeight*>(product.weight.storage)->weight, epilogue,
                        RowsOf(On(product.out), 0, x.rows)};
   };
+  const bool overwrites = std::any_of(products.begin(), products.end(), [&](const Product& product) {
+    return norm.weight && product.out.buffer == norm.x.buffer;
+  });
+  if (overwrites) {
+    operations_.Add(&LaunchRmsNorm, RowsOf(On(norm.x), 0, x.rows), x.cols, On(norm.weight), norm.eps, x);
+    norm.weight = {};
+  }
   for (const int64_t slab : {int64_t{64}, int64_t{32}}) {
-    PlaneRows planes = {};
+    PlaneInput planes = {};
     PlaneOutputs outputs = {};
     const auto launch = [&] {
-      if (outputs.count > 0) operations_.Add(&LaunchPlaneProducts, planes, x.rows, outputs);
+      if (outputs.count == 0) return;
+      operations_.Add(&LaunchPlaneProducts, planes, x.rows, outputs);
       outputs = {};
+      // The first launch has stored the norm: the next reads it.
+      planes.source = planes.normed;
+      planes.norm_weight = nullptr;
     };
     for (const Product& product : products) {
       const PlaneOutput output = output_of(product);
       if (!PlanesFor(product.weight) || SlabOf(output.w) != slab) continue;
-      if (planes.values == nullptr) {
+      if (planes.rows.slabs == 0) {
         planes = ToPlanes(x, slab, norm);
-        norm.weight = {};  // x holds it now
-        if (planes.values == nullptr) return;
+        norm.weight = {};  // x holds it from the launch on
+        if (planes.rows.slabs == 0) return;
       }
       outputs.of[outputs.count++] = output;
       if (outputs.count == kMostPlaneOutputs) launch();
@@ -523,7 +542,15 @@ void CudaBackend::CoarseProducts(const DeviceMatrix& x, int64_t first, std::span
     if (!HasCoarseForm(weight)) {
       operations_.Add(&LaunchPreciseProduct, RowsOf(x, first, rows), weight, epilogue, out);
     } else if (ToHalf(RowsOf(x, first, rows), &half)) {
-      operations_.Add(&LaunchCoarseProduct, half, weight, epilogue, out);
+      if (rows < kRowsForHalfWeights || !TakesHalfWeights(weight)) {
+        operations_.Add(&LaunchCoarseProduct, half, weight, epilogue, out);
+        continue;
+      }
+      auto* const halves = static_cast<uint16_t*>(
+          Need(weight_scratch_, static_cast<size_t>(weight.rows * weight.cols) * sizeof(uint16_t)));
+      if (halves == nullptr) return;
+      operations_.Add(&LaunchToHalfWeights, weight, halves);
+      operations_.Add(&LaunchHalfProduct, half, halves, weight.rows, epilogue, out);
     }
   }
 }
@@ -566,8 +593,8 @@ void CudaBackend::Gated(const MatMulInput& input, const GatedProduct& product, c
   const DeviceWeight& up = static_cast<const CudaWeight*>(product.up.storage)->weight;
   const int64_t precise = PreciseRows(input);
   if (precise == x.rows && PlanesFor(product.gate) && PlanesFor(product.up) && SlabOf(gate) == SlabOf(up)) {
-    const PlaneRows planes = ToPlanes(x, SlabOf(gate), norm);
-    if (planes.values == nullptr) return;
+    const PlaneInput planes = ToPlanes(x, SlabOf(gate), norm);
+    if (planes.rows.slabs == 0) return;
     operations_.Add(&LaunchPlaneGated, planes, x.rows, gate, up, ActOf(product.activation), out);
     return;
   }
@@ -617,7 +644,10 @@ void CudaBackend::RmsNorm(Matrix x, Vector weight, float eps, Matrix out) {
 void CudaBackend::RmsNormHeads(Matrix x, int64_t head_dim, Vector weight, float eps) {
   PENSIEVE_CHECK(head_dim > 0 && x.cols % head_dim == 0);
   if (!Ready()) return;
+  head_norms_[0] = head_norms_[1];
+  head_norms_[1] = {operations_.Here(), {}, x, weight, eps};
   operations_.Add(&LaunchRmsNorm, On(x), head_dim, On(weight), eps, On(x));
+  head_norms_[1].after = operations_.Here();
 }
 
 void CudaBackend::LayerNorm(Matrix x, Vector weight, Vector bias, float eps, Matrix out) {
@@ -679,19 +709,59 @@ void CudaBackend::PagedAttention(const KvCache& cache, int64_t layer, const Atte
     const RowTiles tiles = {on_device_.tile_first, on_device_.tile_count, on_device_.tiles};
     operations_.Add(&LaunchPromptAttention, kv, Places(0, q.rows), tiles, Args(params), On(q), On(out));
   }
+  PreciseAttention(kv, Args(params), precise, {}, On(q), {}, {}, On(out));
+}
+
+void CudaBackend::PreciseAttention(const KvLayer& kv, const AttentionArgs& args, int64_t all, const FusedArgs& fused,
+                                   const DeviceMatrix& q, const DeviceMatrix& k, const DeviceMatrix& v,
+                                   const DeviceMatrix& out) {
   // Rows a few at a time, so that the pieces of long prompts fit the scratch.
   constexpr int64_t kMostScratch = int64_t{64} << 20;
+  const bool one_kernel = TakesDecodeAttention(kv);
   const int64_t heads = q.cols / kv.head_dim;
-  const int64_t a_row = AttentionScratch(kv, Places(0, 1), heads);
-  const int64_t step = std::clamp<int64_t>(kMostScratch / a_row, 1, 32768);
-  for (int64_t first = 0; first < precise; first += step) {
-    const int64_t rows = std::min(step, precise - first);
+  const int64_t a_row =
+      one_kernel ? DecodeAttentionScratch(kv, Places(0, 1), heads) : AttentionScratch(kv, Places(0, 1), heads);
+  const int64_t step = std::clamp<int64_t>(kMostScratch / a_row / static_cast<int64_t>(sizeof(float)), 1, 32768);
+  for (int64_t first = 0; first < all; first += step) {
+    const int64_t rows = std::min(step, all - first);
     auto* const scratch =
         static_cast<float*>(Need(attention_scratch_, static_cast<size_t>(rows * a_row) * sizeof(float)));
     if (scratch == nullptr) return;
-    operations_.Add(&LaunchPagedAttention, kv, Places(first, rows), Args(params), RowsOf(On(q), first, rows),
-                    RowsOf(On(out), first, rows), scratch);
+    if (!one_kernel) {
+      operations_.Add(&LaunchPagedAttention, kv, Places(first, rows), args, RowsOf(q, first, rows),
+                      RowsOf(out, first, rows), scratch);
+      continue;
+    }
+    const size_t bytes = static_cast<size_t>(rows * heads) * sizeof(int32_t);
+    const bool grows = attention_counters_.size() < bytes;
+    auto* const counters = static_cast<int32_t*>(Need(attention_counters_, bytes));
+    if (counters == nullptr) return;
+    if (grows) cudaMemsetAsync(counters, 0, attention_counters_.size(), stream_);
+    FusedArgs own = fused;
+    if (own.fused != 0) {
+      own.rotate.positions += first;
+      own.rotate.is_long += first;
+    }
+    const auto part = [&](const DeviceMatrix& m) { return m.data == nullptr ? m : RowsOf(m, first, rows); };
+    operations_.Add(&LaunchDecodeAttention, kv, Places(first, rows), own, args, part(q), part(k), part(v), part(out),
+                    scratch, counters);
   }
+}
+
+bool CudaBackend::OneRowASequence(int64_t block_len) {
+  if (one_row_a_sequence_.has_value()) return *one_row_a_sequence_;
+  constexpr size_t kMost = 512;  // the check is quadratic
+  const std::span<const SequenceRows> all = step_.sequences;
+  bool alone = all.size() <= kMost;
+  for (size_t i = 0; alone && i < all.size(); ++i) {
+    alone = all[i].num_rows == 1;
+    const auto at = static_cast<size_t>(all[i].cached_len / block_len);
+    for (size_t j = 0; alone && j < all.size(); ++j) {
+      alone = i == j || all[j].block_table.size() <= at || all[j].block_table[at] != all[i].block_table[at];
+    }
+  }
+  one_row_a_sequence_ = alone;
+  return alone;
 }
 
 void CudaBackend::RotateStoreAttend(KvCache& cache, const AttentionStep& step) {
@@ -710,8 +780,22 @@ void CudaBackend::RotateStoreAttend(KvCache& cache, const AttentionStep& step) {
     args.is_long = on_device_.is_long;
   }
   if (!Ready()) return;
-  operations_.Add(&LaunchRotateAndStore, static_cast<CudaKvCache&>(cache).Layer(step.layer), Places(0, step_.rows),
-                  args, On(step.q), On(step.k), On(step.v));
+  const KvLayer kv = static_cast<CudaKvCache&>(cache).Layer(step.layer);
+  if (PreciseRowsOfStep() == step_.rows && TakesFusedAttention(kv, step.q.cols / head_dim) &&
+      OneRowASequence(kv.block_len)) {
+    CheckPagedAttention(cache.shape(), step.layer, step_, step.q, step.out);
+    FusedArgs fused = {args, nullptr, nullptr, 0.0f, 0.0f, 1};
+    const HeadNorm& of_q = head_norms_[0];
+    const HeadNorm& of_k = head_norms_[1];
+    const auto is = [](const Matrix& a, const Matrix& b) { return a.buffer == b.buffer && a.first == b.first; };
+    if (of_q.weight && of_k.weight && operations_.Here() == of_k.after && of_k.before == of_q.after &&
+        is(of_q.x, step.q) && is(of_k.x, step.k)) {
+      fused = {args, On(of_q.weight), On(of_k.weight), of_q.eps, of_k.eps, 1};
+      operations_.ReturnTo(of_q.before);
+    }
+    return PreciseAttention(kv, Args(step.params), step_.rows, fused, On(step.q), On(step.k), On(step.v), On(step.out));
+  }
+  operations_.Add(&LaunchRotateAndStore, kv, Places(0, step_.rows), args, On(step.q), On(step.k), On(step.v));
   PagedAttention(cache, step.layer, step.params, step.q, step.out);
 }
 

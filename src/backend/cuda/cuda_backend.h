@@ -10,6 +10,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -139,17 +140,30 @@ class CudaBackend final : public Backend {
   bool ToHalf(const DeviceMatrix& x, HalfRows* out);
   // At least `bytes` bytes of `scratch`, which are free to use in stream order. Null on failure.
   void* Need(DeviceMemory& scratch, size_t bytes);
+  // Norms of heads that were the last operations, in order: those before an attention become part of it.
+  struct HeadNorm {
+    OperationList::Mark before;
+    OperationList::Mark after;
+    Matrix x;
+    Vector weight;
+    float eps = 0.0f;
+  };
   // A norm that comes before a product: its weight is null when there is none.
   struct InputNorm {
     Matrix x;
     Vector weight;
     float eps = 0.0f;
   };
-  // Precise rows as planes for weights of slab `slab`; null values on failure. The norm, if any, is computed on the way.
-  PlaneRows ToPlanes(const DeviceMatrix& x, int64_t slab, const InputNorm& norm);
+  // Precise rows as planes for weights of slab `slab`; no slabs on failure. The norm, if any, is computed on the way.
+  PlaneInput ToPlanes(const DeviceMatrix& x, int64_t slab, const InputNorm& norm);
   bool PlanesFor(const Weight& weight) const;
   void Products(const MatMulInput& input, std::span<const Product> products, InputNorm norm);
   void Gated(const MatMulInput& input, const GatedProduct& product, const InputNorm& norm);
+  // Whether every sequence of the step has one row, and none sees what another stores.
+  bool OneRowASequence(int64_t block_len);
+  // Precise rows [0, rows) of q; fused with what comes before where `fused` says so.
+  void PreciseAttention(const KvLayer& kv, const AttentionArgs& args, int64_t rows, const FusedArgs& fused,
+                        const DeviceMatrix& q, const DeviceMatrix& k, const DeviceMatrix& v, const DeviceMatrix& out);
   void PreciseProducts(const DeviceMatrix& x, std::span<const Product> products, InputNorm norm);
   void CoarseProducts(const DeviceMatrix& x, int64_t first, std::span<const Product> products);
 
@@ -161,15 +175,19 @@ class CudaBackend final : public Backend {
   bool lost_ = false;
 
   StepInputs step_;
+  std::optional<bool> one_row_a_sequence_;  // once it is known of step_
+  HeadNorm head_norms_[2];                  // the last two
   StepOnDevice on_device_;
   DeviceMemory step_memory_;
   std::byte* staging_ = nullptr;  // pinned
   size_t staging_size_ = 0;
 
   DeviceMemory half_scratch_;
+  DeviceMemory weight_scratch_;
   DeviceMemory plane_scratch_;
   DeviceMemory product_scratch_;
   DeviceMemory attention_scratch_;
+  DeviceMemory attention_counters_;
   DeviceMemory expert_scratch_;
   DeviceMemory draw_memory_;
 

@@ -74,6 +74,17 @@ struct PlaneRows {
 // weight null: x as it is; else RmsNorm(x) by it, which is also stored to `normed`.
 void LaunchToPlanes(const DeviceMatrix& x, const float* weight, float eps, const DeviceMatrix& normed,
                     const PlaneRows& out, cudaStream_t stream);
+// Where a product's planes come from: `rows`, or, when own is 1, every block makes those of `source` by itself, normed
+// by norm_weight (or null: as it is); the norm is stored to `normed` as well. One row, same bits either way.
+struct PlaneInput {
+  PlaneRows rows;
+  DeviceMatrix source;
+  const float* norm_weight;
+  DeviceMatrix normed;
+  float eps;
+  int32_t own;
+};
+bool MakesOwnPlanes(const DeviceMatrix& source, const float* norm_weight);
 // Weights of 4 bits with groups of 32 and more (by group: slabs of 32 or of 64) take this way.
 bool TakesPlanes(const DeviceWeight& w);
 inline int64_t SlabOf(const DeviceWeight& w) { return w.group == 32 ? 32 : 64; }
@@ -89,9 +100,9 @@ struct PlaneOutputs {
   int64_t count;
 };
 // Products of one input, whose weights all have its slab: integers 0..15 times the planes on tensor cores, exact but for
-// f32 sums; scales and biases once a group. Warps of a block share a row's columns by the columns alone.
-void LaunchPlaneProducts(const PlaneRows& x, int64_t rows, const PlaneOutputs& outputs, cudaStream_t stream);
-void LaunchPlaneGated(const PlaneRows& x, int64_t rows, const DeviceWeight& gate, const DeviceWeight& up, Act act,
+// f32 sums; scales and biases once a group. A block's eight warps share a row's columns by the columns alone.
+void LaunchPlaneProducts(const PlaneInput& x, int64_t rows, const PlaneOutputs& outputs, cudaStream_t stream);
+void LaunchPlaneGated(const PlaneInput& x, int64_t rows, const DeviceWeight& gate, const DeviceWeight& up, Act act,
                       const DeviceMatrix& out, cudaStream_t stream);
 
 // Rows as f16 with one power of two each, so that the largest magnitude of a row lies in [2^13, 2^14): the input of
@@ -105,6 +116,11 @@ void LaunchToHalfRows(const DeviceMatrix& x, const HalfRows& out, cudaStream_t s
 // The same products on tensor cores: weights rounded to f16, f32 sums over columns in ascending sixteens.
 void LaunchCoarseProduct(const HalfRows& x, const DeviceWeight& w, const Epilogue& epilogue, const DeviceMatrix& out,
                          cudaStream_t stream);
+// For many rows: the weight as halves [rows][cols] first, then a product that gives the bits of LaunchCoarseProduct.
+bool TakesHalfWeights(const DeviceWeight& w);
+void LaunchToHalfWeights(const DeviceWeight& w, uint16_t* out, cudaStream_t stream);
+void LaunchHalfProduct(const HalfRows& x, const uint16_t* w, int64_t channels, const Epilogue& epilogue,
+                       const DeviceMatrix& out, cudaStream_t stream);
 // out = act(out) * up: the second half of a gated product whose gate lies in out.
 void LaunchGate(const DeviceMatrix& up, Act act, const DeviceMatrix& out, cudaStream_t stream);
 
@@ -187,6 +203,26 @@ struct RotateArgs {
 // Rotates q and k in place and stores k and v: what LaunchRotate for each and LaunchStoreKv give, bit for bit.
 void LaunchRotateAndStore(const KvLayer& kv, const RowPlaces& places, const RotateArgs& args, const DeviceMatrix& q,
                           const DeviceMatrix& k, const DeviceMatrix& v, cudaStream_t stream);
+// What a step of one row a sequence does on the way to attention: norms of heads, rotation, storing. `fused` 0: q is ready
+// and the keys are stored.
+struct FusedArgs {
+  RotateArgs rotate;
+  const float* q_norm;  // [head_dim] or null
+  const float* k_norm;
+  float q_eps;
+  float k_eps;
+  int64_t fused;
+};
+// Precise rows over keys of f16 or int8, heads of up to 128 dims: one kernel. counters: [rows][heads] of zeros, which are
+// zeros again afterwards. When fused, k and v are read, q and k stay as they are, and no row sees another row of the step.
+bool TakesDecodeAttention(const KvLayer& kv);
+bool TakesFusedAttention(const KvLayer& kv, int64_t heads);
+int64_t DecodeAttentionScratch(const KvLayer& kv, const RowPlaces& places, int64_t heads);
+void LaunchDecodeAttention(const KvLayer& kv, const RowPlaces& places, const FusedArgs& fused,
+                           const AttentionArgs& args, const DeviceMatrix& q, const DeviceMatrix& k,
+                           const DeviceMatrix& v, const DeviceMatrix& out, float* scratch, int32_t* counters,
+                           cudaStream_t stream);
+
 // Keys a block of threads takes at once. A row's keys are cut into pieces of this many, from its sequence's first on;
 // the pieces are joined in ascending order.
 inline constexpr int64_t kAttentionPiece = 256;

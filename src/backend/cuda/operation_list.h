@@ -22,6 +22,17 @@ class OperationList {
   ~OperationList();
 
   bool empty() const { return launches_.empty(); }
+  // Where the list stands; ReturnTo takes back what was added since, which no Run may have come between.
+  struct Mark {
+    size_t size = 0;
+    uint64_t key = 0;
+    bool operator==(const Mark&) const = default;
+  };
+  Mark Here() const { return {launches_.size(), key_}; }
+  void ReturnTo(const Mark& mark) {
+    launches_.resize(mark.size);
+    key_ = mark.key;
+  }
   // launch(args..., stream) launches kernels only, and depends on nothing but its arguments.
   template <typename... Params, typename... Args>
   void Add(void (*launch)(Params...), const Args&... args) {

@@ -169,6 +169,47 @@ __device__ inline void StageWeights(const DeviceWeight& w, int64_t first_channel
   }
 }
 
+// 64 rows by 32 channels of a warp: sums over columns ascend by sixteens.
+__device__ inline void MultiplyStage(const Stage& now, int warp_row, int warp_channel, float (&sums)[4][4][4]) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int k = 0; k < kTileDepth; k += 16) {
+    uint32_t a[4][4];
+    uint32_t b[2][4];
+#pragma unroll
+    for (int m = 0; m < 4; ++m) LoadMatrices(a[m], &now.x[warp_row + m * 16 + lane % 16][k + lane / 16 * 8]);
+      // Two eights of channels: their columns k..k+7 and k+8..k+15.
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      LoadMatrices(b[n], &now.w[warp_channel + n * 16 + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
+    }
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n) MultiplyAdd(sums[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+    }
+  }
+}
+
+__device__ inline void StoreSums(const HalfRows& x, int64_t rows, int64_t first_row, int64_t channels,
+                                 int64_t first_channel, const float (&sums)[4][4][4], const Epilogue& epilogue,
+                                 const DeviceMatrix& out) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int m = 0; m < 4; ++m) {
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int64_t row = first_row + m * 16 + lane / 4 + i / 2 * 8;
+        const int64_t channel = first_channel + n * 8 + lane % 4 * 2 + i % 2;
+        if (row >= rows || channel >= channels) continue;
+        Finish(sums[m][n][i] * x.factors[row], epilogue, channel, out.data + row * out.stride + channel);
+      }
+    }
+  }
+}
+
 // 8 warps, 2 by 4, each 64 rows by 32 channels. Sums over columns ascend by sixteens.
 template <Form kForm, int kBits>
 __global__ void __launch_bounds__(256, 2)
@@ -177,7 +218,6 @@ __global__ void __launch_bounds__(256, 2)
   extern __shared__ __align__(16) char memory[];
   Stage* stages = reinterpret_cast<Stage*>(memory);
   const int warp = threadIdx.x / 32;
-  const int lane = threadIdx.x % 32;
   const int warp_row = warp / 4 * 64;
   const int warp_channel = warp % 4 * 32;
   const int64_t first_row = static_cast<int64_t>(blockIdx.y) * kTileRows;
@@ -196,37 +236,65 @@ __global__ void __launch_bounds__(256, 2)
       asm volatile("cp.async.commit_group;" ::: "memory");
       StageWeights<kForm, kBits>(w, first_channel, (step + 1) * kTileDepth, &stages[(step + 1) % 2]);
     }
+    MultiplyStage(*now, warp_row, warp_channel, sums);
+  }
+  StoreSums(x, rows, first_row + warp_row, w.rows, first_channel + warp_channel, sums, epilogue, out);
+}
+
+// A weight as halves, rounded as StageWeights rounds it: eight columns a thread.
+template <Form kForm, int kBits>
+__global__ void ToHalfWeights(DeviceWeight w, uint16_t* out) {
+  WaitForPrevious();
+  const int64_t eights = w.cols / 8;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= w.rows * eights) return;
+  const auto row = static_cast<int64_t>(static_cast<uint32_t>(i) / static_cast<uint32_t>(eights));
+  float values[8];
+  LoadEight<kForm, kBits>(w, row, (i - row * eights) * 8, values);
+  __half2 pairs[4];
 #pragma unroll
-    for (int k = 0; k < kTileDepth; k += 16) {
-      uint32_t a[4][4];
-      uint32_t b[2][4];
+  for (int j = 0; j < 4; ++j) pairs[j] = __floats2half2_rn(values[2 * j], values[2 * j + 1]);
+  *reinterpret_cast<uint4*>(out + i * 8) = *reinterpret_cast<uint4*>(pairs);
+}
+
+// CoarseProduct over halves of both: the same sums, with more stages on their way.
+constexpr int kHalfStages = 4;
+__global__ void __launch_bounds__(256, 2)
+    HalfProduct(HalfRows x, int64_t rows, const uint16_t* w, int64_t channels, Epilogue epilogue, DeviceMatrix out) {
+  WaitForPrevious();
+  extern __shared__ __align__(16) char memory[];
+  Stage* stages = reinterpret_cast<Stage*>(memory);
+  const int warp = threadIdx.x / 32;
+  const int warp_row = warp / 4 * 64;
+  const int warp_channel = warp % 4 * 32;
+  const int64_t first_row = static_cast<int64_t>(blockIdx.y) * kTileRows;
+  const int64_t first_channel = static_cast<int64_t>(blockIdx.x) * kTileChannels;
+  const int steps = static_cast<int>(x.padded_cols) / kTileDepth;
+  const auto ask = [&](int step) {
+    if (step < steps) {
+      Stage* stage = &stages[step % kHalfStages];
+      const int64_t k = static_cast<int64_t>(step) * kTileDepth;
+      StageInputs(x, rows, first_row, k, stage);
 #pragma unroll
-      for (int m = 0; m < 4; ++m) LoadMatrices(a[m], &now->x[warp_row + m * 16 + lane % 16][k + lane / 16 * 8]);
-        // Two eights of channels: their columns k..k+7 and k+8..k+15.
-#pragma unroll
-      for (int n = 0; n < 2; ++n) {
-        LoadMatrices(b[n], &now->w[warp_channel + n * 16 + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
-      }
-#pragma unroll
-      for (int m = 0; m < 4; ++m) {
-#pragma unroll
-        for (int n = 0; n < 4; ++n) MultiplyAdd(sums[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+      for (int i = 0; i < 2; ++i) {
+        const int channel = static_cast<int>(threadIdx.x) / 4 + i * 64;
+        const int piece = threadIdx.x % 4 * 8;
+        const int64_t row = min(first_channel + channel, channels - 1);
+        CopyAsync16(&stage->w[channel][piece], w + row * x.padded_cols + k + piece);
       }
     }
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  };
+  float sums[4][4][4] = {};
+#pragma unroll
+  for (int i = 0; i < kHalfStages - 1; ++i) ask(i);
+  for (int step = 0; step < steps; ++step) {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kHalfStages - 2) : "memory");
+    __syncthreads();
+    ask(step + kHalfStages - 1);
+    MultiplyStage(stages[step % kHalfStages], warp_row, warp_channel, sums);
   }
-#pragma unroll
-  for (int m = 0; m < 4; ++m) {
-#pragma unroll
-    for (int n = 0; n < 4; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int64_t row = first_row + warp_row + m * 16 + lane / 4 + i / 2 * 8;
-        const int64_t channel = first_channel + warp_channel + n * 8 + lane % 4 * 2 + i % 2;
-        if (row >= rows || channel >= w.rows) continue;
-        Finish(sums[m][n][i] * x.factors[row], epilogue, channel, out.data + row * out.stride + channel);
-      }
-    }
-  }
+  StoreSums(x, rows, first_row + warp_row, channels, first_channel + warp_channel, sums, epilogue, out);
 }
 
 __global__ void GateRows(DeviceMatrix up, Act act, DeviceMatrix out) {
@@ -267,6 +335,27 @@ void LaunchCoarseProduct(const HalfRows& x, const DeviceWeight& w, const Epilogu
     Launch(CoarseProduct<kForm, kBits>, {dim3(grid), dim3(256), 2 * sizeof(Stage), stream}, x, out.rows, w, epilogue,
            out);
   });
+}
+
+bool TakesHalfWeights(const DeviceWeight& w) {
+  return w.form != Form::kF32 && w.cols % kTileDepth == 0 && w.rows * (w.cols / 8) < (int64_t{1} << 31);
+}
+
+void LaunchToHalfWeights(const DeviceWeight& w, uint16_t* out, cudaStream_t stream) {
+  WithForm(w.form, w.bits, [&]<Form kForm, int kBits>() {
+    Launch(ToHalfWeights<kForm, kBits>,
+           {dim3(static_cast<unsigned>(CeilDiv(w.rows * (w.cols / 8), 256))), dim3(256), 0, stream}, w, out);
+  });
+}
+
+void LaunchHalfProduct(const HalfRows& x, const uint16_t* w, int64_t channels, const Epilogue& epilogue,
+                       const DeviceMatrix& out, cudaStream_t stream) {
+  if (out.rows == 0 || channels == 0) return;
+  constexpr size_t kBytes = kHalfStages * sizeof(Stage);
+  cudaFuncSetAttribute(HalfProduct, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kBytes));
+  const dim3 grid(static_cast<unsigned>(CeilDiv(channels, kTileChannels)),
+                  static_cast<unsigned>(CeilDiv(out.rows, kTileRows)));
+  Launch(HalfProduct, {dim3(grid), dim3(256), kBytes, stream}, x, out.rows, w, channels, epilogue, out);
 }
 
 void LaunchGate(const DeviceMatrix& up, Act act, const DeviceMatrix& out, cudaStream_t stream) {

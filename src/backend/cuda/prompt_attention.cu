@@ -21,6 +21,13 @@ __device__ inline void LoadTransposed(uint32_t (&r)[4], const void* shared) {
                : "r"(address));
 }
 
+__device__ inline void CopyAsync16(void* shared, const void* global) {
+#if __CUDA_ARCH__ >= 800
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
+#endif
+}
+
 // Keys and values of one tile, zeros beyond head_dim.
 template <int kDim>
 struct KeyTile {
@@ -51,33 +58,39 @@ __device__ inline void LoadTile(const KvLayer& kv, const int32_t* table, int64_t
   constexpr int kEights = kDim / 8;
   const int padded = static_cast<int>(kv.padded_dim);
   const auto block_len = static_cast<int>(kv.block_len);
-  for (int i = threadIdx.x; i < kKeys * kEights; i += kWarps * 32) {
+  const auto tid = static_cast<int>(threadIdx.x);
+  // Of halves each goes its own way to shared memory; bytes become halves first.
+  const auto copy = [&](__half* target, const uint8_t* plane, int64_t at, int d, const float* scales, int64_t line) {
+    if (d >= padded) {
+      *reinterpret_cast<uint4*>(target) = make_uint4(0, 0, 0, 0);
+    } else if constexpr (kType == KvType::kF16) {
+      CopyAsync16(target, plane + at * 2);
+    } else {
+      *reinterpret_cast<uint4*>(target) = LoadHalves<kType>(plane, at, scales[line]);
+    }
+  };
+  {
     // Neighbouring lanes take neighbouring keys: that is how keys lie in memory.
-    const int j = i % kKeys;
-    const int d = i / kKeys * 8;
+    const int j = tid % kKeys;
     const int key = min(first + j, length - 1);
     const int64_t base = (table[key / block_len] * kv.kv_heads + head) * kv.block_len;
     const int token = key % block_len;
-    uint4 k = make_uint4(0, 0, 0, 0);
-    if (d < padded) {
-      const float scale = kType == KvType::kInt8 ? kv.key_scales[base + token] : 1.0f;
-      k = LoadHalves<kType>(kv.keys, base * padded + (d / 8 * block_len + token) * 8, scale);
+#pragma unroll
+    for (int e = 0; e < kEights; e += kWarps * 32 / kKeys) {
+      const int d = (e + tid / kKeys) * 8;
+      copy(&tile->keys[j][d], kv.keys, base * padded + (d / 8 * block_len + token) * 8, d, kv.key_scales, base + token);
     }
-    *reinterpret_cast<uint4*>(&tile->keys[j][d]) = k;
   }
-  for (int i = threadIdx.x; i < kKeys * kEights; i += kWarps * 32) {
-    const int j = i / kEights;
-    const int d = i % kEights * 8;
-    const int key = min(first + j, length - 1);
-    const int64_t base = (table[key / block_len] * kv.kv_heads + head) * kv.block_len;
-    const int token = key % block_len;
-    uint4 v = make_uint4(0, 0, 0, 0);
-    if (d < padded) {
-      const float scale = kType == KvType::kInt8 ? kv.value_scales[base + token] : 1.0f;
-      v = LoadHalves<kType>(kv.values, (base + token) * padded + d, scale);
-    }
-    *reinterpret_cast<uint4*>(&tile->values[j][d]) = v;
+  constexpr int kLanes = kWarps * 32 / kKeys;  // that share a value
+  const int j = tid / kLanes;
+  const int key = min(first + j, length - 1);
+  const int64_t line = (table[key / block_len] * kv.kv_heads + head) * kv.block_len + key % block_len;
+#pragma unroll
+  for (int e = 0; e < kEights; e += kLanes) {
+    const int d = (e + tid % kLanes) * 8;
+    copy(&tile->values[j][d], kv.values, line * padded + d, d, kv.value_scales, line);
   }
+  asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
 // A warp's queries as operands of the tensor cores: rows g and g + 8 of its sixteen.
@@ -102,11 +115,14 @@ __device__ inline void LoadQueries(const DeviceMatrix& q, int64_t row, int64_t l
 template <KvType kType, int kDim>
 __global__ void __launch_bounds__(kWarps * 32)
     AttendPrompt(KvLayer kv, RowPlaces places, RowTiles tiles, AttentionArgs args, DeviceMatrix q, DeviceMatrix out) {
-  __shared__ KeyTile<kDim> tile;
+  extern __shared__ __align__(16) char memory[];
+  auto* const key_tiles = reinterpret_cast<KeyTile<kDim>*>(memory);  // two take turns
   WaitForPrevious();
   const int lane = threadIdx.x % 32;
-  const int64_t first_row = tiles.first[blockIdx.x];
-  const int count = tiles.count[blockIdx.x];
+  // The last tiles see the most keys: they begin first.
+  const int64_t own = tiles.tiles - 1 - blockIdx.x;
+  const int64_t first_row = tiles.first[own];
+  const int count = tiles.count[own];
   const int64_t head = blockIdx.y;
   const auto head_dim = static_cast<int>(kv.head_dim);
   const int64_t kv_head = head / (static_cast<int>(q.cols) / head_dim / static_cast<int>(kv.kv_heads));
@@ -123,10 +139,17 @@ __global__ void __launch_bounds__(kWarps * 32)
   float largest[2] = {-INFINITY, -INFINITY};
   float sums[2] = {0.0f, 0.0f};
   const int first_seen = window > 0 ? max(0, first_position - window + 1) : 0;
-  for (int first = first_seen / kKeys * kKeys; first < length; first += kKeys) {
+  int turn = 0;
+  LoadTile<kType, kDim>(kv, table, kv_head, first_seen / kKeys * kKeys, length, &key_tiles[0]);
+  for (int first = first_seen / kKeys * kKeys; first < length; first += kKeys, turn ^= 1) {
+    if (first + kKeys < length) {
+      LoadTile<kType, kDim>(kv, table, kv_head, first + kKeys, length, &key_tiles[turn ^ 1]);
+      asm volatile("cp.async.wait_group 1;" ::: "memory");
+    } else {
+      asm volatile("cp.async.wait_group 0;" ::: "memory");
+    }
     __syncthreads();
-    LoadTile<kType, kDim>(kv, table, kv_head, first, length, &tile);
-    __syncthreads();
+    const KeyTile<kDim>& tile = key_tiles[turn];
     float scores[kKeys / 8][4] = {};
 #pragma unroll
     for (int i = 0; i < kDim / 16; ++i) {
@@ -188,6 +211,7 @@ __global__ void __launch_bounds__(kWarps * 32)
         MultiplyAdd(mixed[2 * n + 1], weights[k], b[2], b[3]);
       }
     }
+    __syncthreads();
   }
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -217,11 +241,16 @@ __global__ void __launch_bounds__(kWarps * 32)
 template <KvType kType>
 void LaunchFor(const KvLayer& kv, const RowPlaces& places, const RowTiles& tiles, const AttentionArgs& args,
                const DeviceMatrix& q, const DeviceMatrix& out, cudaStream_t stream) {
-  const LaunchShape shape = {dim3(static_cast<unsigned>(tiles.tiles), static_cast<unsigned>(q.cols / kv.head_dim)),
-                             dim3(kWarps * 32), 0, stream};
-  if (kv.head_dim <= 64) return Launch(AttendPrompt<kType, 64>, shape, kv, places, tiles, args, q, out);
-  if (kv.head_dim <= 96) return Launch(AttendPrompt<kType, 96>, shape, kv, places, tiles, args, q, out);
-  Launch(AttendPrompt<kType, 128>, shape, kv, places, tiles, args, q, out);
+  const auto launch = [&]<int kDim>() {
+    constexpr size_t kBytes = 2 * sizeof(KeyTile<kDim>);
+    cudaFuncSetAttribute(AttendPrompt<kType, kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         static_cast<int>(kBytes));
+    const dim3 grid(static_cast<unsigned>(tiles.tiles), static_cast<unsigned>(q.cols / kv.head_dim));
+    Launch(AttendPrompt<kType, kDim>, {grid, dim3(kWarps * 32), kBytes, stream}, kv, places, tiles, args, q, out);
+  };
+  if (kv.head_dim <= 64) return launch.template operator()<64>();
+  if (kv.head_dim <= 96) return launch.template operator()<96>();
+  launch.template operator()<128>();
 }
 
 }  // namespace
