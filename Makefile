@@ -11,7 +11,7 @@ MODEL_TESTS := tests/test_anthropic.py tests/test_openai.py tests/test_cli.py te
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test build unit-test e2e-test test-clients asan tsan test-arm cuda test-cuda mlx test-mlx fuzz bench clean setup setup-tests \
+.PHONY: help serve test build unit-test e2e-test test-clients asan tsan test-arm cuda test-cuda mlx test-mlx check-macos fuzz bench clean setup setup-tests \
   quick format lint thread-safety
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make quick            build, and the unit tests that need no model, in under a minute"
 	@echo "make format | lint    put the sources into clang-format's shape; check that, and the sizes of functions and files"
 	@echo "make thread-safety    clang checks which mutex guards what"
+	@echo "make check-macos      compile every source for Apple Silicon on Linux, and link against its MLX"
 	@echo "make fuzz             build the libFuzzer targets (clang) in build/fuzz"
 	@echo "make bench            build and run the kernel benchmarks"
 	@echo "make clean            remove build/"
@@ -112,6 +113,9 @@ thread-safety: setup
 	@cmake --preset thread-safety
 	@cmake --build build/thread-safety --target pensieve_proto -j $(JOBS)
 	@JOBS=$(JOBS) python3 tools/thread_safety.py build/thread-safety
+
+check-macos: setup
+	@JOBS=$(JOBS) tools/check_macos.sh
 
 fuzz: setup
 	@tools/setup.sh fuzz
