@@ -101,7 +101,9 @@ TEST_P(Precision, MarkingATokenMatters) {
   engine::GenerateRequest request = Ask(Tokens(110, 3), 16);
   const Answer coarse = Run(request);
   request.precise_ranges = {{64, 105}};
-  EXPECT_NE(Run(request).logprobs, coarse.logprobs);
+  const Answer marked = Run(request);
+  // The products of a decoder's first layer are precise for every token.
+  EXPECT_EQ(marked.logprobs == coarse.logprobs, model_->config.layers == 1);
   request.precise_ranges = {{0, 64}};  // these are precise anyway
   const Answer again = Run(request);
   EXPECT_EQ(again.logprobs, coarse.logprobs);
