@@ -172,3 +172,17 @@ def test_a_strict_tool_that_cannot_be_enforced_is_refused(server):
 def test_a_cut_answer_says_so(server):
     message, reason = ask(server, response_format=json_schema(PERSON), max_completion_tokens=4)
     assert reason == "length" and message["content"].startswith("{")
+
+
+def test_a_named_tool_is_called_once_with_its_own_arguments_alone(server):
+    """Whatever the model would go on with: an object that lists its properties gets no others."""
+    tool = {"name": "get_weather", "input_schema": {"type": "object", "required": ["city"], "properties": {
+        "city": {"type": "string", "maxLength": 24}}}}
+    for _ in range(8):
+        answer = server.post("/v1/messages", {
+            "model": "claude-x", "max_tokens": 200, "temperature": 1, "tools": [tool],
+            "tool_choice": {"type": "tool", "name": "get_weather"},
+            "messages": [{"role": "user", "content": "How warm is it in Oslo?"}]}).json()
+        assert answer["stop_reason"] == "tool_use", answer
+        calls = [block for block in answer["content"] if block["type"] == "tool_use"]
+        assert len(calls) == 1 and list(calls[0]["input"]) == ["city"], answer

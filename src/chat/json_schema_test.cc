@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "chat/closed_schema.h"
 #include "chat/grammar_text.h"
 #include "chat/json_automata.h"
 #include "chat/pattern.h"
@@ -510,6 +511,40 @@ TEST(TextAutomata, EveryCharacterHasItsUtf8) {
   }
   for (const char* bad : {"}", "\xE0\xA0\x82", "\xF0\x90\x80\x83", "\xED\xA0\x80", "\xC0\x80", "\x80"})
     EXPECT_NE(dfa.Match(bad), 0) << bad;
+}
+
+TEST(ClosedSchema, ObjectsThatListTheirPropertiesTakeNoOthers) {
+  const auto closed = [](const std::string& schema) { return CloseObjects(*ParseJson(schema)).dump(); };
+  EXPECT_EQ(closed(R"({"properties":{"a":{}},"required":["a"]})"),
+            R"({"properties":{"a":{}},"required":["a"],"additionalProperties":false})");
+  EXPECT_EQ(
+      closed(R"({"items":{"properties":{"a":{"properties":{"b":{}}}}}})"),
+      R"({"items":{"properties":{"a":{"properties":{"b":{}},"additionalProperties":false}},"additionalProperties":false}})");
+  EXPECT_EQ(
+      closed(R"({"$defs":{"A":{"properties":{"b":{}}}},"anyOf":[{"$ref":"#/$defs/A"},{"type":"null"}]})"),
+      R"({"$defs":{"A":{"properties":{"b":{}},"additionalProperties":false}},"anyOf":[{"$ref":"#/$defs/A"},{"type":"null"}]})");
+}
+
+TEST(ClosedSchema, WhatMayNeedOthersStaysAsItIs) {
+  for (const char* schema : {
+           R"({"type":"object"})",                                                  // lists none
+           R"({"properties":{}})",                                                  // likewise
+           R"({"additionalProperties":{"type":"integer"},"properties":{"a":{}}})",  // says what others are
+           R"({"patternProperties":{"^x":{}},"properties":{"a":{}}})",              // likewise
+           R"({"properties":{"a":{}},"required":["b"]})",                           // needs another
+           R"({"minProperties":2,"properties":{"a":{}}})",                          // likewise
+           R"({"allOf":[{"properties":{"a":{}}},{"properties":{"b":{}}}]})",        // two lists of one object
+           R"({"$defs":{"A":{"properties":{"b":{}}}},"$ref":"#/$defs/A","properties":{"a":{}}})",
+           R"({"oneOf":[{"properties":{"b":{}}}],"properties":{"a":{}}})",
+           R"({"properties":7})",
+           R"([{"properties":{"a":{}}}])",
+           "true",
+       }) {
+    EXPECT_EQ(CloseObjects(*ParseJson(schema)).dump(), ParseJson(schema)->dump()) << schema;
+  }
+  EXPECT_EQ(CloseParameters(Json()), Json());
+  const Json odd = {1, {{"function", 2}}, {{"function", {{"name", 3}}}}};
+  EXPECT_EQ(CloseParameters(odd), odd);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "base/guarded.h"
 #include "base/mutex.h"
+#include "chat/closed_schema.h"
 #include "service/answer_grammars.h"
 #include "service/embed_worker.h"
 #include "service/embedding.h"
@@ -255,6 +256,8 @@ Result<std::shared_ptr<sampling::Constraint>> EngineService::Constrain(const Ser
   demands.rules.template_source = prompt.template_source;
   if (prompt.tools.is_null()) demands.rules.calls = chat::CallRule::kNone;
   for (Json& tool : demands.deferred_tools) demands.rules.tools.push_back(std::move(tool));
+  demands.rules.schema = chat::CloseObjects(std::move(demands.rules.schema));
+  demands.rules.tools = chat::CloseParameters(std::move(demands.rules.tools));
   PENSIEVE_TRY(auto grammar, grammars_.Get(demands.rules));
   if (grammar == nullptr) return std::shared_ptr<sampling::Constraint>();
   std::shared_ptr<sampling::Constraint> constraint =
@@ -300,6 +303,8 @@ Result<std::unique_ptr<Generation>> EngineService::Submit(Submission submission,
 Result<std::unique_ptr<Generation>> EngineService::Chat(ChatRequest request) {
   const Preparing::Scope scope(preparing_);
   PENSIEVE_RETURN_IF_ERROR(CheckOpen());
+  // A tool that is demanded by its name is called once.
+  if (request.tool_choice == ToolChoice::kNamed) request.parallel_tool_calls = false;
   Submission submission;
   PENSIEVE_TRY(submission.model, Resolve(request.model, Task::kGenerate, RuleOf(request.any_model)));
   submission.id = std::move(request.id);

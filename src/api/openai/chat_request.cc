@@ -165,7 +165,10 @@ Status ReadResponseFormat(FieldReader& fields, service::ChatRequest& chat) {
   PENSIEVE_RETURN_IF_ERROR(inner.status());
   if (type == "text") return OkStatus();
   if (type == "json_object") {
-    chat.output_schema = {{"type", "object"}};
+    // A schema beside it is llama.cpp's and others' form of json_schema.
+    const Json* of_object = inner.Object("schema");
+    PENSIEVE_RETURN_IF_ERROR(inner.status());
+    chat.output_schema = of_object == nullptr ? Json{{"type", "object"}} : *of_object;
     return OkStatus();
   }
   if (type == "regex" || type == "grammar") {

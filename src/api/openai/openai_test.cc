@@ -82,6 +82,7 @@ TEST(OpenAiChat, FormsOfAnAnswer) {
   EXPECT_EQ(format(R"({"type":"regex","pattern":"a+"})").output_regex, "a+");
   EXPECT_EQ(format(R"({"type":"grammar","grammar":"root ::= \"a\""})").output_grammar, "root ::= \"a\"");
   EXPECT_EQ(format(R"({"type":"json_object"})").output_schema, (Json{{"type", "object"}}));
+  EXPECT_EQ(format(R"({"type":"json_object","schema":{"const":1}})").output_schema, (Json{{"const", 1}}));
   EXPECT_TRUE(format(R"({"type":"text"})").output_schema.is_null());
 }
 
