@@ -134,6 +134,14 @@ def test_completion(openai_client):
     assert streamed == choice.text
 
 
+def test_a_completion_ends_at_16_tokens_unless_asked_for_more(openai_client):
+    stops = [token["id"] for token in run_json("inspect", "--json", GENERATOR)["special_tokens"]["stop"]]
+    fields = {"model": GENERATOR_NAME, "prompt": OPENING, "logit_bias": {str(id): -100 for id in stops}}
+    answer = openai_client.completions.create(**fields)
+    assert answer.usage.completion_tokens == 16 and answer.choices[0].finish_reason == "length"
+    assert openai_client.completions.create(**fields, max_tokens=20).usage.completion_tokens == 20
+
+
 def test_exact_mode_goes_the_references_way(start_server):
     """64 greedy tokens of a float reference over the same weights (tools/golden_smollm2.py)."""
     golden = json.loads((DATA / "models" / "smollm2_golden.json").read_text())

@@ -48,6 +48,7 @@ struct DenseLayer {
   std::string folder;  // of the model's directory, whose model.safetensors holds it as "linear"; "": in the main files
   int64_t inputs = 0;
   int64_t outputs = 0;
+  bool tanh = false;  // of every output
 };
 
 // Feed-forward layers made of many small networks, of which every token uses a few.

@@ -2,6 +2,9 @@
 // (tools/golden_decoders.py).
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "model/tiny_models.h"
 
 namespace pensieve::model {
@@ -257,6 +260,37 @@ TEST(EmbeddingGemma, GivesTheReferencesVectors) {
   }
 }
 
+// The layer of LaBSE has a tanh. So has one whose file names no function.
+TEST(EmbeddingGemma, ALayersTanhIsTakenOfEveryOutput) {
+  const std::string modules = R"([{"path":"","type":"sentence_transformers.models.Transformer"},
+      {"path":"1_Pooling","type":"sentence_transformers.models.Pooling"},
+      {"path":"2_Dense","type":"sentence_transformers.models.Dense"},
+      {"path":"3_Dense","type":"sentence_transformers.models.Dense"}])";
+  const auto embed = [&](Device device, const std::string& activation) {
+    const TempDirectory dir;
+    CopyWithChanges(TestData("tiny-embeddinggemma"), Json::object(), dir);
+    dir.Write("modules.json", modules);
+    dir.Write("3_Dense/config.json", R"({"in_features":128,"out_features":32)" + activation + "}");
+    const auto model = LoadTiny(dir.path(), device);
+    return model == nullptr ? std::vector<float>() : Runner(*model).Embed({Tokens()})[0];
+  };
+  const std::string key = R"(,"activation_function":"torch.nn.modules.)";
+  for (const Device device : {Device::kReference, Device::kCpuExact}) {
+    const std::vector<float> plain = embed(device, key + R"(linear.Identity")");
+    ASSERT_EQ(plain.size(), 32u);
+    for (const std::string& activation : {key + R"(activation.Tanh")", std::string()}) {
+      const std::vector<float> got = embed(device, activation);
+      ASSERT_EQ(got.size(), plain.size());
+      float largest = 0;
+      for (size_t d = 0; d < got.size(); ++d) {
+        EXPECT_NEAR(got[d], std::tanh(plain[d]), 1e-6) << d;
+        largest = std::max(largest, std::abs(plain[d]));
+      }
+      EXPECT_GT(largest, 0.1f);  // below, a tanh is hardly seen
+    }
+  }
+}
+
 TEST(EmbeddingGemma, ATextMayFillTheContext) {
   LoadOptions options = TinyOptions(Device::kCpuExact);
   options.rows_max = 8;
@@ -371,8 +405,11 @@ TEST(EmbeddingGemma, RefusesLayersThatDoNotFit) {
                 {"2_Dense", "\"in_features\"", "32"});
   ExpectMessage(error("3_Dense/config.json", R"({"in_features":128,"out_features":16,)" + identity).message(),
                 {"dense.1.weight", "[16, 128]"});
-  ExpectMessage(error("2_Dense/config.json", R"({"in_features":32,"out_features":128})").message(),
-                {"2_Dense", "\"activation_function\"", "Tanh"});
+  ExpectMessage(
+      error("2_Dense/config.json",
+            R"({"in_features":32,"out_features":128,"activation_function":"torch.nn.modules.activation.ReLU"})")
+          .message(),
+      {"2_Dense", "\"activation_function\"", "ReLU"});
   ExpectMessage(error("2_Dense/config.json", R"({"out_features":128})").message(), {"\"in_features\" is missing"});
   ExpectMessage(error("2_Dense/model.safetensors", "").message(), {"2_Dense"});
 }

@@ -16,6 +16,7 @@ Status DenseStack::Build(NetworkBuilder& builder, const ModelConfig& config) {
     PENSIEVE_TRY(layer.linear, builder.LinearLayer(fmt::format("dense.{}", i), dense.outputs, dense.inputs,
                                                    /*bias_required=*/false));
     PENSIEVE_TRY(layer.out, builder.Plan(dense.outputs));
+    layer.tanh = dense.tanh;
     layers_.push_back(std::move(layer));
   }
   return OkStatus();
@@ -26,6 +27,7 @@ backend::Matrix DenseStack::Run(backend::Backend& backend, backend::Matrix poole
     const backend::Matrix out = layer.out.Rows(0, pooled.rows);
     const backend::Product product{.weight = layer.linear.weight, .bias = layer.linear.bias, .out = out};
     backend.MatMul({pooled, backend::RowPrecision::kPrecise}, {&product, 1});
+    if (layer.tanh) backend.Softcap(out, 1.0f);  // tanh itself
     pooled = out;
   }
   return pooled;

@@ -19,6 +19,7 @@ class DenseStack {
   struct Layer {
     Linear linear;
     backend::Matrix out;  // [rows_max, outputs]
+    bool tanh = false;
   };
   std::vector<Layer> layers_;
 };

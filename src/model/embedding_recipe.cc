@@ -140,7 +140,8 @@ Status ReadDense(const fs::path& directory, const std::string& folder, ModelConf
   if (dense.inputs != width) {
     return fields.Error("in_features", fmt::format("is {}, but {} numbers come in", dense.inputs, width));
   }
-  if (activation != "torch.nn.modules.linear.Identity") {
+  dense.tanh = activation == "torch.nn.modules.activation.Tanh";
+  if (!dense.tanh && activation != "torch.nn.modules.linear.Identity") {
     return NotSupported(fields, "activation_function", fmt::format("is \"{}\", which is not supported", activation));
   }
   if (use_residual) return NotSupported(fields, "use_residual", "is true, which is not supported");

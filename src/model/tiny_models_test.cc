@@ -402,7 +402,7 @@ TEST(TinyModels, RecipesThatAreNotUnderstoodAreRefusedByName) {
       {"modules.json", start + dense + "]", {"before Pooling"}},
       {"modules.json", after_pooling(normalize + "," + dense), {"after Normalize"}},
       {"2_Dense/config.json", R"({"in_features":32,"out_features":8,"activation_function":"my.Code"})", {"my.Code"}},
-      {"2_Dense/config.json", R"({"in_features":32,"out_features":8,"use_residual":true})", {"activation_function"}},
+      {"2_Dense/config.json", R"({"in_features":32,"out_features":8,"use_residual":true})", {"use_residual"}},
       {"2_Dense/config.json", R"({"in_features":31,"out_features":8})", {"is 31, but 32 numbers come in"}},
       {"2_Dense/config.json",
        R"({"in_features":32,"out_features":8,"activation_function":"torch.nn.modules.linear.Identity",)"
